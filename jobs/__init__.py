@@ -1,0 +1,1 @@
+"""The composition root: the `prep` command line, and Ray."""

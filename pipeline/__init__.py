@@ -1,0 +1,1 @@
+"""Plain data: tables, SQL and files. Imports neither torch, transformers nor ray."""

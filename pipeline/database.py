@@ -1,0 +1,48 @@
+"""DuckDB connections with bounds, and the SQL files beside the code.
+
+No connection ever fetches an extension. SQL files take their tables as views and their values as named
+parameters, so each can be pasted into the DuckDB shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+
+DEFAULT_MEMORY_LIMIT = "4GB"
+
+
+@contextmanager
+def connect(
+    temp_directory: Path, *, memory_limit: str = DEFAULT_MEMORY_LIMIT, threads: int | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory database that spills to `temp_directory` beyond `memory_limit`."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory_limit,
+        "temp_directory": str(temp_directory),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    if threads is not None:
+        config["threads"] = str(threads)
+    connection = duckdb.connect(":memory:", config=config)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@cache
+def sql(name: str) -> str:
+    """Text of `pipeline/<name>.sql`."""
+    return files("pipeline").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def view_parquet(connection: duckdb.DuckDBPyConnection, name: str, paths: list[Path]) -> None:
+    """Make the files one view; rows keep file and row order."""
+    connection.read_parquet([str(path) for path in paths]).create_view(name)

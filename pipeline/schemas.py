@@ -1,0 +1,49 @@
+"""The tables of a workspace: one schema each, and the version they share.
+
+Identifiers are strings at the border (`external_id`) and dense int32 inside (`query_id`, `passage_id`: row
+numbers of the `queries` and `passages` tables). Scores are raw logits.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_LOGIT = {"unit": "raw logit"}
+_QUERY = pa.field("query_id", pa.int32(), nullable=False)
+_PASSAGE = pa.field("passage_id", pa.int32(), nullable=False)
+_EXTERNAL = pa.field("external_id", pa.string(), nullable=False)
+_TEXT = pa.field("text", pa.string(), nullable=False)
+# The lower 64 bits of MD5 over the UTF-8 text: content identity, so that scores are found again.
+_TEXT_HASH = pa.field("text_hash", pa.uint64(), nullable=False)
+
+
+def _logit(name: str) -> pa.Field:
+    return pa.field(name, pa.float32(), nullable=False, metadata=_LOGIT)
+
+
+PASSAGES = pa.schema([_PASSAGE, _EXTERNAL, _TEXT, _TEXT_HASH])
+QUERIES = pa.schema([_QUERY, _EXTERNAL, _TEXT, _TEXT_HASH, pa.field("splits", pa.list_(pa.string()), nullable=False)])
+QRELS = pa.schema([_QUERY, _PASSAGE, pa.field("grade", pa.int8(), nullable=False)])
+RETRIEVED = pa.schema(
+    [_QUERY, _PASSAGE, pa.field("rank", pa.int16(), nullable=False), pa.field("score", pa.float32(), nullable=False)]
+)
+SCORES = pa.schema([_QUERY, _PASSAGE, _logit("score")])
+TRIPLES = pa.schema(
+    [
+        _QUERY,
+        pa.field("positive_id", pa.int32(), nullable=False),
+        pa.field("negative_id", pa.int32(), nullable=False),
+        _logit("positive_score"),
+        _logit("negative_score"),
+        _logit("margin"),
+        _logit("margin_std"),
+    ]
+)
+
+
+def pairs(systems: list[str]) -> pa.Schema:
+    """Schema of `pairs`: a nullable `rank_<system>` column for each retriever, in the order given."""
+    ranks = [pa.field(f"rank_{system}", pa.int16()) for system in systems]
+    return pa.schema([_QUERY, _PASSAGE, pa.field("grade", pa.int8()), *ranks])

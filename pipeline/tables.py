@@ -1,0 +1,126 @@
+"""Reading and writing table files: the right schema, provenance in the footer, complete or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.content import ContentHash
+from pipeline.errors import WorkspaceError
+from pipeline.fingerprint import digest_json
+from pipeline.provenance import FOOTER_KEY, Footer, Recipe, read_footer
+from pipeline.workspace import atomic_write
+
+ROW_GROUP_ROWS = 131_072
+
+
+def part_name(number: int, prefix: str = "part") -> str:
+    """File name of a numbered part."""
+    return f"{prefix}-{number:05d}.parquet"
+
+
+def write_part(
+    path: Path,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    recipe: Recipe,
+    *,
+    part: int = 0,
+    parts: int = 1,
+    extra: Mapping[str, Any] | None = None,
+) -> Footer:
+    """Write rows to `path` with their footer; the file appears when complete.
+
+    Batches may carry columns in another order or of a wider type; they are cast to `schema`, and a null in
+    a column that has none is an error of this program, not of its user.
+    """
+    content = ContentHash(schema)
+    with atomic_write(path) as stream:
+        with pq.ParquetWriter(stream, schema, compression="zstd", write_statistics=True) as writer:
+            for batch in batches:
+                if batch.num_rows:
+                    cast = _cast(batch, schema)
+                    content.update(cast)
+                    writer.write_batch(cast, row_group_size=ROW_GROUP_ROWS)
+            footer = Footer(recipe, content.hexdigest(), content.rows, part, parts, extra or {})
+            writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.encode().decode()})
+    return footer
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [batch.column(field.name).cast(field.type) for field in schema]
+    for field, array in zip(schema, arrays, strict=True):
+        if not field.nullable and array.null_count:
+            raise ValueError(f"null in column {field.name}")
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def open_part(path: Path, schema: pa.Schema | None = None) -> tuple[pq.ParquetFile, Footer]:
+    """Open a finished file and read its footer; checks the schema if one is given.
+
+    Raises:
+        WorkspaceError: unreadable, of another schema, or without provenance.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise WorkspaceError("unreadable Parquet file", where=path, found=error, todo="remove it, run its stage again") from error
+    footer = read_footer(str(path), file.metadata)
+    if schema is not None and not file.schema_arrow.equals(schema, check_metadata=False):
+        raise WorkspaceError(
+            "wrong schema",
+            where=path,
+            expected=describe(schema),
+            found=describe(file.schema_arrow),
+            todo="remove the file and run the stage that makes it again",
+        )
+    return file, footer
+
+
+def footer_of(path: Path) -> Footer:
+    """The footer of a finished file."""
+    file, footer = open_part(path)
+    file.close()
+    return footer
+
+
+def read_part(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> tuple[pa.Table, Footer]:
+    """A whole file and its footer."""
+    file, footer = open_part(path, schema)
+    with file:
+        return file.read(columns=columns), footer
+
+
+def set_footers(paths: Iterable[Path]) -> list[Footer]:
+    """Footers of a set of files, in the order given."""
+    return [footer_of(path) for path in paths]
+
+
+def set_content(footers: Iterable[Footer]) -> str:
+    """Content fingerprint of a set of files: their contents in order."""
+    return digest_json([footer.content for footer in footers])
+
+
+def require_complete(dataset: str, paths: list[Path], footers: list[Footer], todo: str) -> None:
+    """Check that the files are one whole set made by one recipe family.
+
+    Raises:
+        WorkspaceError: files are missing, or two sets are mixed.
+    """
+    if not paths:
+        raise WorkspaceError(f"no {dataset} yet", todo=todo)
+    wanted = footers[0].parts
+    numbers = [footer.part for footer in footers]
+    if any(f.parts != wanted for f in footers) or numbers != list(range(wanted)):
+        raise WorkspaceError(
+            f"{dataset} incomplete or mixed", where=paths[0].parent, expected=f"parts 0 to {wanted - 1}", found=numbers, todo=todo
+        )
+
+
+def describe(schema: pa.Schema) -> str:
+    """Names and types of a schema on one line."""
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

@@ -1,0 +1,1 @@
+"""Student architectures, losses, training and encoding. Never ray."""
