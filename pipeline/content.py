@@ -6,8 +6,6 @@ each by its values, its lengths (strings, lists) and its nulls.
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +18,7 @@ class ContentHash:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._columns = [_ColumnHash() for _ in schema]
+        self._columns = [_ColumnHash(field.type) for field in schema]
         self.rows = 0
 
     def update(self, batch: pa.RecordBatch) -> None:
@@ -37,8 +35,11 @@ class ContentHash:
 
 
 class _ColumnHash:
-    def __init__(self) -> None:
+    """One column's streams; each nesting level has its own, so batch borders leave no trace."""
+
+    def __init__(self, kind: pa.DataType) -> None:
         self._values, self._lengths, self._nulls = new_hash(), new_hash(), new_hash()
+        self._items = _ColumnHash(kind.value_type) if pa.types.is_list(kind) else None
 
     def update(self, array: pa.Array) -> None:
         if array.null_count:
@@ -46,24 +47,20 @@ class _ColumnHash:
             array = pc.fill_null(array, 0)
         else:
             self._nulls.update(bytes(len(array)))
-        _feed(array, self._values, self._lengths)
+        if self._items is not None:
+            self._lengths.update(np.ascontiguousarray(pc.list_value_length(array).to_numpy()))
+            self._items.update(array.flatten())
+        elif pa.types.is_string(array.type):
+            offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+            self._lengths.update(np.ascontiguousarray(np.diff(offsets)))
+            if len(array):
+                self._values.update(memoryview(array.buffers()[2] or b"")[offsets[0] : offsets[-1]])
+        else:
+            self._values.update(np.ascontiguousarray(array.to_numpy(zero_copy_only=False)))
 
     def hexdigest(self) -> list[str]:
-        return [part.hexdigest() for part in (self._values, self._lengths, self._nulls)]
-
-
-def _feed(array: pa.Array, values: hashlib.blake2b, lengths: hashlib.blake2b) -> None:
-    """Hash the values of an array without nulls."""
-    if pa.types.is_list(array.type):
-        lengths.update(np.ascontiguousarray(pc.list_value_length(array).to_numpy()))
-        _feed(array.flatten(), values, lengths)
-    elif pa.types.is_string(array.type):
-        offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
-        lengths.update(np.ascontiguousarray(np.diff(offsets)))
-        if len(array):
-            values.update(memoryview(array.buffers()[2] or b"")[offsets[0] : offsets[-1]])
-    else:
-        values.update(np.ascontiguousarray(array.to_numpy(zero_copy_only=False)))
+        own = [part.hexdigest() for part in (self._values, self._lengths, self._nulls)]
+        return own + (self._items.hexdigest() if self._items is not None else [])
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:
