@@ -6,11 +6,12 @@ parameters, so each can be pasted into the DuckDB shell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -46,3 +47,11 @@ def sql(name: str) -> str:
 def view_parquet(connection: duckdb.DuckDBPyConnection, name: str, paths: list[Path]) -> None:
     """Make the files one view; rows keep file and row order."""
     connection.read_parquet([str(path) for path in paths]).create_view(name)
+
+
+def one_row(
+    connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any] | None = None
+) -> tuple[Any, ...]:
+    """The only row of a query's result, read to its end so that the connection is free again."""
+    (row,) = connection.execute(query, dict(values) if values else None).fetchall()
+    return row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,29 @@ def write_part(
     content = ContentHash(schema)
     with atomic_write(path) as stream:
         with pq.ParquetWriter(stream, schema, compression="zstd", write_statistics=True) as writer:
-            for batch in batches:
-                if batch.num_rows:
-                    cast = _cast(batch, schema)
-                    content.update(cast)
-                    writer.write_batch(cast, row_group_size=ROW_GROUP_ROWS)
+            for group in _row_groups(batches, schema):
+                for batch in group.to_batches():
+                    content.update(batch)
+                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
             footer = Footer(recipe, content.hexdigest(), content.rows, part, parts, extra or {})
             writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.encode().decode()})
     return footer
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Gather batches into tables of exactly one row group (the last one fewer), so bytes depend on rows alone."""
+    pending: list[pa.RecordBatch] = []
+    room = ROW_GROUP_ROWS
+    for given in batches:
+        batch = _cast(given, schema)
+        while batch.num_rows >= room:
+            yield pa.Table.from_batches([*pending, batch.slice(0, room)]).combine_chunks()
+            batch, pending, room = batch.slice(room), [], ROW_GROUP_ROWS
+        if batch.num_rows:
+            pending.append(batch)
+            room -= batch.num_rows
+    if pending:
+        yield pa.Table.from_batches(pending).combine_chunks()
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -1,0 +1,230 @@
+"""BM25 retrieval over millions of passages: builds the index that `pipeline.bm25_index` searches.
+
+In: Parquet files with `passage_id` int32 and `text` string, and the texts of all queries. Out: an index of the
+terms that occur in the queries, in chunks of passages; a process needs the memory of one chunk. Tokens,
+formula and sums are those of bm25s (method "lucene", its Tokenizer, no stemmer), to the last bit. A passage
+without tokens is one token long, as there; unlike there, no query finds it.
+
+Writes no provenance: the directory is the caller's scratch, and whole once `build_index` returns.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from bm25s.scoring import _score_idf_lucene, _score_tfc_lucene
+from bm25s.tokenization import Tokenizer
+
+from pipeline.bm25_index import Bm25Index, Chunk, Retrieved, map_in_order
+
+__all__ = ["Bm25Index", "Bm25Settings", "Retrieved", "build_index"]
+
+CHUNK_PASSAGES = 131_072
+_BATCH_PASSAGES = 2_048
+_SLAB_POSTINGS = 1 << 20
+_OTHER_WORD, _STOP_WORD = -1, -2
+
+# Shapes: V terms of all queries, Q queries, N passages and P postings of a chunk, W words of a batch.
+
+
+@dataclass(frozen=True)
+class Bm25Settings:
+    """What shapes the scores."""
+
+    k1: float = 0.9
+    """Saturation of the term frequency."""
+    b: float = 0.4
+    """Share of length normalisation, 0 to 1."""
+    stop_words: str = "english"
+    """Name of a stop word list of bm25s."""
+
+
+class _Span(NamedTuple):
+    """Some rows of a row group."""
+
+    path: Path
+    row_group: int
+    start: int
+    rows: int
+
+
+def build_index(
+    passages: Sequence[Path],
+    query_texts: Sequence[str],
+    directory: Path,
+    settings: Bm25Settings,
+    *,
+    processes: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Bm25Index:
+    """Index the passages for these queries.
+
+    Args:
+        passages: Parquet files; small row groups are joined, large ones cut, to 131,072 passages.
+        query_texts: what the positions given to `Bm25Index.search` refer to.
+        directory: where the index is written; made if it is not there.
+        settings: what shapes the scores.
+        processes: how many work at once; 1 is the calling one alone.
+        on_progress: receives the number of passages newly indexed.
+
+    Raises:
+        PrepError: a worker died.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_queries(query_texts, directory, settings)
+    chunks = list(_chunks(passages))
+    count, tokens = 0, 0
+    write_postings = partial(_write_postings, directory, settings)
+    for new, new_tokens in map_in_order(write_postings, enumerate(chunks), processes=processes):
+        count, tokens = count + new, tokens + new_tokens
+        on_progress(new)
+    np.save(directory / "idf.npy", _idf(directory, len(chunks), count))
+    write_impacts = partial(_write_impacts, directory, settings, np.float64(tokens / max(count, 1)))
+    for _ in map_in_order(write_impacts, range(len(chunks)), processes=processes):
+        pass
+    return Bm25Index(directory, len(chunks))
+
+
+def _chunks(passages: Sequence[Path]) -> Iterator[list[_Span]]:
+    """All rows in order, as lists of CHUNK_PASSAGES rows; the last one may be shorter."""
+    chunk: list[_Span] = []
+    room = CHUNK_PASSAGES
+    for path in passages:
+        metadata = pq.read_metadata(path)
+        for group in range(metadata.num_row_groups):
+            start, end = 0, metadata.row_group(group).num_rows
+            while start < end:
+                rows = min(room, end - start)
+                chunk.append(_Span(path, group, start, rows))
+                start, room = start + rows, room - rows
+                if not room:
+                    yield chunk
+                    chunk, room = [], CHUNK_PASSAGES
+    if chunk:
+        yield chunk
+
+
+def _write_queries(texts: Sequence[str], directory: Path, settings: Bm25Settings) -> None:
+    """Term ids of each query, flat with offsets, and the vocabulary: the line number is the term id."""
+    tokenizer = Tokenizer(stopwords=settings.stop_words)
+    flat, offsets = array("i"), array("q", [0])
+    for ids in tokenizer.streaming_tokenize(texts, update_vocab=True, allow_empty=False):
+        flat.extend(ids)
+        offsets.append(len(flat))
+    np.save(directory / "query_terms.npy", np.array(flat, np.int32))
+    np.save(directory / "query_offsets.npy", np.array(offsets, np.int64))  # (Q + 1,)
+    _vocabulary_path(directory).write_text(
+        "".join(f"{term}\n" for term in tokenizer.word_to_id), encoding="utf-8"
+    )
+
+
+def _vocabulary_path(directory: Path) -> Path:
+    return directory / "vocabulary.txt"
+
+
+def _write_postings(
+    directory: Path, settings: Bm25Settings, numbered: tuple[int, list[_Span]]
+) -> tuple[int, int]:
+    """First pass over a chunk: count its terms. Returns its passages and their tokens, both counted."""
+    number, spans = numbered
+    tokenizer = Tokenizer(stopwords=settings.stop_words)
+    with _vocabulary_path(directory).open(encoding="utf-8") as lines:
+        vocabulary = {line[:-1]: term for term, line in enumerate(lines)}
+    terms = len(vocabulary)
+    vocabulary |= dict.fromkeys(tokenizer.stopwords, _STOP_WORD)
+    ids, lengths, keys = [], [], []
+    start = 0
+    for batch in _read(spans):
+        batch_lengths, batch_terms, rows = _tokenize(batch["text"].to_pylist(), tokenizer, vocabulary)
+        ids.append(batch["passage_id"].to_numpy())
+        lengths.append(batch_lengths)
+        keys.append(batch_terms.astype(np.int64) << 32 | (rows + start))
+        start += batch.num_rows
+    chunk = Chunk(directory, number)
+    chunk.save("passage_ids", np.concatenate(ids))
+    chunk.save("lengths", np.concatenate(lengths))
+    _save_postings(chunk, np.concatenate(keys), terms)
+    return start, int(sum(part.sum() for part in lengths))
+
+
+def _read(spans: list[_Span]) -> Iterator[pa.RecordBatch]:
+    for span in spans:
+        with pq.ParquetFile(span.path) as file:
+            seen, end = 0, span.start + span.rows
+            columns = ["passage_id", "text"]
+            for batch in file.iter_batches(_BATCH_PASSAGES, [span.row_group], columns, use_threads=False):
+                first, last = max(span.start - seen, 0), min(end - seen, batch.num_rows)
+                if first < last:
+                    yield batch.slice(first, last - first)
+                seen += batch.num_rows
+                if seen >= end:
+                    break
+
+
+def _tokenize(
+    texts: list[str], tokenizer: Tokenizer, vocabulary: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Length of each passage in tokens (N,), then term and row of every word that is a query term."""
+    words: list[str] = []
+    counts = []
+    for text in texts:
+        found = tokenizer.splitter(text.lower())
+        counts.append(len(found))
+        words += found
+    # As Tokenizer does, without its vocabulary, which would grow with the collection.
+    terms = np.fromiter(map(vocabulary.get, words, repeat(_OTHER_WORD)), np.int32, len(words))  # (W,)
+    rows = np.repeat(np.arange(len(texts)), counts)  # (W,)
+    lengths = np.bincount(rows[terms != _STOP_WORD], minlength=len(texts))
+    known = terms >= 0
+    return np.maximum(lengths, 1).astype(np.int32), terms[known], rows[known]
+
+
+def _save_postings(chunk: Chunk, keys: np.ndarray, terms: int) -> None:
+    """Write term counts by term, then row, from a key (term << 32 | row) for each occurrence."""
+    keys.sort()
+    first = np.flatnonzero(np.diff(keys, prepend=-1))  # (P,)
+    counts = np.diff(first, append=len(keys))
+    keys = keys[first]
+    df = np.bincount(keys >> 32, minlength=terms)  # (V,)
+    chunk.save("indptr", np.cumsum(np.append(0, df)))
+    chunk.save("documents", (keys & 0xFFFFFFFF).astype(np.int32))
+    chunk.save("counts", counts.astype(np.min_scalar_type(counts.max(initial=0))))
+
+
+def _idf(directory: Path, chunks: int, passages: int) -> np.ndarray:
+    """Inverse document frequency of each term, (V,) float32; 0 for a term of no passage."""
+    df = sum(
+        (np.diff(Chunk(directory, number).map("indptr")) for number in range(chunks)), np.zeros(1, np.int64)
+    )
+    values, where = np.unique(df, return_inverse=True)
+    idf = np.array([_score_idf_lucene(int(one), passages) if one else 0 for one in values], np.float32)
+    return idf[where]
+
+
+def _write_impacts(directory: Path, settings: Bm25Settings, mean_length: np.float64, number: int) -> None:
+    """Second pass over a chunk: the score that each posting adds, (P,) float32, in place of its count.
+
+    Kamphuis et al., "Which BM25 do you mean?", ECIR 2020, the row "Lucene (accurate)".
+    """
+    chunk = Chunk(directory, number)
+    documents, counts, lengths = chunk.map("documents"), chunk.map("counts"), chunk.map("lengths")
+    idf = np.repeat(np.load(directory / "idf.npy"), np.diff(chunk.map("indptr")))  # (P,)
+    impacts = np.empty(len(counts), np.float32)
+    for start in range(0, len(counts), _SLAB_POSTINGS):
+        part = slice(start, start + _SLAB_POSTINGS)
+        tf = counts[part].astype(np.float32)
+        impacts[part] = idf[part] * _score_tfc_lucene(
+            tf, lengths[documents[part]], mean_length, settings.k1, settings.b
+        )
+    chunk.save("impacts", impacts)
+    chunk.path("counts").unlink()
+    chunk.path("lengths").unlink()

@@ -1,0 +1,58 @@
+"""The retrieved lists of a workspace, checked before anything is built on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import schemas
+from pipeline.errors import WorkspaceError
+from pipeline.provenance import Footer
+from pipeline.tables import open_part, require_complete, set_content
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class RetrievedSet:
+    """All lists of one retriever."""
+
+    system: str
+    paths: list[Path]
+    footers: list[Footer]
+
+    @property
+    def content(self) -> str:
+        """Content fingerprint of all lists."""
+        return set_content(self.footers)
+
+    def splits(self) -> dict[str, list[Footer]]:
+        """Footers by split."""
+        groups: dict[str, list[Footer]] = {}
+        for footer in self.footers:
+            groups.setdefault(footer.recipe.settings["split"], []).append(footer)
+        return groups
+
+
+def load_retrieved(workspace: Workspace, system: str, passages: str | None = None) -> RetrievedSet:
+    """The lists of a retriever, each split complete; with `passages`, made from that collection.
+
+    Raises:
+        WorkspaceError: unknown retriever, an interrupted run, or lists from another state of the collection.
+    """
+    paths = workspace.parts("retrieved", system)
+    todo = f"run: prep mine --system {system}"
+    if not paths:
+        known = ", ".join(workspace.names("retrieved")) or "none yet"
+        raise WorkspaceError(f"no retriever {system!r}", where=workspace.root, expected=f"one of: {known}", todo=todo)
+    found = RetrievedSet(system, paths, [open_part(path, schemas.RETRIEVED)[1] for path in paths])
+    for split, footers in found.splits().items():
+        require_complete(f"retrieved/{system} of split {split}", paths, footers, f"{todo} --split {split}")
+        if len({footer.fingerprint for footer in footers}) > 1:
+            raise WorkspaceError(f"split {split} was mined in part only", where=paths[0].parent, todo=f"{todo} --split {split}")
+        if passages is not None and footers[0].recipe.inputs["passages"] != passages:
+            raise WorkspaceError(
+                f"split {split} was mined from another state of the collection",
+                where=paths[0].parent,
+                todo=f"{todo} --split {split}",
+            )
+    return found

@@ -1,0 +1,151 @@
+"""Teacher scores beside their pair shards: `scores/<teacher>/part-NNNNN.parquet`, rows as in the pair shard.
+
+A score file belongs to a pair shard by content: its recipe names the teacher's settings and the `texts`
+fingerprint of the shard. Nothing here knows what a teacher is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.errors import WorkspaceError
+from pipeline.pairs import PairSet
+from pipeline.provenance import Footer, Recipe
+from pipeline.tables import footer_of, open_part, part_name, read_part, set_content, write_part
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """One teacher's scores for all pair shards, complete and of one model."""
+
+    teacher: str
+    paths: list[Path]
+    footers: list[Footer]
+
+    @property
+    def content(self) -> str:
+        """Content fingerprint of the whole set."""
+        return set_content(self.footers)
+
+
+def score_recipe(description: Mapping[str, Any], pairs: Footer) -> Recipe:
+    """What a score file must be, for a teacher's description and a pair shard's footer."""
+    return Recipe("scores", description, {"pairs": pairs.extra["texts"]})
+
+
+def missing_shards(
+    workspace: Workspace, pairs: PairSet, teacher: str, description: Mapping[str, Any], *, overwrite: bool = False
+) -> list[int]:
+    """Numbers of the pair shards that have no valid score file yet.
+
+    Raises:
+        WorkspaceError: scores of another model or other settings stand under this name, and not `overwrite`.
+    """
+    missing = []
+    for number, footer in enumerate(pairs.footers):
+        path = workspace.path("scores", teacher, part_name(number))
+        if not path.exists():
+            missing.append(number)
+            continue
+        found = footer_of(path).recipe
+        if dict(found.settings) != dict(description) and not overwrite:
+            differing = sorted(k for k in description if found.settings.get(k) != description[k])
+            raise WorkspaceError(
+                f"teacher {teacher!r} already has scores of another model or other settings",
+                where=path,
+                expected={k: description[k] for k in differing},
+                found={k: found.settings.get(k) for k in differing},
+                todo="choose another name, or pass --overwrite",
+            )
+        if found.fingerprint != score_recipe(description, footer).fingerprint:
+            missing.append(number)
+    return missing
+
+
+def read_pair_ids(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Query ids (N,) and passage ids (N,) of a pair shard, both int32."""
+    file, _ = open_part(path)
+    with file:
+        table = file.read(columns=["query_id", "passage_id"])
+    return table.column("query_id").to_numpy(), table.column("passage_id").to_numpy()
+
+
+def write_scores(
+    workspace: Workspace,
+    teacher: str,
+    number: int,
+    pairs: Footer,
+    ids: tuple[np.ndarray, np.ndarray],
+    scores: np.ndarray,
+    description: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> None:
+    """Write the scores (N,) float32 of one pair shard, all of them or none.
+
+    Raises:
+        ValueError: not one finite score for each pair.
+    """
+    if scores.shape != ids[0].shape or scores.dtype != np.float32 or not np.isfinite(scores).all():
+        raise ValueError("a score file takes one finite float32 for each pair")
+    batch = pa.RecordBatch.from_arrays([pa.array(ids[0]), pa.array(ids[1]), pa.array(scores)], schema=schemas.SCORES)
+    write_part(
+        workspace.path("scores", teacher, part_name(number)),
+        [batch],
+        schemas.SCORES,
+        score_recipe(description, pairs),
+        part=number,
+        parts=pairs.parts,
+        extra=extra,
+    )
+
+
+def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
+    """A teacher's complete scores.
+
+    Raises:
+        WorkspaceError: unknown teacher, shards missing, stale or foreign, or two models mixed.
+    """
+    known = workspace.names("scores")
+    if teacher not in known:
+        raise WorkspaceError(
+            f"no teacher {teacher!r}", where=workspace.path("scores"), expected=f"one of: {', '.join(known) or 'none yet'}",
+            todo=f"run: prep score --teacher {teacher}=CHECKPOINT",
+        )
+    todo = f"run again: prep score --teacher {teacher}=CHECKPOINT"
+    paths, footers, missing, stale = [], [], [], []
+    for number, footer in enumerate(pairs.footers):
+        path = workspace.path("scores", teacher, part_name(number))
+        if not path.exists():
+            missing.append(number)
+            continue
+        file, found = open_part(path, schemas.SCORES)
+        file.close()
+        if dict(found.recipe.inputs) != {"pairs": footer.extra["texts"]} or found.rows != footer.rows:
+            stale.append(number)
+        paths.append(path)
+        footers.append(found)
+    if missing or stale:
+        raise WorkspaceError(
+            f"scores of teacher {teacher!r} are not complete",
+            where=workspace.path("scores", teacher),
+            expected=f"{len(pairs.footers)} shards that match the pairs",
+            found=f"{len(missing)} missing, {len(stale)} stale; first: {(missing + stale)[:5]}",
+            todo=todo,
+        )
+    if len({footer.recipe.settings["fingerprint"] for footer in footers}) > 1:
+        raise WorkspaceError(f"scores of two models are mixed under {teacher!r}", where=paths[0].parent, todo=todo + " --overwrite")
+    return ScoreSet(teacher, paths, footers)
+
+
+def read_scores(path: Path) -> np.ndarray:
+    """Scores (N,) float32 of one file, in row order."""
+    table, _ = read_part(path, schemas.SCORES, ["score"])
+    return table.column("score").to_numpy()
