@@ -1,7 +1,7 @@
 """BM25 retrieval over millions of passages: builds the index that `pipeline.bm25_index` searches.
 
-In: Parquet files with `passage_id` int32 and `text` string, and the texts of all queries. Out: an index of the
-terms that occur in the queries, in chunks of passages; a process needs the memory of one chunk. Tokens,
+In: Parquet files with `passage_id` int32 and `text` string, and the texts of all queries. Out: an index of
+the terms that occur in the queries, in chunks of passages; a process needs the memory of one chunk. Tokens,
 formula and sums are those of bm25s (method "lucene", its Tokenizer, no stemmer), to the last bit. A passage
 without tokens is one token long, as there; unlike there, no query finds it.
 
@@ -190,10 +190,7 @@ def _tokenize(
 
 def _save_postings(chunk: Chunk, keys: np.ndarray, terms: int) -> None:
     """Write term counts by term, then row, from a key (term << 32 | row) for each occurrence."""
-    keys.sort()
-    first = np.flatnonzero(np.diff(keys, prepend=-1))  # (P,)
-    counts = np.diff(first, append=len(keys))
-    keys = keys[first]
+    keys, counts = np.unique(keys, return_counts=True)  # (P,)
     df = np.bincount(keys >> 32, minlength=terms)  # (V,)
     chunk.save("indptr", np.cumsum(np.append(0, df)))
     chunk.save("documents", (keys & 0xFFFFFFFF).astype(np.int32))

@@ -1,12 +1,12 @@
 """The BM25 index on disk, and exact top-k search over it.
 
 In: the directory that `pipeline.bm25.build_index` filled. Out: for each query its k best passages, by score
-descending, then passage id ascending, also at the cut; passages that share no term with it are never returned.
-The result is the same to the last bit whatever the chunks, the batches and the number of processes.
+descending, then passage id ascending, also at the cut; passages that share no term with it never. The result
+is the same to the last bit whatever the chunks, the batches and the number of processes.
 
-A chunk holds up to 131,072 passages as postings sorted by term; a worker walks over all chunks with a batch of
-queries, so the postings stay in cache and memory is one chunk and the batch's running best. Larger batches
-open each chunk less often; a batch holds up to 16 k bytes per query beside its results.
+A chunk holds up to 131,072 passages as postings sorted by term. A worker walks over all chunks with a batch
+of queries, so postings stay in cache, and memory is one chunk and the running best: up to 16 * k bytes for
+each query of the batch. Larger batches open each chunk less often.
 """
 
 from __future__ import annotations
@@ -170,11 +170,13 @@ def _search_chunk(chunk: Chunk, bounds: list[int], terms: np.ndarray, best: list
 
 def _key(scores: np.ndarray, reversed_ids: np.ndarray) -> np.ndarray:
     """Score and id in one int64: bits of positive floats order as integers do."""
-    return (scores.view(np.int32).astype(np.int64) << 32) | reversed_ids
+    keys: np.ndarray = (scores.view(np.int32).astype(np.int64) << 32) | reversed_ids
+    return keys
 
 
 def _score_of(keys: np.ndarray) -> np.ndarray:
-    return (keys >> 32).astype(np.int32).view(np.float32)
+    scores: np.ndarray = (keys >> 32).astype(np.int32).view(np.float32)
+    return scores
 
 
 def _ranked(queries: range, keys: list[np.ndarray]) -> Retrieved:

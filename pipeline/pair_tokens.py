@@ -89,7 +89,12 @@ class PairTemplate(NamedTuple):
 
 
 def kept_lengths(
-    queries: Int64, passages: Int64, single: Bool, template: PairTemplate, max_length_tokens: int, rule: Truncation
+    queries: Int64,
+    passages: Int64,
+    single: Bool,
+    template: PairTemplate,
+    max_length_tokens: int,
+    rule: Truncation,
 ) -> tuple[Int64, Int64]:
     """Tokens that remain of each query and each passage, (N,) and (N,), from their full lengths.
 

@@ -1,0 +1,81 @@
+"""The `prep` command line: verbs, options, exit codes. Each command is thin; heavy imports wait for their command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import typer
+
+from jobs import commands_data, commands_models
+from pipeline.errors import PrepError
+
+app = typer.Typer(
+    name="prep",
+    help="Score pairs with cross-encoder teachers, build margin triples, train and evaluate students.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+imports = typer.Typer(help="Bring a collection into a workspace.", no_args_is_help=True)
+imports.command("msmarco")(commands_data.import_msmarco)
+app.add_typer(imports, name="import")
+app.command("mine")(commands_data.mine)
+app.command("build-pairs")(commands_data.build_pairs)
+app.command("score")(commands_models.score)
+app.command("build-triples")(commands_data.build_triples)
+app.command("train")(commands_models.train)
+app.command("evaluate")(commands_models.evaluate)
+app.command("status")(commands_data.status)
+app.command("demo")(commands_models.demo)
+
+
+def main() -> None:
+    """Entry point: runs a command, turns failures into messages and exit codes."""
+    debug = "--debug" in sys.argv[1:] or os.environ.get("PREP_DEBUG") == "1"
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(args=arguments, standalone_mode=False)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; nothing half-written is kept: run the same command again to go on", 1, debug)
+    except PrepError as error:
+        _fail(str(error), error.exit_code, debug)
+    except Exception as error:  # the last resort: a message instead of a traceback
+        if hasattr(error, "exit_code") and hasattr(error, "show"):  # a usage error of the command line library
+            error.show()
+            sys.exit(error.exit_code)
+        _fail(_explain(error), 1, debug)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 — a signal handler's shape
+    raise KeyboardInterrupt
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip()
+    if "No space left on device" in text or "ENOSPC" in text:
+        return f"the disk is full; nothing half-written is kept\n  found:    {text}\n  to do:    make room, then run the same command again"
+    if isinstance(error, MemoryError) or "Out of Memory" in text:
+        return f"out of memory\n  found:    {text.splitlines()[0] if text else 'MemoryError'}\n  to do:    use smaller shards or batches"
+    if isinstance(error, OSError):
+        return text
+    return f"{type(error).__name__}: {text}\n  to do:    run again with --debug for the traceback, and report it"
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

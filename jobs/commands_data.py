@@ -1,0 +1,140 @@
+"""Commands on plain data: import msmarco, mine, build-pairs, build-triples, status."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.options import Processes, WorkspaceOption, split_files, threshold
+
+
+def import_msmarco(
+    queries: Annotated[list[str], typer.Option(help="SPLIT=FILE: query id, text. Repeatable.", default_factory=list)],
+    qrels: Annotated[
+        list[str],
+        typer.Option(help="SPLIT=FILE: query id, 0, passage id, grade (MS MARCO or TREC). Repeatable.", default_factory=list),
+    ],
+    workspace: WorkspaceOption,
+    collection: Annotated[Path | None, typer.Option(help="Passage id, text; may be left out once there is one.")] = None,
+) -> None:
+    """Import MS MARCO files: tab-separated, no header, plain or .gz. New rows are added, none renumbered."""
+    from jobs.show import console
+    from jobs.summary import run_summary
+    from pipeline.errors import UsageError
+    from pipeline.msmarco import import_msmarco as run
+    from pipeline.workspace import Workspace
+
+    if not (collection or queries or qrels):
+        raise UsageError("nothing to import", todo="give --collection, --queries or --qrels")
+    files = split_files("--queries", queries), split_files("--qrels", qrels)
+    ws = Workspace.open(workspace, create=True)
+    with run_summary(ws, "import-msmarco") as facts:
+        added = run(ws, collection, *files)
+        facts |= vars(added)
+    if added.unchanged:
+        console.print("these files are in the workspace already; nothing to do")
+        return
+    console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
+    if added.repeated_lines:
+        console.print(f"{added.repeated_lines:,} collection lines repeat an id and its text")
+
+
+def mine(
+    workspace: WorkspaceOption,
+    split: Annotated[list[str], typer.Option(help="Split whose queries are searched. Repeatable. [train]", default_factory=lambda: ["train"], show_default=False)],
+    system: Annotated[str, typer.Option(help="Retriever: bm25.")] = "bm25",
+    k: Annotated[int, typer.Option(help="Passages kept for each query.")] = 100,
+    max_queries: Annotated[int | None, typer.Option(min=1, help="A stable sample of that many judged queries of each split.")] = None,
+    k1: Annotated[float, typer.Option(help="BM25: saturation of term frequency.")] = 0.9,
+    b: Annotated[float, typer.Option(help="BM25: weight of passage length.")] = 0.4,
+    processes: Processes = None,
+) -> None:
+    """Retrieve the top k passages for every query of the splits."""
+    from jobs.progress import progress
+    from jobs.show import console
+    from jobs.summary import run_summary
+    from pipeline.bm25 import Bm25Settings
+    from pipeline.errors import UsageError
+    from pipeline.mining import SYSTEM, mine_bm25
+    from pipeline.workspace import Workspace
+
+    if system != SYSTEM:
+        raise UsageError(f"no retriever {system!r}", expected=SYSTEM)
+    ws = Workspace.open(workspace)
+    with run_summary(ws, "mine") as facts, progress("index", "passages") as indexed, progress("search", "queries") as searched:
+        mined = mine_bm25(
+            ws,
+            list(dict.fromkeys(split)),
+            k,
+            max_queries=max_queries,
+            settings=Bm25Settings(k1=k1, b=b),
+            processes=processes or os.cpu_count() or 1,
+            on_index=indexed.set,
+            on_search=searched.set,
+        )
+        facts["splits"] = [vars(one) for one in mined]
+    for one in mined:
+        kept = f" ({one.kept_parts} of {one.parts} parts were there already)" if one.kept_parts else ""
+        console.print(f"{one.split}: {one.queries:,} queries, top {k}{kept}")
+
+
+def build_pairs(
+    workspace: WorkspaceOption,
+    pairs_per_shard: Annotated[int, typer.Option(min=1, help="About that many pairs in a shard; a query is never cut.")] = 500_000,
+    all_judged: Annotated[bool, typer.Option(help="Also judged pairs of queries that were not mined.")] = False,
+) -> None:
+    """Unite judgements and retrieved lists into pair shards."""
+    from jobs.progress import progress
+    from jobs.show import console
+    from jobs.summary import run_summary
+    from pipeline.pairs import build_pairs as run
+    from pipeline.workspace import Workspace
+
+    ws = Workspace.open(workspace)
+    with run_summary(ws, "build-pairs") as facts, progress("pairs", "shards") as meter:
+        built = run(ws, pairs_per_shard, all_judged=all_judged, on_progress=meter.set)
+        facts |= vars(built)
+    state = "already up to date: " if built.unchanged else ""
+    console.print(f"{state}{built.pairs:,} pairs of {built.queries:,} queries in {built.shards:,} shards, {built.judged:,} judged")
+    if built.unmined_judgements:
+        console.print(f"{built.unmined_judgements:,} judged pairs left out: their queries were not mined (--all-judged keeps them)")
+
+
+def build_triples(
+    workspace: WorkspaceOption,
+    teacher: Annotated[list[str], typer.Option(help="Teacher in the ensemble. Repeatable. [all that have scored]", default_factory=list, show_default=False)],
+    threshold_text: Annotated[str, typer.Option("--threshold", help="Least margin of a negative below its positive, or 'none'.")] = "3",
+    name: Annotated[str, typer.Option(help="Name of the triple set.")] = "default",
+    negatives_per_query: Annotated[int | None, typer.Option(min=1, help="At most that many negatives of a query. [all]", show_default=False)] = None,
+    split: Annotated[str, typer.Option(help="Only queries of this split.")] = "train",
+    relevance_level: Annotated[int, typer.Option(min=1, help="Least grade of a positive.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the draw and the shuffle.")] = 0,
+) -> None:
+    """Average the teachers, filter by margin and shuffle into triples."""
+    from jobs.progress import progress
+    from jobs.show import console, show_funnel
+    from jobs.summary import run_summary
+    from pipeline.triples import TripleSettings
+    from pipeline.triples import build_triples as run
+    from pipeline.workspace import Workspace
+
+    ws = Workspace.open(workspace)
+    settings = TripleSettings(threshold(threshold_text), negatives_per_query, seed, split, relevance_level)
+    with run_summary(ws, "build-triples") as facts, progress("triples", "shards") as meter:
+        built = run(ws, settings, name=name, teachers=teacher, on_progress=meter.set)
+        facts |= {"name": name, "teachers": built.teachers, "funnel": built.funnel.as_dict(), "unchanged": built.unchanged}
+    show_funnel(built)
+    if built.unchanged:
+        console.print("already up to date")
+
+
+def status(workspace: WorkspaceOption) -> None:
+    """Show what is done, missing and stale."""
+    from jobs.show import show_status
+    from jobs.status import workspace_status
+    from pipeline.workspace import Workspace
+
+    show_status(workspace_status(Workspace.open(workspace)))

@@ -1,0 +1,146 @@
+"""Commands that run models: score, train, evaluate, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.options import WorkspaceOption
+
+
+def score(
+    workspace: WorkspaceOption,
+    teacher: Annotated[list[str], typer.Option(help="NAME=CHECKPOINT: a Hub name, a directory, or a student of the workspace. Repeatable.")],
+    max_length: Annotated[int, typer.Option(min=1, help="Longest pair in tokens, special ones included.")] = 230,
+    truncation: Annotated[str, typer.Option(help="longest_first or only_second.")] = "longest_first",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16; scores are float32 in any case.")] = "float32",
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one batch. [by device]", show_default=False)] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster. [$RAY_ADDRESS, which `ray job submit` sets]", show_default=False)] = None,
+    num_actors: Annotated[int | None, typer.Option(min=1, help="Score in that many Ray actors. [one per GPU, else by CPUs]", show_default=False)] = None,
+    cpus_per_actor: Annotated[float, typer.Option(min=0.1, help="CPU share of an actor.")] = 1.0,
+    gpus_per_actor: Annotated[float | None, typer.Option(min=0.0, help="GPU share of an actor. [1 where there are GPUs]", show_default=False)] = None,
+    max_attempts: Annotated[int, typer.Option(min=1, help="How often a shard is tried before it is set aside.")] = 3,
+    overwrite: Annotated[bool, typer.Option(help="Replace scores of another model under the same name.")] = False,
+) -> None:
+    """Score every pair with cross-encoder teachers; only what is missing."""
+    from jobs.checkpoints import locate_checkpoint, parse_named
+    from jobs.progress import progress
+    from jobs.scoring import ClusterSettings
+    from jobs.scoring import score as run
+    from jobs.shard_scorer import Teacher
+    from jobs.show import console
+    from jobs.summary import run_summary
+    from pipeline.workspace import Workspace
+    from teachers.settings import ScoringSettings
+
+    ws = Workspace.open(workspace)
+    settings = ScoringSettings(max_length, truncation, dtype, batch_tokens)  # type: ignore[arg-type]  # checked when built
+    named = [parse_named("teacher", text) for text in teacher]
+    teachers = [Teacher(name, locate_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
+    cluster = ClusterSettings(address, num_actors, cpus_per_actor, gpus_per_actor, max_attempts)
+    with run_summary(ws, "score") as facts, progress("score", "pairs") as meter:
+        done = run(ws, teachers, cluster, overwrite=overwrite, on_plan=meter.plan, on_progress=meter.advance)
+        facts |= vars(done)
+    kept = f", {done.kept_shards:,} were there already" if done.kept_shards else ""
+    console.print(f"scored {done.pairs:,} pairs: {done.shards - done.kept_shards:,} of {done.shards:,} shards{kept}")
+
+
+def train(
+    workspace: WorkspaceOption,
+    name: Annotated[str, typer.Option(help="Name of the student.")],
+    init: Annotated[str, typer.Option(help="Start from: a Hub name, a directory, or a student of the workspace.")],
+    architecture: Annotated[str, typer.Option(help="bert_dot or bert_cat.")] = "bert_dot",
+    loss: Annotated[str, typer.Option(help="margin_mse (from triples), ranknet or bce.")] = "margin_mse",
+    triples: Annotated[str | None, typer.Option(help="Triple set to learn from. [default, for losses from teachers]", show_default=False)] = None,
+    targets: Annotated[str | None, typer.Option(help="qrels: learn from judgements and retrieved negatives.", show_default=False)] = None,
+    split: Annotated[str, typer.Option(help="Queries to learn from, with --targets qrels.")] = "train",
+    negatives: Annotated[int, typer.Option(min=1, help="Negatives of a positive, with --targets qrels.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Queries of one step.")] = 32,
+    epochs: Annotated[float, typer.Option(help="Passes over the rows.")] = 1.0,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after that many steps.", show_default=False)] = None,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-5,
+    warmup_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the steps in which it rises.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")] = 0.01,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
+    max_query_length: Annotated[int, typer.Option(help="Longest query in tokens.")] = 30,
+    max_passage_length: Annotated[int, typer.Option(help="Longest passage in tokens.")] = 200,
+    max_length: Annotated[int, typer.Option(help="Longest pair in tokens, for bert_cat.")] = 230,
+    num_layers: Annotated[int | None, typer.Option(min=1, help="Keep the first layers only. [all]", show_default=False)] = None,
+    pooling: Annotated[str | None, typer.Option(help="cls or mean, for bert_dot. [the checkpoint's own, else cls]", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of new weights, dropout and the order of rows.")] = 0,
+    save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    overwrite: Annotated[bool, typer.Option(help="Replace a student trained otherwise.")] = False,
+) -> None:
+    """Train a student from triples, or a teacher from judgements; goes on where it was cut short."""
+    from jobs.progress import progress
+    from jobs.show import console
+    from jobs.summary import run_summary
+    from jobs.training import train_student
+    from pipeline.errors import UsageError
+    from pipeline.workspace import Workspace
+    from students.settings import NEEDS_TEACHER, StudentSettings, TrainSettings
+
+    if targets not in (None, "qrels"):
+        raise UsageError("unknown --targets", expected="qrels", found=targets)
+    if targets and triples:
+        raise UsageError("--targets and --triples exclude each other")
+    if triples is None and targets is None and loss in NEEDS_TEACHER:
+        triples = "default"
+    student = StudentSettings(max_query_length, max_passage_length, max_length, num_layers, pooling)  # type: ignore[arg-type]  # checked when built
+    settings = TrainSettings(
+        architecture, init, loss, triples, split, negatives, batch_size, epochs, max_steps, learning_rate, warmup_share,  # type: ignore[arg-type]
+        weight_decay, precision=precision, seed=seed, save_steps=save_steps, student=student,  # type: ignore[arg-type]
+    )
+    ws = Workspace.open(workspace)
+    with run_summary(ws, "train") as facts, progress(f"train {name}", "steps") as meter:
+
+        def on_step(step: int, steps: int, loss_value: float) -> None:
+            meter.label = f"train {name}, loss {loss_value:.3f}"
+            meter.set(step, steps)
+
+        trained = train_student(ws, name, settings, overwrite=overwrite, on_step=on_step)
+        facts |= {"name": name, "rows": trained.rows, "steps": trained.steps, "last_loss": trained.last_loss, "resumed_at": trained.resumed_at, "unchanged": trained.unchanged}
+    if trained.unchanged:
+        console.print(f"students/{name} is trained already; nothing to do")
+        return
+    resumed = f", went on from step {trained.resumed_at:,}" if trained.resumed_at else ""
+    console.print(f"students/{name}: {trained.steps:,} steps over {trained.rows:,} rows, last loss {trained.last_loss}{resumed}")
+
+
+def evaluate(
+    workspace: WorkspaceOption,
+    run: Annotated[list[str], typer.Option(help="Retriever of the workspace, or a run file (TREC or MS MARCO). Repeatable.", default_factory=list)],
+    teacher: Annotated[list[str], typer.Option(help="Teacher that has scored. Repeatable.", default_factory=list)],
+    student: Annotated[list[str], typer.Option(help="NAME of the workspace, or NAME=CHECKPOINT. Repeatable.", default_factory=list)],
+    mode: Annotated[list[str], typer.Option(help="Students rerank candidates, or retrieve from the whole collection. Repeatable. [rerank]", default_factory=lambda: ["rerank"], show_default=False)],
+    split: Annotated[str, typer.Option(help="Split whose judged queries count.")] = "dev",
+    candidates: Annotated[str, typer.Option(help="Retriever whose lists are re-ranked.")] = "bm25",
+    depth: Annotated[int, typer.Option(min=1, help="Longest list.")] = 1000,
+    relevance_level: Annotated[int, typer.Option(min=1, help="Least grade that is relevant for MRR and recall.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Arithmetic of students: float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Measure systems on all judged queries of a split; ties go to the passage that comes first in the collection."""
+    from jobs.evaluation import EvaluationSettings
+    from jobs.evaluation import evaluate as measure
+    from jobs.show import console, show_evaluation
+    from jobs.summary import run_summary
+    from pipeline.workspace import Workspace
+
+    ws = Workspace.open(workspace)
+    settings = EvaluationSettings(split, run, teacher, student, mode, candidates, depth, relevance_level, dtype)  # type: ignore[arg-type]  # checked
+    with run_summary(ws, "evaluate") as facts, console.status("evaluating") as shown:
+        rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
+        facts["systems"] = [{"system": row.system, "kind": row.kind, **row.means} for row in rows]
+    show_evaluation(split, rows)
+    console.print("runs: " + ", ".join(str(row.path) for row in rows), soft_wrap=True)
+
+
+def demo(
+    directory: Annotated[Path, typer.Option(help="Where the demo's workspace goes.")] = Path("demo"),
+) -> None:
+    """The whole job, small and offline, on docstrings of the installed packages; ends with a table."""
+    from jobs.demo import run_demo
+
+    run_demo(directory)

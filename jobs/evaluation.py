@@ -1,0 +1,222 @@
+"""The stage `evaluate`: retrievers, teachers, their ensemble and students on the judged queries of a split.
+
+Every system gives a run by the same tie rule, is written as a TREC file and measured the same way. Teachers
+are read from their scores; students score candidates (`rerank`) or search the whole collection (`retrieve`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from jobs.checkpoints import locate_checkpoint
+from jobs.shard_scorer import pairs_with_texts
+from pipeline.database import connect
+from pipeline.errors import UsageError, WorkspaceError
+from pipeline.metrics import Qrels, evaluate_run
+from pipeline.names import check_name
+from pipeline.pairs import load_pairs
+from pipeline.retrieved import load_retrieved
+from pipeline.runs import Run, rank_rows, read_run, write_run
+from pipeline.scores import load_scores, read_scores
+from pipeline.selection import require_split, view_tables
+from pipeline.tables import open_part
+from pipeline.texts import Texts
+from pipeline.workspace import Workspace
+from teachers.settings import Dtype, ScoringSettings
+
+Mode = Literal["rerank", "retrieve"]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated, and how."""
+
+    split: str
+    runs: Sequence[str] = ()
+    """Retrievers of the workspace, or run files."""
+    teachers: Sequence[str] = ()
+    """Teachers with scores; two or more also give their ensemble, the mean of their logits."""
+    students: Sequence[str] = ()
+    """NAME of the workspace, or NAME=CHECKPOINT."""
+    modes: Sequence[Mode] = ("rerank",)
+    """How students are used; each mode gives a line."""
+    candidates: str = "bm25"
+    """Retriever whose lists are re-ranked."""
+    depth: int = 1000
+    """Longest list that is kept."""
+    relevance_level: int = 1
+    """Least grade that counts as relevant for MRR and recall; nDCG uses the grades."""
+    dtype: Dtype = "float32"
+    """Arithmetic of students."""
+
+    def __post_init__(self) -> None:
+        if not (self.runs or self.teachers or self.students):
+            raise UsageError("nothing to evaluate", todo="name systems: --run, --teacher, --student")
+        for mode in self.modes:
+            if mode not in get_args(Mode):
+                raise UsageError("unknown mode", expected=" or ".join(get_args(Mode)), found=mode)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One system's line of the table."""
+
+    system: str
+    kind: str
+    """"first stage", "rerank" or "retrieve"."""
+    means: dict[str, float]
+    queries: int
+    """Judged queries, all of which count."""
+    path: Path
+    run: Run
+
+
+def evaluate(
+    workspace: Workspace, settings: EvaluationSettings, on_system: Callable[[str], None] = lambda name: None
+) -> list[Evaluated]:
+    """Evaluate the systems in the order: runs, teachers, ensemble, students.
+
+    Raises:
+        WorkspaceError: no judgements for the split, or a system is not there or not complete.
+        InputError: a run file is malformed or names unknown ids.
+    """
+    qrels = split_qrels(workspace, settings.split)
+    evaluated = []
+    for name, kind, run in _Systems(workspace, settings, qrels).all(on_system):
+        kept = _judged(run, qrels)
+        path = write_run(workspace, f"{settings.split}-{name}", kept)
+        found = evaluate_run(kept, qrels, settings.relevance_level)
+        evaluated.append(Evaluated(name, kind, found.means(), len(found.query_id), path, kept))
+    return evaluated
+
+
+def split_qrels(workspace: Workspace, split: str) -> Qrels:
+    """Judgements of a split.
+
+    Raises:
+        WorkspaceError: there are none.
+    """
+    with connect(workspace.root) as connection:
+        view_tables(connection, workspace, "queries", "qrels")
+        require_split(connection, split)
+        found = connection.execute(
+            "SELECT query_id, passage_id, grade FROM qrels JOIN queries USING (query_id) "
+            "WHERE list_contains(splits, $split) ORDER BY query_id, passage_id",
+            {"split": split},
+        ).fetchnumpy()
+    if not len(found["query_id"]):
+        raise WorkspaceError(f"no judgements for split {split!r}", where=workspace.root, todo="import its qrels")
+    return Qrels(*(np.asarray(found[name]) for name in Qrels._fields))
+
+
+def _judged(run: Run, qrels: Qrels) -> Run:
+    rows = np.isin(run.query_id, qrels.query_id)
+    return Run(*(column[rows] for column in run))
+
+
+class _Systems:
+    """The runs of all systems, one after another."""
+
+    def __init__(self, workspace: Workspace, settings: EvaluationSettings, qrels: Qrels) -> None:
+        self._workspace, self._settings = workspace, settings
+        self._queries = np.unique(qrels.query_id)
+
+    def all(self, on_system: Callable[[str], None]) -> Iterator[tuple[str, str, Run]]:
+        for name in self._settings.runs:
+            on_system(name)
+            yield self._first_stage(name)
+        teachers = list(dict.fromkeys(self._settings.teachers))
+        scores = [self._teacher(name) for name in teachers]
+        for name, (query, passage, score) in zip(teachers, scores, strict=True):
+            on_system(name)
+            yield name, "rerank", self._ranked(query, passage, score)
+        if len(scores) > 1:
+            query, passage, _ = scores[0]
+            mean = np.mean([score.astype(np.float64) for _, _, score in scores], axis=0)
+            yield "ensemble", "rerank", self._ranked(query, passage, mean)
+        for text in self._settings.students:
+            name, _, checkpoint = text.partition("=")
+            check_name("student", name)
+            for mode in self._settings.modes:
+                on_system(f"{name}, {mode}")
+                yield self._student(name, checkpoint, mode)
+
+    def _ranked(self, query: np.ndarray, passage: np.ndarray, score: np.ndarray) -> Run:
+        return rank_rows(query, passage, score, self._settings.depth)
+
+    def _first_stage(self, name: str) -> tuple[str, str, Run]:
+        path = Path(name).expanduser()
+        if name not in self._workspace.names("retrieved") and path.is_file():
+            return check_name("run", path.stem), "run file", read_run(self._workspace, path)
+        query, passage, score = self._candidates(name)
+        return name, "first stage", self._ranked(query, passage, score)
+
+    def _candidates(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Retrieved query ids, passage ids and scores (N,) of the judged queries."""
+        found = load_retrieved(self._workspace, system)
+        if self._settings.split not in found.splits():
+            raise WorkspaceError(
+                f"{system} has not been asked about split {self._settings.split!r}",
+                where=found.paths[0].parent,
+                todo=f"run: prep mine --system {system} --split {self._settings.split}",
+            )
+        with connect(self._workspace.root) as connection:
+            connection.read_parquet([str(path) for path in found.paths]).create_view("retrieved")
+            columns = connection.execute(
+                # A query in two splits may have been retrieved for both.
+                "SELECT query_id, passage_id, max(score) AS score FROM retrieved GROUP BY query_id, passage_id"
+            ).fetchnumpy()
+        rows = np.isin(columns["query_id"], self._queries)
+        return columns["query_id"][rows], columns["passage_id"][rows], columns["score"][rows]
+
+    def _teacher(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Query ids, passage ids and scores (N,) of the candidates, from the teacher's score files."""
+        pairs = load_pairs(self._workspace)
+        scores = load_scores(self._workspace, pairs, name)
+        rank = f"rank_{self._settings.candidates}"
+        if self._settings.candidates not in pairs.systems:
+            raise WorkspaceError(f"no retriever {self._settings.candidates!r} in the pairs", expected=", ".join(pairs.systems))
+        columns = []
+        for pair_path, score_path in zip(pairs.paths, scores.paths, strict=True):
+            file, _ = open_part(pair_path)
+            with file:
+                table = file.read(columns=["query_id", "passage_id", rank])
+            query, passage = table.column("query_id").to_numpy(), table.column("passage_id").to_numpy()
+            rows = table.column(rank).is_valid().to_numpy() & np.isin(query, self._queries)
+            columns.append((query[rows], passage[rows], read_scores(score_path)[rows]))
+        query, passage, score = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        return query, passage, score
+
+    def _student(self, name: str, checkpoint: str, mode: Mode) -> tuple[str, str, Run]:
+        from students.loading import architecture_of
+
+        if not checkpoint and name not in self._workspace.names("students"):
+            known = ", ".join(self._workspace.names("students")) or "none yet"
+            raise WorkspaceError(f"no student {name!r}", where=self._workspace.root, expected=f"one of: {known}", todo="or give NAME=CHECKPOINT")
+        where = locate_checkpoint(self._workspace, checkpoint or name)
+        if mode == "retrieve" and architecture_of(where) != "bert_dot":
+            raise UsageError(f"student {name!r} reads query and passage together and cannot search", todo="use --mode rerank")
+        return f"{name}-{mode}", mode, self._search(where) if mode == "retrieve" else self._rerank(where)
+
+    def _rerank(self, checkpoint: str) -> Run:
+        from students.scoring import load_student_scorer
+
+        query, passage, _ = self._candidates(self._settings.candidates)
+        queries, passages = Texts(self._workspace, "queries"), Texts(self._workspace, "passages")
+        scorer = load_student_scorer(checkpoint, self._settings.dtype)
+        return self._ranked(query, passage, scorer.score(pairs_with_texts((query, passage), queries, passages)))
+
+    def _search(self, checkpoint: str) -> Run:
+        from students.encoding import DenseScorer
+
+        texts = Texts(self._workspace, "queries").take(self._queries)
+        passages = Texts(self._workspace, "passages")
+        scorer = DenseScorer(checkpoint, ScoringSettings(dtype=self._settings.dtype))
+        scores, ids = scorer.search(texts, passages.chunks(), self._settings.depth)
+        query = np.repeat(self._queries, ids.shape[1])
+        return self._ranked(query, ids.ravel().astype(np.int32), scores.ravel())

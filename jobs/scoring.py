@@ -1,0 +1,103 @@
+"""The stage `score`: every pair shard with every named teacher, in this process or by Ray actors.
+
+Only missing and stale shards are scored; a shard's file appears when complete, so a run cut short goes on
+where it was. Ray itself stands in `jobs.ray_pool`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jobs.shard_scorer import ShardScorer, ShardTask, Teacher
+from pipeline.errors import IncompleteError, UsageError
+from pipeline.names import check_name
+from pipeline.pairs import load_pairs
+from pipeline.scores import missing_shards
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Where scoring runs."""
+
+    address: str | None = None
+    """Ray cluster to connect to; None takes RAY_ADDRESS, which `ray job submit` sets."""
+    num_actors: int | None = None
+    """Actors to keep running; None: one for each GPU of the cluster, else as many as its CPUs allow."""
+    cpus_per_actor: float = 1.0
+    gpus_per_actor: float | None = None
+    """None: 1 where the cluster has GPUs, else 0."""
+    max_attempts: int = 3
+    """How often a shard is tried before it is set aside."""
+
+    @property
+    def uses_ray(self) -> bool:
+        """One machine needs no Ray: it is used when asked for, and under `ray job submit`."""
+        return bool(self.address or self.num_actors or os.environ.get("RAY_ADDRESS"))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a run did."""
+
+    pairs: int
+    shards: int
+    kept_shards: int
+    """Shards that were there already."""
+
+
+def plan_scoring(workspace: Workspace, teachers: Sequence[Teacher], *, overwrite: bool = False) -> tuple[list[ShardTask], int]:
+    """The shards to be scored, largest first within a teacher, and the number of all shards.
+
+    Raises:
+        WorkspaceError: no pairs, or scores of another model under one of the names.
+        ModelError: a checkpoint is not there.
+    """
+    if len({teacher.name for teacher in teachers}) < len(teachers):
+        raise UsageError("two teachers of one name", found=", ".join(teacher.name for teacher in teachers))
+    pairs = load_pairs(workspace)
+    tasks = []
+    for teacher in teachers:
+        description = teacher.describe()
+        missing = missing_shards(workspace, pairs, check_name("teacher", teacher.name), description, overwrite=overwrite)
+        found = [ShardTask(teacher, description, number, pairs.footers[number].rows) for number in missing]
+        tasks += sorted(found, key=lambda task: -task.pairs)
+    return tasks, len(pairs.paths) * len(teachers)
+
+
+def score(
+    workspace: Workspace,
+    teachers: Sequence[Teacher],
+    cluster: ClusterSettings,
+    *,
+    overwrite: bool = False,
+    on_plan: Callable[[int], None] = lambda pairs: None,
+    on_progress: Callable[[int], None] = lambda pairs: None,
+) -> Scored:
+    """Score what is missing. `on_plan` is told the pairs to come, `on_progress` the pairs just done.
+
+    Raises:
+        IncompleteError: some shards failed in all attempts; the others are there.
+    """
+    tasks, shards = plan_scoring(workspace, teachers, overwrite=overwrite)
+    on_plan(sum(task.pairs for task in tasks))
+    if tasks and cluster.uses_ray:
+        from jobs.ray_pool import run_on_actors
+
+        failures = run_on_actors(
+            str(workspace.root), ShardScorer, ShardScorer.score, tasks, cluster, on_progress
+        )
+        if failures:
+            listed = "\n".join(f"  teacher {f.task.teacher.name}, shard {f.task.number}: {f.reason}" for f in failures)
+            raise IncompleteError(
+                f"{len(failures)} of {shards} shards failed in all {cluster.max_attempts} attempts:\n{listed}",
+                where=workspace.root,
+                todo="look at the reasons, then run the same command again: only these are scored",
+            )
+    elif tasks:
+        scorer = ShardScorer(str(workspace.root))
+        for task in tasks:
+            scorer.score(task, on_progress)
+    return Scored(sum(task.pairs for task in tasks), shards, shards - len(tasks))

@@ -1,0 +1,49 @@
+"""Tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from jobs.evaluation import Evaluated
+    from jobs.status import Stage
+    from pipeline.triples import BuiltTriples
+
+# Where nobody's window sets a width, lines are not broken.
+console = Console() if sys.stdout.isatty() else Console(width=140)
+_STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}
+
+
+def show_funnel(built: BuiltTriples) -> None:
+    """Where pairs, candidates and queries went."""
+    table = Table(title=f"triples/{built.name} from {', '.join(built.teachers)}", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    for label, count, is_loss in built.funnel.lines():
+        table.add_row(f"  - {label}" if is_loss else label, f"{count:,}", style="dim" if is_loss else None)
+    console.print(table)
+
+
+def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
+    """One line for each system."""
+    table = Table(title=f"{split}: {rows[0].queries:,} judged queries", title_justify="left")
+    table.add_column("system")
+    table.add_column("kind")
+    for name in rows[0].means:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row.system, row.kind, *(f"{value:.3f}" for value in row.means.values()))
+    console.print(table)
+
+
+def show_status(stages: Sequence[Stage]) -> None:
+    """One line for each stage."""
+    table = Table(show_header=False)
+    for stage in stages:
+        table.add_row(stage.name, f"[{_STYLES[stage.state]}]{stage.state}[/]", stage.detail)
+    console.print(table)

@@ -1,0 +1,138 @@
+"""What stands in a workspace, stage by stage: done, missing or stale, and what to do.
+
+Stale is judged by content: a stage is stale when what it was made from differs from what is there now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+from jobs.training import training_recipe
+from pipeline.database import connect, one_row
+from pipeline.errors import PrepError
+from pipeline.pairs import PairSet, load_pairs, pairs_recipe
+from pipeline.retrieved import load_retrieved
+from pipeline.scores import load_scores
+from pipeline.selection import view_tables
+from pipeline.tables import set_content, set_footers
+from pipeline.triples import TripleSettings, load_triples, triples_recipe
+from pipeline.workspace import Workspace
+from students.settings import STUDENT_FILE, StudentSettings, TrainSettings
+
+State = Literal["done", "missing", "incomplete", "stale"]
+
+
+class Stage(NamedTuple):
+    """One line of the status."""
+
+    name: str
+    state: State
+    detail: str
+    """Counts where it is done, else what is wrong and what to do."""
+
+
+def workspace_status(workspace: Workspace) -> list[Stage]:
+    """All stages in the order of the flow."""
+    return list(_stages(workspace))
+
+
+def _stages(workspace: Workspace) -> Iterator[Stage]:
+    yield from _collection(workspace)
+    passages = set_content(set_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
+    systems = workspace.names("retrieved")
+    if not systems:
+        yield Stage("retrieved", "missing", "run: prep mine --system bm25")
+    for system in systems:
+        yield _checked(f"retrieved/{system}", lambda system=system: _retrieved(workspace, system, passages))  # type: ignore[misc]
+    yield _checked("pairs", lambda: _pairs(workspace))
+    teachers = workspace.names("scores")
+    if not teachers:
+        yield Stage("scores", "missing", "run: prep score --teacher NAME=CHECKPOINT")
+    for teacher in teachers:
+        yield _checked(f"scores/{teacher}", lambda teacher=teacher: _scores(workspace, teacher))  # type: ignore[misc]
+    triples = workspace.names("triples")
+    if not triples:
+        yield Stage("triples", "missing", "run: prep build-triples --threshold 3")
+    for name in triples:
+        yield _checked(f"triples/{name}", lambda name=name: _triples(workspace, name))  # type: ignore[misc]
+    for name in workspace.names("students"):
+        yield _checked(f"students/{name}", lambda name=name: _student(workspace, name))  # type: ignore[misc]
+    for path in sorted(workspace.path("students").glob(".training-*")):
+        yield Stage(f"students/{path.name.removeprefix('.training-')}", "incomplete", "training was cut short: run it again to go on")
+
+
+def _checked(name: str, look: Callable[[], tuple[State, str]]) -> Stage:
+    try:
+        return Stage(name, *look())
+    except PrepError as error:
+        missing = "yet" in error.what and "no " in error.what
+        return Stage(name, "missing" if missing else "incomplete", "; ".join(filter(None, [error.what, error.todo])))
+
+
+def _collection(workspace: Workspace) -> Iterator[Stage]:
+    for table in ("passages", "queries", "qrels"):
+        if not workspace.parts(table):
+            yield Stage(table, "missing", "run: prep import msmarco")
+            continue
+        footers = set_footers(workspace.parts(table))
+        detail = f"{sum(footer.rows for footer in footers):,}"
+        if table == "queries":
+            with connect(workspace.root) as connection:
+                view_tables(connection, workspace, "queries")
+                counts = (
+                    "SELECT string_agg(split || ' ' || n, ', ' ORDER BY split) FROM "
+                    "(SELECT split, count(*) AS n FROM (SELECT unnest(splits) AS split FROM queries) GROUP BY split)"
+                )
+                detail += f" ({one_row(connection, counts)[0]})"
+        yield Stage(table, "done", detail)
+
+
+def _retrieved(workspace: Workspace, system: str, passages: str | None) -> tuple[State, str]:
+    found = load_retrieved(workspace, system)
+    shown = []
+    for split, footers in sorted(found.splits().items()):
+        settings = footers[0].recipe.settings
+        queries = sum(footer.extra.get("queries", 0) for footer in footers)
+        shown.append(f"{split}: {queries:,} queries, top {settings.get('k')}")
+        if footers[0].recipe.inputs["passages"] != passages:
+            return "stale", f"{split} was mined from another state of the collection; run: prep mine --split {split}"
+    return "done", "; ".join(shown)
+
+
+def _pairs(workspace: Workspace) -> tuple[State, str]:
+    pairs = load_pairs(workspace)
+    settings = pairs.footers[0].recipe.settings
+    if pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"]).fingerprint != pairs.footers[0].fingerprint:
+        return "stale", "qrels, queries or retrieved lists have changed; run: prep build-pairs"
+    return "done", f"{pairs.pairs:,} in {len(pairs.paths)} shards"
+
+
+def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
+    pairs = load_pairs(workspace)
+    try:
+        scores = load_scores(workspace, pairs, teacher)
+    except PrepError as error:
+        return "incomplete", f"{error.found or error.what}; {error.todo}"
+    settings = scores.footers[0].recipe.settings
+    return "done", f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {settings.get('max_length_tokens')} tokens"
+
+
+def _triples(workspace: Workspace, name: str) -> tuple[State, str]:
+    _, footers = load_triples(workspace, name)
+    settings = footers[0].recipe.settings
+    pairs: PairSet = load_pairs(workspace)
+    scores = [load_scores(workspace, pairs, teacher) for teacher in settings["teachers"]]
+    asked = TripleSettings(**{key: settings[key] for key in TripleSettings.__dataclass_fields__})
+    if triples_recipe(workspace, pairs, scores, asked).fingerprint != footers[0].fingerprint:
+        return "stale", f"pairs, scores or queries have changed; run: prep build-triples --name {name}"
+    rows = sum(footer.rows for footer in footers)
+    return "done", f"{rows:,} from {', '.join(settings['teachers'])}, threshold {settings['threshold']}"
+
+
+def _student(workspace: Workspace, name: str) -> tuple[State, str]:
+    facts = workspace.read_json("students", name, STUDENT_FILE)
+    settings = TrainSettings(**{**facts["settings"], "student": StudentSettings(**facts["settings"]["student"])})
+    if training_recipe(workspace, settings).fingerprint != facts["fingerprint"]:
+        return "stale", "what it was trained on has changed; train it again with --overwrite"
+    return "done", f"{facts['architecture']}, {settings.loss}, {facts['steps']:,} steps"
