@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.bm25 import Bm25Settings, Retrieved, build_index
+from pipeline.bm25 import Bm25Index, Bm25Settings, Retrieved, build_index
 from pipeline.database import connect
 from pipeline.errors import UsageError
 from pipeline.provenance import Recipe
@@ -90,7 +89,7 @@ def mine_bm25(
             indexed = _Counter(on_index, total)
             texts = [text for part in missing for text in part.texts]
             index = build_index(passages, texts, staging / "index", settings, processes=processes, on_progress=indexed.add)
-            _search(workspace, index.search_all, missing, k, processes, _Counter(on_search, len(texts)))
+            _search(workspace, index, missing, k, processes, _Counter(on_search, len(texts)))
         mined = []
         for split, parts in plan.items():
             _remove_beyond(workspace, split, len(parts))
@@ -139,31 +138,23 @@ def _is_done(workspace: Workspace, part: _Part) -> bool:
 
 
 def _search(
-    workspace: Workspace,
-    search_all: Callable[..., object],
-    missing: list[_Part],
-    k: int,
-    processes: int,
-    searched: _Counter,
+    workspace: Workspace, index: Bm25Index, missing: list[_Part], k: int, processes: int, searched: _Counter
 ) -> None:
     """Search small batches in parallel, and write each part when its batches are in."""
     size = min(QUERIES_PER_BATCH, -(-sum(len(part.ids) for part in missing) // max(processes, 1)))
-    batches: list[range] = []
-    counts: list[int] = []
+    batches: list[list[range]] = []
     start = 0
     for part in missing:
-        cut = [range(start + i, start + min(i + size, len(part.ids))) for i in range(0, len(part.ids), max(size, 1))]
-        batches += cut
-        counts.append(len(cut))
+        cuts = range(0, len(part.ids), max(size, 1))
+        batches.append([range(start + i, start + min(i + size, len(part.ids))) for i in cuts])
         start += len(part.ids)
-    results = iter(search_all(batches, k, processes=processes))  # type: ignore[call-overload]
+    results = iter(index.search_all([batch for own in batches for batch in own], k, processes=processes))
     first = 0
-    for part, count in zip(missing, counts, strict=True):
-        rows: list[Retrieved] = []
-        for found, batch in zip(islice(results, count), batches[:count], strict=True):
-            rows.append(found)
+    for part, own in zip(missing, batches, strict=True):
+        rows = []
+        for batch in own:
+            rows.append(next(results))
             searched.add(len(batch))
-        del batches[:count]
         _write(workspace, part, rows, first)
         first += len(part.ids)
 

@@ -23,7 +23,7 @@ from pipeline.errors import UsageError, WorkspaceError
 from pipeline.provenance import Footer, Recipe
 from pipeline.retrieved import load_retrieved
 from pipeline.selection import view_tables
-from pipeline.tables import footer_of, part_name, require_complete, set_content, set_footers, write_part
+from pipeline.tables import is_made, part_name, require_complete, set_content, set_footers, write_part
 from pipeline.workspace import Workspace, replace_directory
 
 # How many query ids one counting pass takes on: bounds its memory.
@@ -112,8 +112,7 @@ def build_pairs(
         raise UsageError("--pairs-per-shard must be positive", found=pairs_per_shard)
     with workspace.exclusive("build-pairs"):
         recipe = pairs_recipe(workspace, pairs_per_shard, all_judged)
-        current = workspace.parts("pairs")
-        unchanged = bool(current) and all(footer_of(path).fingerprint == recipe.fingerprint for path in current)
+        unchanged = is_made(workspace.parts("pairs"), recipe)
         if not unchanged:
             with workspace.staging("build-pairs") as staging, connect(staging / "spill") as connection:
                 (staging / "pairs").mkdir()

@@ -93,7 +93,7 @@ def read_run(workspace: Workspace, path: Path) -> Run:
         view_tables(connection, workspace, "queries", "passages")
         connection.register("rows", rows)
         value = "try_cast(score AS FLOAT)" if "score" in rows.column_names else "-try_cast(rank AS INT)::FLOAT"
-        found = connection.execute(
+        found = connection.sql(
             f"SELECT line, query, passage, query_id, passage_id, {value} AS score FROM rows "
             "LEFT JOIN queries ON queries.external_id = query LEFT JOIN passages ON passages.external_id = passage "
             "ORDER BY line"

@@ -120,6 +120,15 @@ def set_content(footers: Iterable[Footer]) -> str:
     return digest_json([footer.content for footer in footers])
 
 
+def is_made(paths: list[Path], recipe: Recipe) -> bool:
+    """Whether the files are the whole set that a recipe makes."""
+    footers = set_footers(paths)
+    numbers = [footer.part for footer in footers]
+    return bool(footers) and all(
+        footer.fingerprint == recipe.fingerprint and numbers == list(range(footer.parts)) for footer in footers
+    )
+
+
 def require_complete(dataset: str, paths: list[Path], footers: list[Footer], todo: str) -> None:
     """Check that the files are one whole set made by one recipe family.
 

@@ -27,7 +27,7 @@ from pipeline.pairs import PairSet, load_pairs
 from pipeline.provenance import Footer, Recipe
 from pipeline.scores import ScoreSet, load_scores
 from pipeline.selection import require_split, view_tables
-from pipeline.tables import part_name, require_complete, set_content, set_footers, write_part
+from pipeline.tables import is_made, part_name, require_complete, set_content, set_footers, write_part
 from pipeline.workspace import Workspace, replace_directory
 
 TRIPLES_PER_PART = 1_000_000
@@ -134,10 +134,9 @@ def build_triples(
         pairs = load_pairs(workspace)
         scores = [load_scores(workspace, pairs, teacher) for teacher in teachers]
         recipe = triples_recipe(workspace, pairs, scores, settings)
-        if workspace.parts("triples", name):
+        if is_made(workspace.parts("triples", name), recipe):
             _, footers = load_triples(workspace, name)
-            if all(footer.fingerprint == recipe.fingerprint for footer in footers):
-                return BuiltTriples(name, teachers, Funnel(**footers[0].extra["funnel"]), len(footers), unchanged=True)
+            return BuiltTriples(name, teachers, Funnel(**footers[0].extra["funnel"]), len(footers), unchanged=True)
         with workspace.staging("build-triples") as staging, connect(staging / "spill") as connection:
             view_tables(connection, workspace, "queries")
             require_split(connection, settings.split)

@@ -7,7 +7,8 @@ SELECT query_id, passage_id, grade,
        grade >= $relevance_level IS TRUE AS is_positive,
        coalesce(grade, 0) <= 0 AS is_negative,
        [/*scores*/] AS scores,
-       list_sum(scores) / len(scores) AS score,
+       list_sum(scores) AS total,
+       total / len(scores) AS score,
        (/*aligned*/) AS aligned
 FROM pairs
 /*joins*/

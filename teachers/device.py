@@ -1,0 +1,39 @@
+"""Where a model runs, and in which arithmetic."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from pipeline.errors import UsageError
+from teachers.settings import Dtype, ScoringSettings
+
+DTYPES: Final[dict[Dtype, torch.dtype]] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+BATCH_TOKENS: Final = {"cpu": 4096, "cuda": 65_536}
+
+
+def choose_device(settings: ScoringSettings) -> torch.device:
+    """The device asked for, or the first GPU, or the CPU.
+
+    Raises:
+        UsageError: no such device here, or one that cannot compute in the dtype asked for.
+    """
+    name = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError("no such device here", where=name, found=str(error).splitlines()[0]) from error
+    if device.type == "cpu" and settings.dtype == "float16":
+        raise UsageError("no float16 on a CPU", expected="float32 or bfloat16", found=settings.dtype)
+    return device
+
+
+def batch_tokens(settings: ScoringSettings, device: torch.device) -> int:
+    """The budget asked for, or the device's default."""
+    return settings.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS["cuda"])

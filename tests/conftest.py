@@ -1,0 +1,26 @@
+"""Settings of the whole suite, and the small collection most tests work on."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("PREP_WORKSPACE", None)
+
+import pytest
+
+from pipeline.workspace import Workspace
+from tests import worlds
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """An imported collection of 80 passages, 16 train and 8 dev queries."""
+    return worlds.imported(tmp_path)
+
+
+@pytest.fixture
+def paired(workspace) -> Workspace:
+    """The same, mined and paired in shards of about 40 pairs."""
+    return worlds.paired(workspace)

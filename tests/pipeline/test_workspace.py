@@ -1,0 +1,58 @@
+import pytest
+
+from pipeline.errors import PrepError, UsageError, WorkspaceError
+from pipeline.workspace import Workspace, atomic_write, replace_directory
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "file"
+    with pytest.raises(OSError, match="disk"), atomic_write(path) as stream:
+        stream.write(b"half")
+        raise OSError("no disk")
+    assert list(path.parent.iterdir()) == []
+    with atomic_write(path) as stream:
+        stream.write(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole" and len(list(path.parent.iterdir())) == 1
+
+
+def test_replacing_a_directory_keeps_nothing_of_the_old(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    replace_directory(tmp_path / "new", tmp_path / "old")
+    assert [p.name for p in tmp_path.iterdir()] == ["old"] and [p.name for p in (tmp_path / "old").iterdir()] == ["new"]
+
+
+def test_newer_foreign_and_remote_workspaces_are_refused(tmp_path):
+    with pytest.raises(WorkspaceError, match="not a workspace"):
+        Workspace.open(str(tmp_path))
+    (tmp_path / "other").touch()
+    with pytest.raises(WorkspaceError, match="not empty"):
+        Workspace.open(str(tmp_path), create=True)
+    newer = Workspace.open(str(tmp_path / "ws"), create=True)
+    newer.write_json({"schema_version": 99}, "workspace.json")
+    with pytest.raises(WorkspaceError, match="newer version") as error:
+        Workspace.open(f"file://{tmp_path}/ws")
+    assert "99" in str(error.value)
+    with pytest.raises(UsageError, match="file systems only"):
+        Workspace.open("s3://bucket/ws")
+
+
+def test_a_stage_runs_once_at_a_time_and_clears_up_after_a_killed_run(tmp_path):
+    workspace = Workspace.open(str(tmp_path / "ws"), create=True)
+    left = workspace.path(".tmp-build-0123")
+    left.mkdir()
+    with workspace.exclusive("build"):
+        assert not left.exists()
+        with pytest.raises(WorkspaceError, match="another run"), workspace.exclusive("build"):
+            pass
+    with workspace.exclusive("build"):
+        pass
+
+
+def test_errors_cross_process_borders():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(WorkspaceError("what", where="here", found=3, todo="do")))
+    assert isinstance(error, PrepError) and str(error) == "here: what\n  found:    3\n  to do:    do"

@@ -1,0 +1,68 @@
+"""A small collection with structure: each query shares words with its relevant passages."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.mining import mine_bm25
+from pipeline.msmarco import import_msmarco
+from pipeline.pairs import build_pairs, load_pairs
+from pipeline.scores import read_pair_ids, write_scores
+from pipeline.workspace import Workspace
+
+PASSAGES, TRAIN, DEV = 80, 16, 8
+
+
+def words(rng: random.Random, count: int) -> str:
+    return " ".join(rng.choice("abcd") + rng.choice("aeio") + rng.choice("klmn") for _ in range(count))
+
+
+def write_files(directory: Path, seed: int = 0) -> dict[str, Path]:
+    """Files in MS MARCO's form; ids are strings that are no row numbers."""
+    rng = random.Random(seed)
+    texts = [words(rng, rng.randint(3, 20)) for _ in range(PASSAGES)]
+    files = {name: directory / f"{name}.tsv" for name in ("collection", "train", "dev", "train.qrels", "dev.qrels")}
+    files["collection"].write_text("".join(f"p{i * 7}\t{text}\n" for i, text in enumerate(texts)))
+    first = 0
+    for split, count in (("train", TRAIN), ("dev", DEV)):
+        queries, qrels = [], []
+        for i in range(first, first + count):
+            relevant = rng.sample(range(PASSAGES), rng.choice([1, 1, 2]))
+            queries.append(f"q{i * 3}\t{' '.join(rng.sample(texts[relevant[0]].split(), 3))}\n")
+            qrels += [f"q{i * 3}\t0\tp{p * 7}\t1\n" for p in relevant]
+        files[split].write_text("".join(queries))
+        files[f"{split}.qrels"].write_text("".join(qrels))
+        first += count
+    return files
+
+
+def imported(directory: Path) -> Workspace:
+    files = write_files(directory)
+    workspace = Workspace.open(str(directory / "ws"), create=True)
+    import_msmarco(
+        workspace,
+        files["collection"],
+        [("train", files["train"]), ("dev", files["dev"])],
+        [("train", files["train.qrels"]), ("dev", files["dev.qrels"])],
+    )
+    return workspace
+
+
+def paired(workspace: Workspace, k: int = 10, pairs_per_shard: int = 40) -> Workspace:
+    mine_bm25(workspace, ["train", "dev"], k)
+    build_pairs(workspace, pairs_per_shard)
+    return workspace
+
+
+def scored(workspace: Workspace, teachers: dict[str, int], digits: int | None = None) -> Workspace:
+    """Random scores for each teacher by its seed; few digits make ties."""
+    pairs = load_pairs(workspace)
+    for teacher, seed in teachers.items():
+        for number, path in enumerate(pairs.paths):
+            ids = read_pair_ids(path)
+            scores = np.random.default_rng((seed, number)).normal(0, 4, len(ids[0]))
+            scores = scores if digits is None else np.round(scores, digits)
+            described = {"fingerprint": f"{teacher} {seed}"}
+            write_scores(workspace, teacher, number, pairs.footers[number], ids, scores.astype(np.float32), described, {})
+    return workspace
