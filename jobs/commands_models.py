@@ -116,6 +116,7 @@ def evaluate(
     student: Annotated[list[str], typer.Option(help="NAME of the workspace, or NAME=CHECKPOINT. Repeatable.", default_factory=list)],
     mode: Annotated[list[str], typer.Option(help="Students rerank candidates, or retrieve from the whole collection. Repeatable. [rerank]", default_factory=lambda: ["rerank"], show_default=False)],
     split: Annotated[str, typer.Option(help="Split whose judged queries count.")] = "dev",
+    max_queries: Annotated[int | None, typer.Option(min=1, help="The same stable sample of judged queries as in mine. [all]", show_default=False)] = None,
     candidates: Annotated[str, typer.Option(help="Retriever whose lists are re-ranked.")] = "bm25",
     depth: Annotated[int, typer.Option(min=1, help="Longest list.")] = 1000,
     relevance_level: Annotated[int, typer.Option(min=1, help="Least grade that is relevant for MRR and recall.")] = 1,
@@ -129,7 +130,7 @@ def evaluate(
     from pipeline.workspace import Workspace
 
     ws = Workspace.open(workspace)
-    settings = EvaluationSettings(split, run, teacher, student, mode, candidates, depth, relevance_level, dtype)  # type: ignore[arg-type]  # checked
+    settings = EvaluationSettings(split, run, teacher, student, max_queries, mode, candidates, depth, relevance_level, dtype)  # type: ignore[arg-type]  # checked
     with run_summary(ws, "evaluate") as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
         facts["systems"] = [{"system": row.system, "kind": row.kind, **row.means} for row in rows]

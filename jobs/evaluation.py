@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import pyarrow as pa
 
 from jobs.checkpoints import locate_checkpoint
 from jobs.shard_scorer import pairs_with_texts
@@ -23,7 +24,7 @@ from pipeline.pairs import load_pairs
 from pipeline.retrieved import load_retrieved
 from pipeline.runs import Run, rank_rows, read_run, write_run
 from pipeline.scores import load_scores, read_scores
-from pipeline.selection import require_split, view_tables
+from pipeline.selection import select_queries, view_tables
 from pipeline.tables import open_part
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
@@ -43,6 +44,8 @@ class EvaluationSettings:
     """Teachers with scores; two or more also give their ensemble, the mean of their logits."""
     students: Sequence[str] = ()
     """NAME of the workspace, or NAME=CHECKPOINT."""
+    max_queries: int | None = None
+    """The same stable sample of judged queries that mining takes."""
     modes: Sequence[Mode] = ("rerank",)
     """How students are used; each mode gives a line."""
     candidates: str = "bm25"
@@ -72,6 +75,8 @@ class Evaluated:
     means: dict[str, float]
     queries: int
     """Judged queries, all of which count."""
+    missing_queries: int
+    """Judged queries that the run has no list for; they score 0."""
     path: Path
     run: Run
 
@@ -85,29 +90,29 @@ def evaluate(
         WorkspaceError: no judgements for the split, or a system is not there or not complete.
         InputError: a run file is malformed or names unknown ids.
     """
-    qrels = split_qrels(workspace, settings.split)
+    qrels = split_qrels(workspace, settings.split, settings.max_queries)
     evaluated = []
     for name, kind, run in _Systems(workspace, settings, qrels).all(on_system):
         kept = _judged(run, qrels)
         path = write_run(workspace, f"{settings.split}-{name}", kept)
         found = evaluate_run(kept, qrels, settings.relevance_level)
-        evaluated.append(Evaluated(name, kind, found.means(), len(found.query_id), path, kept))
+        missing = len(np.setdiff1d(found.query_id, kept.query_id))
+        evaluated.append(Evaluated(name, kind, found.means(), len(found.query_id), missing, path, kept))
     return evaluated
 
 
-def split_qrels(workspace: Workspace, split: str) -> Qrels:
-    """Judgements of a split.
+def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None) -> Qrels:
+    """Judgements of a split's queries, or of a stable sample of them.
 
     Raises:
         WorkspaceError: there are none.
     """
     with connect(workspace.root) as connection:
         view_tables(connection, workspace, "queries", "qrels")
-        require_split(connection, split)
+        selected = select_queries(connection, workspace, split, max_queries)
+        connection.register("selected", pa.table({"query_id": selected.ids}))
         found = connection.execute(
-            "SELECT query_id, passage_id, grade FROM qrels JOIN queries USING (query_id) "
-            "WHERE list_contains(splits, $split) ORDER BY query_id, passage_id",
-            {"split": split},
+            "SELECT query_id, passage_id, grade FROM qrels SEMI JOIN selected USING (query_id) ORDER BY query_id, passage_id"
         ).fetchnumpy()
     if not len(found["query_id"]):
         raise WorkspaceError(f"no judgements for split {split!r}", where=workspace.root, todo="import its qrels")

@@ -39,6 +39,9 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
     for row in rows:
         table.add_row(row.system, row.kind, *(f"{value:.3f}" for value in row.means.values()))
     console.print(table)
+    for row in rows:
+        if row.missing_queries:
+            console.print(f"{row.system} has no list for {row.missing_queries:,} judged queries; each scores 0", style="yellow")
 
 
 def show_status(stages: Sequence[Stage]) -> None:

@@ -124,10 +124,13 @@ def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> Path:
 
 
 def _publish(workspace: Workspace, name: str, recipe: Recipe, trained: Trained) -> None:
+    from teachers.quiet import quiet_loading
+
     with workspace.staging(f"train-{name}") as staging:
         directory = staging / name
         directory.mkdir()
-        trained.student.save(directory)
+        with quiet_loading():
+            trained.student.save(directory)
         workspace.write_json(
             {
                 "schema_version": SCHEMA_VERSION,

@@ -198,12 +198,12 @@ def _save_postings(chunk: Chunk, keys: np.ndarray, terms: int) -> None:
 
 
 def _idf(directory: Path, chunks: int, passages: int) -> np.ndarray:
-    """Inverse document frequency of each term, (V,) float32; 0 for a term of no passage."""
+    """Inverse document frequency of each term, (V,) float32."""
     df = sum(
         (np.diff(Chunk(directory, number).map("indptr")) for number in range(chunks)), np.zeros(1, np.int64)
     )
     values, where = np.unique(df, return_inverse=True)
-    idf = np.array([_score_idf_lucene(int(one), passages) if one else 0 for one in values], np.float32)
+    idf = np.array([_score_idf_lucene(int(one), passages) for one in values], np.float32)
     return idf[where]
 
 

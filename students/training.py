@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from pipeline.errors import PrepError
@@ -71,6 +71,7 @@ def train(
         train_dataset=stream,
         callbacks=[_Progress(on_step)],
     )
+    trainer.remove_callback(PrinterCallback)
     with quiet_loading():
         trainer.train(resume_from_checkpoint=last)
     losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
@@ -145,7 +146,9 @@ class _Trainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The stream as it is: no second split or shuffle over workers."""
-        return DataLoader(self.train_dataset, batch_size=None, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
+        # A loader without its own generator draws from the global one, and a resumed run's dropout would differ.
+        own = torch.Generator()
+        return DataLoader(self.train_dataset, batch_size=None, generator=own, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
 
     def compute_loss(
         self,
@@ -162,7 +165,7 @@ class _Trainer(Trainer):
             raise PrepError(
                 "the loss is not a finite number",
                 where=f"step {self.state.global_step + 1}, first query id {int(query_ids[0])}",
-                found=float(loss),
+                found=float(loss.detach()),
                 todo="lower --learning-rate, or use --precision float32",
             )
         return (loss, scores) if return_outputs else loss

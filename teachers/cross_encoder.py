@@ -72,6 +72,9 @@ def load_cross_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch
             where=checkpoint.directory,
             found=" ".join(str(error).split())[:300],
         ) from error
+    for weight in module.parameters():
+        # Weights mapped from a file lie at odd addresses, which moves the last bits of a logit.
+        weight.data = weight.data.clone()
     if dtype != torch.float32:
         _keep_logits_float32(module)
     return CrossEncoder(module.to(device).eval(), config, form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -94,9 +95,17 @@ class Book:
             The number has nine digits; the ninth is there to find errors in the other eight.
             """
 
-    if os.name:
+    try:
+        pass
+    except OSError:
         def lost(self):
             """Short."""
+    else:
+        if os.name:
+            pass
+        else:
+            def found(self):
+                """Short."""
 '''
 
 ANNEX = '''\
@@ -104,6 +113,12 @@ def lend():
     """lend the book to a reader
 
     A room is not lent: it is given to whoever comes first in the morning, for one day.
+    """
+
+def gallery():
+    """Lead the reader to the gallery.
+
+    It lies above the hall, behind the second door, and is closed when the lamps are lit.
     """
 
 def digits():
@@ -124,11 +139,11 @@ def test_exact_files(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put_functions("library/tests/test_rooms.py", [("Test that rooms are free", BODY.format("rooms"))])
     collection = write_collection(tmp_path / "out", ["library"])
     assert collection == Collection(
-        passages=5,
-        train_queries=4,
+        passages=6,
+        train_queries=5,
         dev_queries=1,
         directory=tmp_path / "out",
-        dropped={"no body": 1, "file that does not parse": 1},
+        dropped={"no body": 2, "file that does not parse": 1},
     )
     assert {name: content.decode() for name, content in contents(tmp_path / "out").items()} == {
         "collection.tsv": (
@@ -138,15 +153,17 @@ def test_exact_files(shelf: Shelf, tmp_path: Path) -> None:
             "2\tA book that is lent cannot be lent again before it is back.\n"
             "3\tA room is not lent: it is given to whoever comes first in the morning, for one day.\n"
             "4\tThe number has nine digits; the ninth is there to find errors in the other eight.\n"
+            "5\tIt lies above the hall, behind the second door, and is closed when the lamps are lit.\n"
         ),
         "queries.train.tsv": (
             "1\tBook that stands on a shelf\n"
             "2\tLend the book to a reader\n"
             "3\tAsk the reader for the number on his card\n"
-            "4\tCheck the digits of a card: \\d\n"
+            "4\tLead the reader to the gallery\n"
+            "5\tCheck the digits of a card: \\d\n"
         ),
         "queries.dev.tsv": "0\tEverything that has to do with words\n",
-        "qrels.train.tsv": "1\t0\t1\t1\n2\t0\t2\t1\n2\t0\t3\t1\n3\t0\t4\t1\n4\t0\t4\t1\n",
+        "qrels.train.tsv": "1\t0\t1\t1\n2\t0\t2\t1\n2\t0\t3\t1\n3\t0\t4\t1\n4\t0\t5\t1\n5\t0\t4\t1\n",
         "qrels.dev.tsv": "0\t0\t0\t1\n",
     }
     assert "library" not in sys.modules
@@ -169,6 +186,17 @@ def test_no_passage_is_judged_on_both_sides(shelf: Shelf, tmp_path: Path) -> Non
     for group in range(0, 200, 2):  # two queries share the passage between them
         sides = [any(query.endswith(f"reader {q}") for query in dev) for q in (group, group + 1)]
         assert sides[0] == sides[1]
+
+
+def test_no_passage_is_judged_on_both_sides_of_a_random_graph(shelf: Shelf, tmp_path: Path) -> None:
+    lots = random.Random(20)
+    pairs = [(lots.randrange(300), lots.randrange(300)) for _ in range(280)]
+    docstrings = [(f"Count the books of reader {q}", BODY.format(f"{p} books")) for q, p in pairs]
+    shelf.put_functions("graph/__init__.py", docstrings)
+    collection = write_collection(tmp_path, ["graph"])
+    assert min(collection.train_queries, collection.dev_queries) > 5
+    train, dev = judged(tmp_path, "train"), judged(tmp_path, "dev")
+    assert set().union(*train.values()).isdisjoint(set().union(*dev.values()))
 
 
 def test_same_bytes_in_whatever_order(shelf: Shelf, tmp_path: Path) -> None:

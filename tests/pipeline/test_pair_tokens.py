@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+
 from pipeline.errors import InputError
 from pipeline.pair_tokens import PairTokens, TokenizedTexts, Truncation
 from teachers.pair_tokenizer import template_of
 from tests.tiny_models import Kind, sample_texts, tiny_tokenizer
-from transformers import PreTrainedTokenizerBase
 
 FAMILIES: tuple[Kind, ...] = ("bert", "albert", "roberta")
 
-words = st.sampled_from([*" ".join(sample_texts(20)).split(), "[SEP]", "<s>", "[PAD]", "ﬁn", "日本", "ß", "..."])
-texts = st.one_of(st.lists(words, max_size=40).map(" ".join), st.text(max_size=12), st.sampled_from(["", " "]))
+words = st.sampled_from(
+    [*" ".join(sample_texts(20)).split(), "[SEP]", "<s>", "[PAD]", "ﬁn", "日本", "ß", "..."]
+)
+texts = st.one_of(
+    st.lists(words, max_size=40).map(" ".join), st.text(max_size=12), st.sampled_from(["", " "])
+)
 pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=6)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from teachers.engine import load_scorer
 from teachers.scorer import Scorer, pairs_of
 from teachers.settings import ScoringSettings

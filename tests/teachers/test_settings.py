@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+
 from pipeline.errors import UsageError
 from teachers.device import choose_device
 from teachers.settings import ScoringSettings
@@ -12,7 +13,10 @@ from teachers.settings import ScoringSettings
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"dtype": "float64"}, "unknown dtype\n  expected: float32 or bfloat16 or float16\n  found:    float64"),
+        (
+            {"dtype": "float64"},
+            "unknown dtype\n  expected: float32 or bfloat16 or float16\n  found:    float64",
+        ),
         ({"truncation": "only_first"}, "unknown truncation"),
         ({"max_length_tokens": 0}, "max_length_tokens must be positive"),
         ({"batch_tokens": 0}, "batch_tokens must be positive"),
@@ -26,7 +30,11 @@ def test_options_are_checked_when_built(given: dict[str, Any], message: str) -> 
 
 def test_defaults_are_those_of_ms_marco() -> None:
     settings = ScoringSettings()
-    assert (settings.max_length_tokens, settings.truncation, settings.dtype) == (230, "longest_first", "float32")
+    assert (settings.max_length_tokens, settings.truncation, settings.dtype) == (
+        230,
+        "longest_first",
+        "float32",
+    )
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "abacus"])

@@ -1,0 +1,63 @@
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import WorkspaceError
+from pipeline.pairs import load_pairs
+from pipeline.triples import TripleSettings, build_triples, load_triples
+from students.batches import JudgedPairs, TripleShards
+from tests import worlds
+
+
+@pytest.fixture(scope="module")
+def triples(tmp_path_factory):
+    workspace = worlds.scored(worlds.paired(worlds.imported(tmp_path_factory.mktemp("batches"))), {"a": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.triples.TRIPLES_PER_PART", 37)
+        build_triples(workspace, TripleSettings(None))
+    paths, footers = load_triples(workspace, "default")
+    assert len(paths) > 2
+    rows = duckdb.sql(f"SELECT query_id, positive_id, negative_id, positive_score, negative_score FROM '{paths[0].parent}/*.parquet'")
+    return paths, [footer.rows for footer in footers], rows.fetchall()
+
+
+def rows_of(batch):
+    columns = (batch.query, *batch.passages.T, *batch.teacher.T)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+@given(size=st.integers(1, 90), epoch=st.integers(0, 2), seed=st.integers(0, 2))
+def test_each_triple_once_an_epoch(triples, size, epoch, seed):
+    paths, counts, expected = triples
+    source = TripleShards(paths, counts, seed)
+    found = [row for start in range(0, source.rows, size) for row in rows_of(source.batch(epoch, start, size))]
+    assert sorted(found) == sorted(expected)
+    assert (found == expected) == (epoch == 0)
+    # Any step can be asked for alone: the same rows as in the stream.
+    fresh = TripleShards(paths, counts, seed)
+    start = size * (source.rows // size // 2)
+    assert rows_of(fresh.batch(epoch, start, size)) == found[start : start + size]
+
+
+def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):
+    source = JudgedPairs.load(paired, load_pairs(paired), "train", negatives=3, seed=0)
+    pairs = duckdb.sql(f"SELECT query_id, passage_id, grade FROM '{paired.path('pairs')}/*.parquet'").fetchall()
+    relevant = {(q, p) for q, p, grade in pairs if grade}
+    other = {(q, p) for q, p, grade in pairs if not grade}
+    for epoch in range(3):
+        batches = [source.batch(epoch, start, 4) for start in range(0, source.rows, 4)]
+        drawn = [(q, p) for batch in batches for q, p in zip(batch.query, batch.passages[:, 0], strict=True)]
+        assert len(drawn) == len(set(drawn)) == source.rows and set(drawn) <= relevant
+        negatives = {(q, p) for b in batches for q, row in zip(b.query, b.passages[:, 1:], strict=True) for p in row}
+        assert negatives <= other
+    again = JudgedPairs.load(paired, load_pairs(paired), "train", negatives=3, seed=0).batch(1, 4, 4)
+    assert np.array_equal(again.passages, source.batch(1, 4, 4).passages)
+    assert not np.array_equal(source.batch(0, 4, 4).passages, source.batch(1, 4, 4).passages)
+
+
+def test_a_split_without_negatives_is_refused(workspace):
+    worlds.paired(workspace, k=1)
+    with pytest.raises(WorkspaceError, match="no queries of split"):
+        JudgedPairs.load(workspace, load_pairs(workspace), "test", 1, 0)

@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import ModelError
+from students.architectures.bert_cat import BertCat
+from students.architectures.bert_dot import BertDot
+from students.encoding import DenseScorer
+from students.loading import architecture_of, load_bert_dot
+from students.scoring import load_student_scorer
+from students.settings import StudentSettings
+from teachers.engine import load_scorer
+from teachers.scorer import pairs_of
+from teachers.settings import ScoringSettings
+from tests.tiny_models import save_tiny, sample_texts
+
+QUERIES, PASSAGES = sample_texts(6, longest=9, seed=1), sample_texts(30, longest=50, seed=2)
+PAIRS = [(q, p) for q in QUERIES for p in PASSAGES[:5]]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return {kind: str(save_tiny(kind, tmp_path_factory.mktemp(kind))) for kind in ("bert", "albert", "distilbert")}
+
+
+@pytest.fixture(scope="module", params=["cls", "mean", "normalized"])
+def dense(request, tiny, tmp_path_factory):
+    settings = StudentSettings(max_passage_tokens=40, pooling="mean" if request.param == "normalized" else request.param)
+    student = BertDot.from_checkpoint(tiny["bert"], settings)
+    student.normalize = request.param == "normalized"
+    directory = tmp_path_factory.mktemp("dense")
+    student.eval().save(directory)
+    settings = {"student": vars(settings)}
+    (directory / "prep.json").write_text(json.dumps({"architecture": "bert_dot", "settings": settings}))
+    return student, str(directory)
+
+
+def test_a_dense_student_leaves_as_a_sentence_transformer(dense):
+    from sentence_transformers import SentenceTransformer
+
+    student, directory = dense
+    loaded = SentenceTransformer(directory, device="cpu")
+    assert loaded.similarity_fn_name == ("cosine" if student.normalize else "dot") and loaded.max_seq_length == 40
+    theirs = torch.from_numpy(loaded.encode(PASSAGES))
+    ours = DenseScorer(directory, ScoringSettings()).encode_passages(PASSAGES)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_scores_are_the_forward_pass_in_any_batching(dense):
+    student, directory = dense
+    features = student.features(QUERIES, [p for q in QUERIES for p in PASSAGES[:5]])
+    expected = student(**features).flatten().detach().numpy()
+    for budget in (64, 100_000):
+        found = DenseScorer(directory, ScoringSettings(batch_tokens=budget)).score(pairs_of(PAIRS))
+        assert np.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [1, 7, 30, 99])
+def test_search_is_exact_and_breaks_ties_by_id(dense, k):
+    _, directory = dense
+    scorer = DenseScorer(directory, ScoringSettings())
+    passages = [*PASSAGES, *PASSAGES[:4]]  # ids 30 to 33 tie with 0 to 3
+    scores, ids = scorer.search(QUERIES, [passages[:9], passages[9:11], passages[11:]], k)
+    every = (scorer.encode_queries(QUERIES) @ scorer.encode_passages(passages).T).numpy()
+    assert ids.shape == (len(QUERIES), min(k, len(passages)))
+    for row, (found, own) in enumerate(zip(ids, scores, strict=True)):
+        assert np.allclose(own, np.sort(every[row])[::-1][:k], atol=1e-5)
+        assert (np.diff(own) <= 0).all()
+        tied = np.flatnonzero(np.diff(own) == 0)
+        assert (found[tied] < found[tied + 1]).all()
+
+
+def test_pooling_of_a_sentence_transformer_is_taken_and_its_normalisation_dropped_for_training(dense):
+    student, directory = dense
+    fresh = BertDot.from_checkpoint(directory, StudentSettings())
+    assert fresh.pooling == student.pooling and not fresh.normalize
+    assert load_bert_dot(directory).normalize == student.normalize
+    assert load_bert_dot(directory).settings.max_passage_tokens == 40
+
+
+@pytest.mark.parametrize("kind", ["bert", "albert", "distilbert"])
+def test_a_trained_cross_encoder_scores_as_it_trained(tiny, kind, tmp_path):
+    student = BertCat.from_checkpoint(tiny[kind], StudentSettings(max_length_tokens=30)).eval()
+    with torch.inference_mode():
+        expected = student(**student.features([q for q, _ in PAIRS], [p for _, p in PAIRS])).flatten().numpy()
+    student.save(tmp_path)
+    facts = {"architecture": "bert_cat", "settings": {"student": {"max_length_tokens": 30}}}
+    (tmp_path / "prep.json").write_text(json.dumps(facts))
+    found = load_student_scorer(str(tmp_path)).score(pairs_of(PAIRS))
+    assert np.allclose(found, expected, atol=1e-4) and np.std(expected) > 1e-2
+
+
+def test_a_cross_encoder_leaves_as_a_cross_encoder(tiny, tmp_path):
+    from sentence_transformers import CrossEncoder
+
+    BertCat.from_checkpoint(tiny["bert"], StudentSettings()).save(tmp_path)
+    loaded = CrossEncoder(str(tmp_path), device="cpu", max_length=60)
+    ours = load_scorer(str(tmp_path), ScoringSettings(max_length_tokens=60)).score(pairs_of(PAIRS))
+    assert np.allclose(ours, loaded.predict(PAIRS), atol=1e-4)  # raw logits: no sigmoid
+
+
+def test_architectures_are_recognised(tiny, dense):
+    assert architecture_of(dense[1]) == "bert_dot" and architecture_of(tiny["bert"]) == "bert_cat"
+    with pytest.raises(ModelError, match="not a bert_dot"):
+        load_bert_dot(tiny["bert"])
+
+
+def test_layers_can_be_cut(tiny):
+    cut = BertDot.from_checkpoint(tiny["distilbert"], StudentSettings(num_layers=1))
+    assert len(cut.encoder.transformer.layer) == 1

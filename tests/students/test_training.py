@@ -1,0 +1,123 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from jobs.training import train_student
+from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
+from pipeline.triples import TripleSettings, build_triples
+from students.settings import StudentSettings, TrainSettings
+from tests import worlds
+from tests.tiny_models import save_tiny
+
+TINY = StudentSettings(max_query_tokens=8, max_passage_tokens=16, max_length_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def trained_on(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("training")
+    workspace = worlds.scored(worlds.paired(worlds.imported(directory)), {"a": 1, "b": 2})
+    build_triples(workspace, TripleSettings(None))
+    return workspace, str(save_tiny("bert", directory / "tiny"))
+
+
+def settings(init, **changes):
+    options = {"architecture": "bert_dot", "init": init, "loss": "margin_mse", "triples": "default", "batch_size": 8}
+    return TrainSettings(**{**options, "learning_rate": 1e-3, "max_steps": 12, "save_steps": 5, "student": TINY, **changes})
+
+
+def test_margin_mse_goes_down(trained_on):
+    workspace, init = trained_on
+    trained = train_student(workspace, "down", settings(init, max_steps=80))
+    losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+
+
+@pytest.mark.parametrize(("architecture", "loss"), [("bert_cat", "ranknet"), ("bert_cat", "bce"), ("bert_dot", "ranknet")])
+def test_labels_train_either_architecture(trained_on, architecture, loss):
+    workspace, init = trained_on
+    options = settings(init, architecture=architecture, loss=loss, triples=None, negatives=2)
+    trained = train_student(workspace, f"{architecture}-{loss}", options)
+    assert trained.steps == 12 and not trained.unchanged
+    model = AutoModelForSequenceClassification if architecture == "bert_cat" else AutoModel
+    assert model.from_pretrained(trained.directory).config.hidden_size
+
+
+def test_a_killed_run_goes_on_at_the_right_row_to_the_same_weights(trained_on, monkeypatch):
+    workspace, init = trained_on
+    whole = train_student(workspace, "whole", settings(init, seed=3))
+
+    def die(step, steps, loss):
+        if step == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_student(workspace, "resumed", settings(init, seed=3), on_step=die)
+    assert "resumed" not in workspace.names("students")
+    seen = []
+    monkeypatch.setattr("students.batches.TripleShards.batch", _recording(seen))
+    resumed = train_student(workspace, "resumed", settings(init, seed=3))
+    assert resumed.resumed_at == 5 and seen[0] == (0, 40)
+    first, second = (load_file(t.directory / "model.safetensors") for t in (whole, resumed))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not list(workspace.path("students").glob(".training-*"))
+
+
+def _recording(seen):
+    from students.batches import TripleShards
+
+    batch = TripleShards.batch
+
+    def record(self, epoch, start, size):
+        seen.append((epoch, start))
+        return batch(self, epoch, start, size)
+
+    return record
+
+
+def test_training_again_does_nothing_and_other_settings_need_a_word(trained_on):
+    workspace, init = trained_on
+    first = train_student(workspace, "once", settings(init))
+    weights = (first.directory / "model.safetensors").stat().st_mtime_ns
+    assert train_student(workspace, "once", settings(init)).unchanged
+    assert (first.directory / "model.safetensors").stat().st_mtime_ns == weights
+    with pytest.raises(WorkspaceError, match="trained with other settings") as error:
+        train_student(workspace, "once", settings(init, learning_rate=1e-4))
+    assert "learning_rate" in str(error.value)
+    assert not train_student(workspace, "once", settings(init, learning_rate=1e-4), overwrite=True).unchanged
+
+
+def test_a_loss_that_is_no_number_stops_the_run(trained_on):
+    workspace, init = trained_on
+    with pytest.raises(PrepError, match="not a finite number") as error:
+        train_student(workspace, "nan", settings(init, learning_rate=1e30))
+    assert "first query id" in str(error.value) and "nan" not in workspace.names("students")
+
+
+def test_checkpoints_are_never_completed_with_random_weights(trained_on, tmp_path):
+    workspace, init = trained_on
+    from safetensors.torch import save_file
+
+    broken = save_tiny("bert", tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "layer.1.attention" not in k}, broken / "model.safetensors", {"format": "pt"})
+    for architecture in ("bert_dot", "bert_cat"):
+        with pytest.raises(ModelError, match="weights missing"):
+            train_student(workspace, "broken", settings(str(broken), architecture=architecture))
+    with pytest.raises(ModelError, match="fewer layers"):
+        train_student(workspace, "deep", settings(init, student=StudentSettings(num_layers=9)))
+    with pytest.raises(ModelError):
+        train_student(workspace, "none", settings(str(tmp_path / "nothing-here")))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loss": "hinge"}, {"triples": None}, {"batch_size": 0}, {"precision": "int8"}, {"epochs": 0.0}]
+)
+def test_bad_settings(changes):
+    with pytest.raises(UsageError):
+        settings("x", **changes)
+    with pytest.raises(UsageError):
+        StudentSettings(pooling="max")
