@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -67,37 +69,41 @@ def write_passages(folder: Path, count: int) -> None:
         )
 
 
-class Peak:
-    """Largest resident set of this process and its children, sampled every 20 ms."""
+@dataclass
+class Meter:
+    """Seconds and largest resident set of this process and its children while `watch` runs."""
 
-    gigabytes = 0.0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    """Nearly free of what else runs on the machine."""
+    peak_gb: float = 0.0
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Measure anew while the block runs."""
-        self.gigabytes, done = 0.0, threading.Event()
+        """Measure the block; what it starts must end in it."""
+        done = threading.Event()
         sampler = threading.Thread(target=self._sample, args=(done,))
         sampler.start()
+        wall, cpu = time.perf_counter(), sum(os.times()[:4])
         try:
             yield
         finally:
+            self.wall_s, self.cpu_s = time.perf_counter() - wall, sum(os.times()[:4]) - cpu
             done.set()
             sampler.join()
 
     def _sample(self, done: threading.Event) -> None:
         here = psutil.Process()
-        while not done.wait(0.02):
+        while not done.wait(0.1):
             total = 0
             for process in [here, *here.children(recursive=True)]:
-                try:
+                with suppress(psutil.NoSuchProcess):
                     total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.gigabytes = max(self.gigabytes, total / 1e9)
+            self.peak_gb = max(self.peak_gb, total / 1e9)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Build and search once; seconds, gigabytes and counts by name."""
+def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Meter], dict[str, float]]:
+    """Build and search once: what each step took, and an extrapolation."""
     passages, directory = folder / "passages", folder / "index"
     passages.mkdir()
     # In a process of its own, so that its memory is not counted.
@@ -105,34 +111,33 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     maker.start()
     maker.join()
     queries = texts(words(), np.random.default_rng(2), options.indexed_queries, QUERY_WORDS).to_pylist()
-    files, settings, peak = sorted(passages.iterdir()), Bm25Settings(), Peak()
-    facts: dict[str, float] = {}
+    files, settings, processes = sorted(passages.iterdir()), Bm25Settings(), options.processes
+    steps = {name: Meter() for name in ("tokenize queries", "index, all", "start workers", "search, all")}
+    tokenize, build, start, search = steps.values()
 
-    start = time.perf_counter()
-    build_index([], queries, directory, settings, processes=1)
-    facts["tokenize_queries_s"] = time.perf_counter() - start
-    start = time.perf_counter()
-    with peak.watch():
-        index = build_index(files, queries, directory, settings, processes=options.processes)
-    facts["index_s"] = time.perf_counter() - start
-    facts["index_peak_gb"] = peak.gigabytes
-    facts["index_disk_gb"] = sum(path.stat().st_size for path in directory.iterdir()) / 1e9
-
+    with tokenize.watch():
+        build_index([], queries, directory, settings, processes=1)
+    with build.watch():
+        index = build_index(files, queries, directory, settings, processes=processes)
+    with start.watch():
+        list(index.search_all([range(0)] * processes, options.k, processes=processes))
     bounds = [*range(0, options.queries, options.batch), options.queries]
-    batches = [range(a, b) for a, b in pairwise(bounds)]
-    start = time.perf_counter()
-    with peak.watch():
-        found = [len(r.query) for r in index.search_all(batches, options.k, processes=options.processes)]
-    facts["search_s_per_1000"] = (time.perf_counter() - start) / options.queries * 1000
-    facts["search_peak_gb"] = peak.gigabytes
-    facts["found_per_query"] = sum(found) / options.queries
+    with search.watch():
+        batches = [range(first, stop) for first, stop in pairwise(bounds)]
+        found = sum(len(part.query) for part in index.search_all(batches, options.k, processes=processes))
 
-    scale = MARCO_PASSAGES / options.passages
-    fixed = facts["tokenize_queries_s"] * MARCO_QUERIES / options.indexed_queries
-    facts["marco_index_minutes"] = (fixed + (facts["index_s"] - facts["tokenize_queries_s"]) * scale) / 60
-    facts["marco_index_disk_gb"] = facts["index_disk_gb"] * scale
-    facts["marco_search_hours"] = facts["search_s_per_1000"] * scale * MARCO_QUERIES / 1000 / 3600
-    return facts
+    more_passages = MARCO_PASSAGES / options.passages
+    more_queries = MARCO_QUERIES / options.queries
+    index_gb = sum(path.stat().st_size for path in directory.iterdir()) / 1e9
+    return steps, {
+        "found per query": found / options.queries,
+        "search, wall ms per query": (search.wall_s - start.wall_s) / options.queries * 1000,
+        "search, CPU ms per query": (search.cpu_s - start.cpu_s) / options.queries * 1000,
+        "index on disk, GB": index_gb,
+        "MS MARCO index, GB": index_gb * more_passages,
+        "MS MARCO index, CPU hours": (tokenize.cpu_s + (build.cpu_s - tokenize.cpu_s) * more_passages) / 3600,
+        "MS MARCO search, CPU hours": (search.cpu_s - start.cpu_s) * more_passages * more_queries / 3600,
+    }
 
 
 def main() -> None:
@@ -149,12 +154,18 @@ def main() -> None:
     options = parser.parse_args()
     options.indexed_queries = max(options.indexed_queries, options.queries)
     with tempfile.TemporaryDirectory() as folder:
-        facts = measure(options, Path(folder))
+        steps, figures = measure(options, Path(folder))
     settings = {name: value for name, value in vars(options).items() if name != "json"}
-    for name, value in {**settings, **facts}.items():
-        print(f"{name:22} {value:12,.2f}" if isinstance(value, float) else f"{name:22} {value:12,}")
+    print(" ".join(f"{name}={value}" for name, value in settings.items()))
+    print(f"{'':26} {'wall s':>9} {'CPU s':>9} {'peak GB':>9}")
+    for name, step in steps.items():
+        print(f"{name:26} {step.wall_s:9.2f} {step.cpu_s:9.2f} {step.peak_gb:9.2f}")
+    for name, value in figures.items():
+        print(f"{name:26} {value:9.2f}")
     if options.json:
-        options.json.write_text(json.dumps({**settings, **facts}, indent=2) + "\n", encoding="utf-8")
+        taken = {name: asdict(step) for name, step in steps.items()}
+        facts = {"settings": settings, "steps": taken, "figures": figures}
+        options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,8 @@ def train(
     max_length: Annotated[int, typer.Option(help="Longest pair in tokens, for bert_cat.")] = 230,
     num_layers: Annotated[int | None, typer.Option(min=1, help="Keep the first layers only. [all]", show_default=False)] = None,
     pooling: Annotated[str | None, typer.Option(help="cls or mean, for bert_dot. [the checkpoint's own, else cls]", show_default=False)] = None,
+    normalize: Annotated[bool | None, typer.Option(help="Vectors of unit length, for bert_dot. [the checkpoint's own, else no]", show_default=False)] = None,
+    scale: Annotated[float, typer.Option(help="Factor of the cosine in training, for unit vectors.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of new weights, dropout and the order of rows.")] = 0,
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     overwrite: Annotated[bool, typer.Option(help="Replace a student trained otherwise.")] = False,
@@ -88,7 +90,7 @@ def train(
         raise UsageError("--targets and --triples exclude each other")
     if triples is None and targets is None and loss in NEEDS_TEACHER:
         triples = "default"
-    student = StudentSettings(max_query_length, max_passage_length, max_length, num_layers, pooling)  # type: ignore[arg-type]  # checked when built
+    student = StudentSettings(max_query_length, max_passage_length, max_length, num_layers, pooling, normalize, scale)  # type: ignore[arg-type]  # checked when built
     settings = TrainSettings(
         architecture, init, loss, triples, split, negatives, batch_size, epochs, max_steps, learning_rate, warmup_share,  # type: ignore[arg-type]
         weight_decay, precision=precision, seed=seed, save_steps=save_steps, student=student,  # type: ignore[arg-type]

@@ -182,7 +182,7 @@ def _docstrings(source: bytes) -> list[str]:
     """The docstrings of a module, its classes and functions, by line."""
     found: list[str | None] = []
     collecting = gc.isenabled()
-    gc.disable()  # a tree is many objects without a cycle; to look for cycles takes a sixth of the run
+    gc.disable()  # a tree is many objects without a cycle; looking for cycles takes a quarter of the run
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

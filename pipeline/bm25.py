@@ -25,6 +25,7 @@ from bm25s.scoring import _score_idf_lucene, _score_tfc_lucene
 from bm25s.tokenization import Tokenizer
 
 from pipeline.bm25_index import Bm25Index, Chunk, Retrieved, map_in_order
+from pipeline.errors import UsageError
 
 __all__ = ["Bm25Index", "Bm25Settings", "Retrieved", "build_index"]
 
@@ -38,7 +39,11 @@ _OTHER_WORD, _STOP_WORD = -1, -2
 
 @dataclass(frozen=True)
 class Bm25Settings:
-    """What shapes the scores."""
+    """What shapes the scores.
+
+    Raises:
+        UsageError: out of range, or stop words that bm25s does not know.
+    """
 
     k1: float = 0.9
     """Saturation of the term frequency."""
@@ -46,6 +51,17 @@ class Bm25Settings:
     """Share of length normalisation, 0 to 1."""
     stop_words: str = "english"
     """Name of a stop word list of bm25s."""
+
+    def __post_init__(self) -> None:
+        # A negative score would break the order of the search.
+        if self.k1 < 0 or not 0 <= self.b <= 1:
+            raise UsageError(
+                "BM25 out of range", expected="k1 >= 0, 0 <= b <= 1", found=f"k1 {self.k1}, b {self.b}"
+            )
+        try:
+            Tokenizer(stopwords=self.stop_words)
+        except ValueError as error:
+            raise UsageError("unknown stop words", found=self.stop_words, expected=error) from error
 
 
 class _Span(NamedTuple):
@@ -134,7 +150,7 @@ def _vocabulary_path(directory: Path) -> Path:
 def _write_postings(
     directory: Path, settings: Bm25Settings, numbered: tuple[int, list[_Span]]
 ) -> tuple[int, int]:
-    """First pass over a chunk: count its terms. Returns its passages and their tokens, both counted."""
+    """First pass over a chunk: count its terms. Returns the number of its passages and of their tokens."""
     number, spans = numbered
     tokenizer = Tokenizer(stopwords=settings.stop_words)
     with _vocabulary_path(directory).open(encoding="utf-8") as lines:

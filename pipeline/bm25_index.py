@@ -20,6 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -107,7 +108,7 @@ class Chunk:
 
     def map(self, name: str) -> np.ndarray:
         """An array of the chunk, memory-mapped and read-only."""
-        # A plain view: slices of np.memmap itself cost microseconds each.
+        # Not an np.memmap: its slices cost microseconds each.
         return np.asarray(np.load(self.path(name), mmap_mode="r"))
 
 
@@ -123,10 +124,9 @@ class _Best:
         """Scores below can no longer enter."""
 
     def add(self, keys: np.ndarray) -> None:
-        """Offer candidates, (C,) int64."""
+        """Offer candidates, (C,) int64; at most 2 * k are kept."""
         self._keys.append(keys)
         self._count += len(keys)
-        # Selecting at every second k, not at every candidate, costs little and keeps memory bounded.
         if self._count >= 2 * self._k:
             self._select()
 
@@ -138,8 +138,8 @@ class _Best:
 
     def _select(self) -> None:
         keys = np.concatenate(self._keys)
-        # Keys are distinct: partition is slow only among equal values.
-        keys = np.partition(keys, len(keys) - self._k)[-self._k :]
+        # Keys are distinct: partition is slow only among equal values. The copy lets the rest go.
+        keys = np.partition(keys, len(keys) - self._k)[-self._k :].copy()
         self._keys, self._count = [keys], len(keys)
         self.floor = _score_of(keys[:1])[0]
 
@@ -151,16 +151,13 @@ def _search_chunk(chunk: Chunk, bounds: list[int], terms: np.ndarray, best: list
     documents, impacts = chunk.map("documents"), chunk.map("impacts")  # (P,)
     reversed_ids = _MAX_ID - chunk.map("passage_ids")  # (N,) int64
     scores = np.zeros(len(reversed_ids), np.float32)  # (N,)
-    for position, query in enumerate(best):
-        spans = [
-            (starts[m], stops[m])
-            for m in range(bounds[position], bounds[position + 1])
-            if starts[m] < stops[m]
-        ]
+    for query, (first, last) in zip(best, pairwise(bounds), strict=True):
+        spans = [(a, z) for a, z in zip(starts[first:last], stops[first:last], strict=True) if a < z]
         if not spans:
             continue
         scores.fill(0)
-        # In the order of the query, a repeated term again, one float32 addition each: as bm25s sums.
+        # In the order of the query, a repeated term again, one float32 addition each: as bm25s sums. Rows are
+        # int32: half the pages of int64, and add.at was no slower over whole batches.
         for start, stop in spans:
             np.add.at(scores, documents[start:stop], impacts[start:stop])
         candidates = np.flatnonzero(scores >= query.floor)  # (C,)

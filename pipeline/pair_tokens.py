@@ -98,6 +98,8 @@ def kept_lengths(
 ) -> tuple[Int64, Int64]:
     """Tokens that remain of each query and each passage, (N,) and (N,), from their full lengths.
 
+    `single` (N,) marks pairs without a passage, whose length is 0.
+
     `longest_first` and `only_second` are those of the `tokenizers` library (`utils/truncation.rs`), which
     shortens to halves when both texts are longer than half the budget, and lets `only_second` fail rather
     than drop a whole passage.
@@ -106,8 +108,7 @@ def kept_lengths(
         InputError: `only_second`, and a query that leaves no room for its passage.
     """
     budget = max_length_tokens - np.where(single, template.single.specials, template.pair.specials)
-    total = queries + np.where(single, 0, passages)
-    over = total - budget
+    over = queries + passages - budget
     if rule == "only_second":
         stuck = np.flatnonzero((over > 0) & (single | (passages <= over)))
         if stuck.size:
@@ -118,7 +119,7 @@ def kept_lengths(
                 found=f"{queries[stuck[0]]} tokens",
                 todo="truncate longest_first, raise the maximum length, or shorten the query",
             )
-        return queries, np.where(single, 0, passages - np.maximum(over, 0))
+        return queries, passages - np.maximum(over, 0)
     short, long = np.minimum(queries, passages), np.maximum(queries, passages)
     long = np.where(short > budget, short, np.maximum(short, budget - short))
     halve = short + long > budget
@@ -126,9 +127,7 @@ def kept_lengths(
     long = np.where(halve, budget // 2 + budget % 2, long)
     swap = queries > passages
     first, second = np.where(swap, long, short), np.where(swap, short, long)
-    kept_first = np.where(over > 0, np.where(single, budget, first), queries)
-    kept_second = np.where(over > 0, second, passages)
-    return kept_first, np.where(single, 0, kept_second)
+    return np.where(over > 0, first, queries), np.where(over > 0, second, passages)
 
 
 class TokenBatch(NamedTuple):

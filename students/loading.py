@@ -30,7 +30,7 @@ def architecture_of(checkpoint: str) -> str:
 
 
 def load_bert_dot(checkpoint: str, settings: StudentSettings | None = None) -> BertDot:
-    """A dense student, with its own lengths and pooling unless `settings` says otherwise; its normalisation is kept.
+    """A dense student, with its own lengths, pooling and normalisation unless `settings` says otherwise.
 
     Raises:
         ModelError: not a dense encoder.
@@ -39,8 +39,8 @@ def load_bert_dot(checkpoint: str, settings: StudentSettings | None = None) -> B
         raise ModelError("not a bert_dot student", where=checkpoint, found=architecture_of(checkpoint))
     if settings is None:
         facts = _student_file(resolve(checkpoint).directory)
-        settings = StudentSettings(**{**facts["settings"]["student"], "num_layers": None}) if facts else StudentSettings()
-    return BertDot.from_checkpoint(checkpoint, settings, keep_normalize=True)
+        settings = StudentSettings(**{**facts["settings"]["student"], "num_layers": None, "pooling": None, "normalize": None}) if facts else StudentSettings()
+    return BertDot.from_checkpoint(checkpoint, settings)
 
 
 def _student_file(directory: Path) -> dict[str, Any] | None:

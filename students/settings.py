@@ -32,6 +32,11 @@ class StudentSettings:
     """Keep only the first layers of the encoder; None keeps all."""
     pooling: Pooling | None = None
     """How a text's vector is made from its tokens; None takes the checkpoint's own, else the first token."""
+    normalize: bool | None = None
+    """Vectors of unit length; None takes the checkpoint's own, else no."""
+    scale: float = 20.0
+    """What the cosine of unit vectors is multiplied with in training, so that it can reach the teachers' margins;
+    sentence-transformers' factor for its ranking loss."""
 
     def __post_init__(self) -> None:
         for name in ("max_query_tokens", "max_passage_tokens", "max_length_tokens"):
@@ -39,6 +44,8 @@ class StudentSettings:
                 raise UsageError(f"{name} must be 4 or more", found=getattr(self, name))
         if self.num_layers is not None and self.num_layers < 1:
             raise UsageError("num_layers must be positive", found=self.num_layers)
+        if not self.scale > 0:
+            raise UsageError("scale must be positive", found=self.scale)
         if self.pooling not in (None, "cls", "mean"):
             raise UsageError("unknown pooling", expected="cls or mean", found=self.pooling)
 

@@ -1,7 +1,8 @@
 """BERT_DOT: one shared encoder for query and passage, one vector each, their dot product.
 
-Hofstätter et al. 2020 (arXiv 2010.02666), section 3.2: the first token's state, no projection. Going
-further: mean pooling, for checkpoints that were trained with it; unit length, for such that normalise.
+Hofstätter et al. 2020 (arXiv 2010.02666), section 3.2: the first token's state, no projection. Deviation: a
+checkpoint in sentence-transformers' form keeps its own pooling and unit length, since it was trained with them;
+cosines are scaled in training, so that their margins can match the teachers'.
 """
 
 from __future__ import annotations
@@ -28,11 +29,8 @@ class BertDot(Student):
     normalize: bool = False
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings, *, keep_normalize: bool = False) -> Self:
-        """See Student. A sentence-transformers directory gives its pooling.
-
-        Its normalisation is dropped unless `keep_normalize`: unit vectors cannot reach the teachers' margins.
-        """
+    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+        """See Student. A sentence-transformers directory gives pooling and normalisation."""
         directory, tokenizer = load_tokenizer(init)
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         with quiet_loading():
@@ -50,9 +48,9 @@ class BertDot(Student):
         student = cls(encoder.float(), tokenizer, settings)
         for parameter in getattr(encoder, "pooler", None) and encoder.pooler.parameters() or ():
             parameter.requires_grad_(False)
-        own_pooling, normalize = _sentence_transformers_form(directory)
+        own_pooling, own_normalize = _sentence_transformers_form(directory)
         student.pooling = settings.pooling or own_pooling or "cls"
-        student.normalize = normalize and keep_normalize
+        student.normalize = own_normalize if settings.normalize is None else settings.normalize
         return student
 
     def features(self, queries: Sequence[str], passages: Sequence[str]) -> dict[str, Tensor]:
@@ -85,10 +83,11 @@ class BertDot(Student):
         return functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def forward(self, **features: Tensor) -> Tensor:
-        """Raw scores (B, K)."""
+        """Scores (B, K): dot products, or scaled cosines."""
         queries = self.encode(features["query_input_ids"], features["query_attention_mask"])  # (B, D)
         passages = self.encode(features["passage_input_ids"], features["passage_attention_mask"])  # (B*K, D)
-        return (queries.unsqueeze(1) * passages.view(len(queries), -1, passages.shape[-1])).sum(-1)
+        scores = (queries.unsqueeze(1) * passages.view(len(queries), -1, passages.shape[-1])).sum(-1)
+        return scores * self.settings.scale if self.normalize else scores
 
     def save(self, directory: Path) -> None:
         """Write a directory that SentenceTransformer and AutoModel load."""

@@ -27,9 +27,10 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["cls", "mean", "normalized"])
 def dense(request, tiny, tmp_path_factory):
-    settings = StudentSettings(max_passage_tokens=40, pooling="mean" if request.param == "normalized" else request.param)
+    pooling, normalize = ("mean", True) if request.param == "normalized" else (request.param, None)
+    settings = StudentSettings(max_passage_tokens=40, pooling=pooling, normalize=normalize, scale=1.0)
     student = BertDot.from_checkpoint(tiny["bert"], settings)
-    student.normalize = request.param == "normalized"
+    assert student.normalize == bool(normalize)
     directory = tmp_path_factory.mktemp("dense")
     student.eval().save(directory)
     settings = {"student": vars(settings)}
@@ -72,12 +73,15 @@ def test_search_is_exact_and_breaks_ties_by_id(dense, k):
         assert (found[tied] < found[tied + 1]).all()
 
 
-def test_pooling_of_a_sentence_transformer_is_taken_and_its_normalisation_dropped_for_training(dense):
+def test_a_sentence_transformer_keeps_its_form(dense):
     student, directory = dense
-    fresh = BertDot.from_checkpoint(directory, StudentSettings())
-    assert fresh.pooling == student.pooling and not fresh.normalize
-    assert load_bert_dot(directory).normalize == student.normalize
+    fresh = BertDot.from_checkpoint(directory, StudentSettings(scale=5.0))
+    assert (fresh.pooling, fresh.normalize) == (student.pooling, student.normalize)
     assert load_bert_dot(directory).settings.max_passage_tokens == 40
+    assert not BertDot.from_checkpoint(directory, StudentSettings(normalize=False)).normalize
+    features = student.features(QUERIES, PASSAGES[: len(QUERIES)])
+    factor = 5.0 if student.normalize else 1.0
+    assert torch.allclose(fresh.eval()(**features), factor * student(**features), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "distilbert"])

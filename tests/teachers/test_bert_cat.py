@@ -29,7 +29,7 @@ from pipeline.errors import ModelError
 from teachers.bert_cat import BertCat
 from teachers.checkpoint import resolve
 from teachers.cross_encoder import load_cross_encoder
-from teachers.engine import CrossEncoderScorer, load_scorer
+from teachers.engine import CrossEncoderScorer, fingerprint_of, load_scorer
 from teachers.scorer import pairs_of
 from teachers.settings import ScoringSettings
 from tests.tiny_models import Kind, sample_texts, save_bert_cat, tiny_tokenizer
@@ -124,7 +124,10 @@ def test_the_encoder_it_names_gives_tokenizer_and_configuration(tmp_path: Path) 
     model = encoder("distilbert", len(words), heads=4)
     model.config.save_pretrained(named)
     save_bert_cat(directory, model, named=str(named))
-    scores = load_scorer(str(directory), SETTINGS).score(pairs_of(ROWS))
+    before = load_scorer(str(directory), SETTINGS)
+    scores = before.score(pairs_of(ROWS))
+    encoder("distilbert", len(words), heads=2).config.save_pretrained(named)
+    assert fingerprint_of(str(directory), SETTINGS) != before.fingerprint
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (directory / file).write_bytes((named / file).read_bytes())
     expected = by_hand(model, directory, pooled=False, types=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from logging import WARNING
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,13 @@ def test_weights_that_nobody_uses_are_named(tmp_path: Path, caplog: pytest.LogCa
 def test_loading_is_silent_and_leaves_the_librarys_settings_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    load_scorer(str(save_tiny("bert", tmp_path)), SETTINGS)
+    directory = save_tiny("bert", tmp_path)
+    before = logging.get_verbosity()
+    logging.set_verbosity(WARNING)
+    assert logging.is_progress_bar_enabled()
+    load_scorer(str(directory), SETTINGS)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
-    assert before == (logging.get_verbosity(), logging.is_progress_bar_enabled())
+    assert logging.get_verbosity() == WARNING
+    assert logging.is_progress_bar_enabled()
+    logging.set_verbosity(before)

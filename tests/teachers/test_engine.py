@@ -145,6 +145,9 @@ def test_the_fingerprint_needs_no_model_and_covers_what_shapes_scores(tiny: Tiny
     directory = str(tiny("bert"))
     scorer = load_scorer(directory, SETTINGS)
     assert scorer.fingerprint == fingerprint_of(directory, SETTINGS)
+    cased = save_tiny("bert", tmp_path / "cased")
+    tokenizer = (cased / "tokenizer.json").read_text()
+    (cased / "tokenizer.json").write_text(tokenizer.replace('"lowercase": true', '"lowercase": false'))
     variants = [
         fingerprint_of(directory, dataclasses.replace(SETTINGS, max_length_tokens=41)),
         fingerprint_of(directory, dataclasses.replace(SETTINGS, truncation="only_second")),
@@ -153,6 +156,7 @@ def test_the_fingerprint_needs_no_model_and_covers_what_shapes_scores(tiny: Tiny
         fingerprint_of(
             str(save_tiny("bert", tmp_path / "other words", vocab_from=sample_texts(9))), SETTINGS
         ),
+        fingerprint_of(str(cased), SETTINGS),
         scorer.fingerprint,
     ]
     assert len(set(variants)) == len(variants)
@@ -235,6 +239,11 @@ def test_a_tokenizer_that_works_from_the_left_is_followed(
     config.write_text(json.dumps(json.loads(config.read_text()) | {side: "left"}))
     scorer: CrossEncoderScorer = load_scorer(str(directory), SETTINGS)
     called = Called(monkeypatch)
+    masks: list[object] = []
+    forward = scorer._forward
+    monkeypatch.setattr(
+        scorer, "_forward", lambda batch: masks.append(batch.attention_mask) or forward(batch)
+    )
     rows = texts(60)
     np.testing.assert_allclose(scorer.score(pairs_of(rows)), oracle(directory, rows), atol=1e-4, rtol=0)
     if side == "truncation_side":
@@ -243,3 +252,4 @@ def test_a_tokenizer_that_works_from_the_left_is_followed(
     else:
         assert called.pairs == 0
         assert not caplog.text
+        assert set(masks) == {None}

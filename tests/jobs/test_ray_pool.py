@@ -1,0 +1,81 @@
+"""The pool on a real Ray of this process's own; workers write files, so that what was done is seen on disk."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from jobs.ray_pool import run_on_actors
+from jobs.scoring import ClusterSettings
+from pipeline.errors import ModelError
+
+CLUSTER = ClusterSettings(num_actors=2, cpus_per_actor=0.5, max_attempts=3)
+
+
+class Worker:
+    """Runs tasks named by what is to happen."""
+
+    def __init__(self, location):
+        self.directory = Path(location)
+
+    def run(self, task, report):
+        tries = self.directory / f"{task}.tries"
+        with tries.open("a") as stream:
+            stream.write(f"{os.getpid()}\n")
+        count = len(tries.read_text().splitlines())
+        if task.startswith("dies") and count == 1:
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if task.startswith("fails") and (task.endswith("always") or count == 1):
+            raise RuntimeError(f"{task} is broken")
+        if task.startswith("refuses"):
+            raise ModelError("cannot be", where=task)
+        for _ in range(4):
+            time.sleep(0.02)
+            report(5)
+        (self.directory / f"{task}.done").touch()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def run(directory, tasks):
+    progress = []
+    failures = run_on_actors(str(directory), Worker, Worker.run, tasks, CLUSTER, progress.append)
+    return failures, sum(progress), sorted(p.stem for p in directory.glob("*.done"))
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.usefixtures("cluster")
+class TestPool:
+    def test_tasks_are_spread_and_counted(self, tmp_path):
+        tasks = [f"task{i}" for i in range(8)]
+        failures, progress, done = run(tmp_path, tasks)
+        assert not failures and done == tasks and progress == 8 * 20
+        assert len({pid for t in tasks for pid in (tmp_path / f"{t}.tries").read_text().split()}) == 2
+
+    def test_an_actor_that_dies_is_replaced_and_its_task_done_once_more(self, tmp_path):
+        tasks = ["dies1", "task1", "task2", "dies2", "task3"]
+        failures, progress, done = run(tmp_path, tasks)
+        assert not failures and done == sorted(tasks) and progress == 5 * 20
+        assert len((tmp_path / "dies1.tries").read_text().split()) == 2
+        assert len((tmp_path / "task1.tries").read_text().split()) == 1
+
+    def test_a_poisonous_task_is_set_aside_and_the_others_go_on(self, tmp_path):
+        failures, progress, done = run(tmp_path, ["fails-always", "fails-once", "task1"])
+        assert [(f.task, "RuntimeError: fails-always is broken" in f.reason) for f in failures] == [("fails-always", True)]
+        assert done == ["fails-once", "task1"] and progress == 2 * 20
+        assert len((tmp_path / "fails-always.tries").read_text().split()) == 3
+
+    def test_an_error_that_would_come_again_ends_the_run(self, tmp_path):
+        with pytest.raises(ModelError, match="refuses: cannot be"):
+            run(tmp_path, ["refuses"])
+        assert len((tmp_path / "refuses.tries").read_text().split()) == 1
