@@ -5,8 +5,8 @@ Both nodes are processes of this machine, started as an operator would, and ende
 
 import json
 import os
+import re
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -15,14 +15,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from jobs.scoring import ClusterSettings, score
 from jobs.shard_scorer import Teacher
 from pipeline.pairs import load_pairs
-from pipeline.scores import load_scores
-from pipeline.workspace import Workspace
+from pipeline.scores import load_scores, read_scores
 from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -46,14 +46,17 @@ def node(environment, log, *options):
             env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        yield process
+        yield
     finally:
-        family = [process, *psutil.Process(process.pid).children(recursive=True)]
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-        for member in family[1:]:
-            if member.is_running():
-                member.kill()
+        for member in [*psutil.Process(process.pid).children(recursive=True), process]:
+            member.kill()
+        process.wait()
+
+
+def joins(log):
+    """The address that the head tells others to join at, once it is up."""
+    found = re.search(r"ray start --address='([\d.:]+)'", log.read_text())
+    return found and found[1]
 
 
 def wait_for(condition, seconds, what):
@@ -74,12 +77,8 @@ def cluster(tmp_path):
     # Sockets live under the temporary directory, and their paths must be short.
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short:
         with node(environment, tmp_path / "head.log", *head, f"--temp-dir={short}"):
-            address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
-            wait_for(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), 60, "the head")
-            found = [line for line in (tmp_path / "head.log").read_text().splitlines() if "--address=" in line]
-            address = found[0].split("--address=")[1].strip().strip("'\"") if found else address
+            address = wait_for(lambda: joins(tmp_path / "head.log"), 60, "the head")
             with node(environment, tmp_path / "worker.log", f"--address={address}"):
-                wait_for(lambda: "Ray runtime started" in (tmp_path / "worker.log").read_text(), 60, "the worker")
                 yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
 
 
@@ -89,26 +88,30 @@ def test_actors_on_both_nodes_score_every_shard_once_though_one_is_killed(cluste
     workspace = worlds.paired(worlds.imported(tmp_path), pairs_per_shard=10)
     checkpoint = str(save_tiny("bert", tmp_path / "tiny"))
     settings = ["--num-actors", "2", "--max-length", "24", "-w", str(workspace.root)]
-    submitted = subprocess.Popen(
-        [RAY, "job", "submit", "--working-dir", str(ROOT), "--", sys.executable, "-m", "jobs.cli", "score",
-         "--teacher", f"t={checkpoint}", *settings],
-        env=cluster, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    log = tmp_path / "submit.log"
+    command = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", sys.executable, "-m", "jobs.cli", "score"]
+    with log.open("w") as output:
+        submitted = subprocess.Popen(
+            [*command, "--teacher", f"t={checkpoint}", *settings], env=cluster, stdout=output, stderr=subprocess.STDOUT
+        )
 
     def actors():
         return [p for p in psutil.process_iter(["cmdline"]) if "ray::_Worker" in " ".join(p.info["cmdline"] or [])]
 
-    nodes = wait_for(lambda: {p.ppid() for p in actors()} if len(actors()) == 2 else None, 120, "two actors")
-    assert len(nodes) == 2  # each is the child of another node's raylet
-    wait_for(lambda: workspace.parts("scores", "t"), 60, "a first shard")
-    actors()[0].kill()
-    output, _ = submitted.communicate(timeout=200)
-    assert submitted.returncode == 0, output
+    try:
+        nodes = wait_for(lambda: {p.ppid() for p in actors()} if len(actors()) == 2 else None, 120, "two actors")
+        assert len(nodes) == 2  # each is the child of another node's raylet
+        wait_for(lambda: workspace.parts("scores", "t"), 60, "a first shard")
+        actors()[0].kill()
+        assert submitted.wait(200) == 0
+    finally:
+        submitted.kill()
+        submitted.wait()
+        print(log.read_text())
     summary = json.loads(workspace.path("summaries", "score.json").read_text())
     assert summary["exit_code"] == 0 and summary["pairs"] == load_pairs(workspace).pairs
 
-    alone = Workspace.open(str(tmp_path / "ws"))
-    found = load_scores(workspace, load_pairs(workspace), "t")
-    score(alone, [Teacher("same", checkpoint, ScoringSettings(max_length_tokens=24))], ClusterSettings())
-    expected = load_scores(alone, load_pairs(alone), "same")
-    assert [f.content for f in found.footers] == [f.content for f in expected.footers]
+    score(workspace, [Teacher("alone", checkpoint, ScoringSettings(max_length_tokens=24))], ClusterSettings())
+    pairs = load_pairs(workspace)
+    for path, expected in zip(*(load_scores(workspace, pairs, name).paths for name in ("t", "alone")), strict=True):
+        assert np.allclose(read_scores(path), read_scores(expected), atol=1e-5)
