@@ -64,9 +64,7 @@ def write_passages(folder: Path, count: int) -> None:
         stop = min(first + FILE_PASSAGES, count)
         ids = pa.array(np.arange(first, stop, dtype=np.int32))
         table = pa.table({"passage_id": ids, "text": texts(vocabulary, rng, stop - first, PASSAGE_WORDS)})
-        pq.write_table(
-            table, folder / f"{first:09d}.parquet", row_group_size=ROW_GROUP_ROWS, compression="zstd"
-        )
+        pq.write_table(table, folder / f"{first:09d}.parquet", row_group_size=ROW_GROUP_ROWS, compression="zstd")
 
 
 @dataclass
@@ -141,9 +139,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Meter]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000, help="how many are searched")
     parser.add_argument("--indexed-queries", type=int, default=MARCO_QUERIES, help="whose terms are indexed")

@@ -62,9 +62,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 â€
 def _explain(error: Exception) -> str:
     text = str(error).strip()
     if "No space left on device" in text or "ENOSPC" in text:
-        return f"the disk is full; nothing half-written is kept\n  found:    {text}\n  to do:    make room, then run the same command again"
+        found, todo = text, "make room, then run the same command again"
+        return f"the disk is full; nothing half-written is kept\n  found:    {found}\n  to do:    {todo}"
     if isinstance(error, MemoryError) or "Out of Memory" in text:
-        return f"out of memory\n  found:    {text.splitlines()[0] if text else 'MemoryError'}\n  to do:    use smaller shards or batches"
+        found = text.splitlines()[0] if text else "MemoryError"
+        return f"out of memory\n  found:    {found}\n  to do:    use smaller shards or batches"
     if isinstance(error, OSError):
         return text
     return f"{type(error).__name__}: {text}\n  to do:    run again with --debug for the traceback, and report it"

@@ -15,10 +15,15 @@ def import_msmarco(
     queries: Annotated[list[str], typer.Option(help="SPLIT=FILE: query id, text. Repeatable.", default_factory=list)],
     qrels: Annotated[
         list[str],
-        typer.Option(help="SPLIT=FILE: query id, 0, passage id, grade (MS MARCO or TREC). Repeatable.", default_factory=list),
+        typer.Option(
+            help="SPLIT=FILE: query id, 0, passage id, grade (MS MARCO or TREC). Repeatable.",
+            default_factory=list,
+        ),
     ],
     workspace: WorkspaceOption,
-    collection: Annotated[Path | None, typer.Option(help="Passage id, text; may be left out once there is one.")] = None,
+    collection: Annotated[
+        Path | None, typer.Option(help="Passage id, text; may be left out once there is one.")
+    ] = None,
 ) -> None:
     """Import MS MARCO files: tab-separated, no header, plain or .gz. New rows are added, none renumbered."""
     from jobs.show import console
@@ -44,10 +49,19 @@ def import_msmarco(
 
 def mine(
     workspace: WorkspaceOption,
-    split: Annotated[list[str], typer.Option(help="Split whose queries are searched. Repeatable. [train]", default_factory=lambda: ["train"], show_default=False)],
+    split: Annotated[
+        list[str],
+        typer.Option(
+            help="Split whose queries are searched. Repeatable. [train]",
+            default_factory=lambda: ["train"],
+            show_default=False,
+        ),
+    ],
     system: Annotated[str, typer.Option(help="Retriever: bm25.")] = "bm25",
     k: Annotated[int, typer.Option(help="Passages kept for each query.")] = 100,
-    max_queries: Annotated[int | None, typer.Option(min=1, help="A stable sample of that many judged queries of each split.")] = None,
+    max_queries: Annotated[
+        int | None, typer.Option(min=1, help="A stable sample of that many judged queries of each split.")
+    ] = None,
     k1: Annotated[float, typer.Option(help="BM25: saturation of term frequency.")] = 0.9,
     b: Annotated[float, typer.Option(help="BM25: weight of passage length.")] = 0.4,
     processes: Processes = None,
@@ -64,7 +78,11 @@ def mine(
     if system != SYSTEM:
         raise UsageError(f"no retriever {system!r}", expected=SYSTEM)
     ws = Workspace.open(workspace)
-    with run_summary(ws, "mine") as facts, progress("index", "passages") as indexed, progress("search", "queries") as searched:
+    with (
+        run_summary(ws, "mine") as facts,
+        progress("index", "passages") as indexed,
+        progress("search", "queries") as searched,
+    ):
         mined = mine_bm25(
             ws,
             list(dict.fromkeys(split)),
@@ -83,7 +101,9 @@ def mine(
 
 def build_pairs(
     workspace: WorkspaceOption,
-    pairs_per_shard: Annotated[int, typer.Option(min=1, help="About that many pairs in a shard; a query is never cut.")] = 500_000,
+    pairs_per_shard: Annotated[
+        int, typer.Option(min=1, help="About that many pairs in a shard; a query is never cut.")
+    ] = 500_000,
     all_judged: Annotated[bool, typer.Option(help="Also judged pairs of queries that were not mined.")] = False,
 ) -> None:
     """Unite judgements and retrieved lists into pair shards."""
@@ -98,17 +118,33 @@ def build_pairs(
         built = run(ws, pairs_per_shard, all_judged=all_judged, on_progress=meter.set)
         facts |= vars(built)
     state = "already up to date: " if built.unchanged else ""
-    console.print(f"{state}{built.pairs:,} pairs of {built.queries:,} queries in {built.shards:,} shards, {built.judged:,} judged")
+    console.print(
+        f"{state}{built.pairs:,} pairs of {built.queries:,} queries in {built.shards:,} shards, {built.judged:,} judged"
+    )
     if built.unmined_judgements:
-        console.print(f"{built.unmined_judgements:,} judged pairs left out: their queries were not mined (--all-judged keeps them)")
+        console.print(
+            f"{built.unmined_judgements:,} judgements of queries not mined left out (--all-judged keeps them)"
+        )
 
 
 def build_triples(
     workspace: WorkspaceOption,
-    teacher: Annotated[list[str], typer.Option(help="Teacher in the ensemble. Repeatable. [all that have scored]", default_factory=list, show_default=False)],
-    threshold_text: Annotated[str, typer.Option("--threshold", help="Least margin of a negative below its positive, or 'none'.")] = "3",
+    teacher: Annotated[
+        list[str],
+        typer.Option(
+            help="Teacher in the ensemble. Repeatable. [all that have scored]",
+            default_factory=list,
+            show_default=False,
+        ),
+    ],
+    threshold_text: Annotated[
+        str, typer.Option("--threshold", help="Least margin of a negative below its positive, or 'none'.")
+    ] = "3",
     name: Annotated[str, typer.Option(help="Name of the triple set.")] = "default",
-    negatives_per_query: Annotated[int | None, typer.Option(min=1, help="At most that many negatives of a query. [all]", show_default=False)] = None,
+    negatives_per_query: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most that many negatives of a query. [all]", show_default=False),
+    ] = None,
     split: Annotated[str, typer.Option(help="Only queries of this split.")] = "train",
     relevance_level: Annotated[int, typer.Option(min=1, help="Least grade of a positive.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the draw and the shuffle.")] = 0,
@@ -125,7 +161,12 @@ def build_triples(
     settings = TripleSettings(threshold(threshold_text), negatives_per_query, seed, split, relevance_level)
     with run_summary(ws, "build-triples") as facts, progress("triples", "shards") as meter:
         built = run(ws, settings, name=name, teachers=teacher, on_progress=meter.set)
-        facts |= {"name": name, "teachers": built.teachers, "funnel": built.funnel.as_dict(), "unchanged": built.unchanged}
+        facts |= {
+            "name": name,
+            "teachers": built.teachers,
+            "funnel": built.funnel.as_dict(),
+            "unchanged": built.unchanged,
+        }
     show_funnel(built)
     if built.unchanged:
         console.print("already up to date")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -12,15 +12,31 @@ from jobs.options import WorkspaceOption
 
 def score(
     workspace: WorkspaceOption,
-    teacher: Annotated[list[str], typer.Option(help="NAME=CHECKPOINT: a Hub name, a directory, or a student of the workspace. Repeatable.")],
+    teacher: Annotated[
+        list[str],
+        typer.Option(help="NAME=CHECKPOINT: a Hub name, a directory, or a student of the workspace. Repeatable."),
+    ],
     max_length: Annotated[int, typer.Option(min=1, help="Longest pair in tokens, special ones included.")] = 230,
     truncation: Annotated[str, typer.Option(help="longest_first or only_second.")] = "longest_first",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16; scores are float32 in any case.")] = "float32",
-    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one batch. [by device]", show_default=False)] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster. [$RAY_ADDRESS, which `ray job submit` sets]", show_default=False)] = None,
-    num_actors: Annotated[int | None, typer.Option(min=1, help="Score in that many Ray actors. [one per GPU, else by CPUs]", show_default=False)] = None,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16 or float16; scores are float32 in any case.")
+    ] = "float32",
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of one batch. [by device]", show_default=False)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster. [$RAY_ADDRESS, which `ray job submit` sets]", show_default=False),
+    ] = None,
+    num_actors: Annotated[
+        int | None,
+        typer.Option(min=1, help="Score in that many Ray actors. [one per GPU, else by CPUs]", show_default=False),
+    ] = None,
     cpus_per_actor: Annotated[float, typer.Option(min=0.1, help="CPU share of an actor.")] = 1.0,
-    gpus_per_actor: Annotated[float | None, typer.Option(min=0.0, help="GPU share of an actor. [1 where there are GPUs]", show_default=False)] = None,
+    gpus_per_actor: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="GPU share of an actor. [1 where there are GPUs]", show_default=False),
+    ] = None,
     max_attempts: Annotated[int, typer.Option(min=1, help="How often a shard is tried before it is set aside.")] = 3,
     overwrite: Annotated[bool, typer.Option(help="Replace scores of another model under the same name.")] = False,
 ) -> None:
@@ -36,7 +52,7 @@ def score(
     from teachers.settings import ScoringSettings
 
     ws = Workspace.open(workspace)
-    settings = ScoringSettings(max_length, truncation, dtype, batch_tokens)  # type: ignore[arg-type]  # checked when built
+    settings = ScoringSettings(max_length, cast(Any, truncation), cast(Any, dtype), batch_tokens)
     named = [parse_named("teacher", text) for text in teacher]
     teachers = [Teacher(name, locate_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
     cluster = ClusterSettings(address, num_actors, cpus_per_actor, gpus_per_actor, max_attempts)
@@ -53,13 +69,24 @@ def train(
     init: Annotated[str, typer.Option(help="Start from: a Hub name, a directory, or a student of the workspace.")],
     architecture: Annotated[str, typer.Option(help="bert_dot or bert_cat.")] = "bert_dot",
     loss: Annotated[str, typer.Option(help="margin_mse (from triples), ranknet or bce.")] = "margin_mse",
-    triples: Annotated[str | None, typer.Option(help="Triple set to learn from. [default, for losses from teachers]", show_default=False)] = None,
-    targets: Annotated[str | None, typer.Option(help="qrels: learn from judgements and retrieved negatives.", show_default=False)] = None,
+    triples: Annotated[
+        str | None,
+        typer.Option(help="Triple set to learn from. [default, for losses from teachers]", show_default=False),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(help="qrels: learn from judgements and retrieved negatives.", show_default=False),
+    ] = None,
     split: Annotated[str, typer.Option(help="Queries to learn from, with --targets qrels.")] = "train",
     negatives: Annotated[int, typer.Option(min=1, help="Negatives of a positive, with --targets qrels.")] = 1,
+    random_negatives: Annotated[
+        int, typer.Option(min=0, help="Negatives more, retrieved for other queries: a fresh encoder learns faster.")
+    ] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries of one step.")] = 32,
     epochs: Annotated[float, typer.Option(help="Passes over the rows.")] = 1.0,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after that many steps.", show_default=False)] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop after that many steps.", show_default=False)
+    ] = None,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-5,
     warmup_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the steps in which it rises.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")] = 0.01,
@@ -67,9 +94,17 @@ def train(
     max_query_length: Annotated[int, typer.Option(help="Longest query in tokens.")] = 30,
     max_passage_length: Annotated[int, typer.Option(help="Longest passage in tokens.")] = 200,
     max_length: Annotated[int, typer.Option(help="Longest pair in tokens, for bert_cat.")] = 230,
-    num_layers: Annotated[int | None, typer.Option(min=1, help="Keep the first layers only. [all]", show_default=False)] = None,
-    pooling: Annotated[str | None, typer.Option(help="cls or mean, for bert_dot. [the checkpoint's own, else cls]", show_default=False)] = None,
-    normalize: Annotated[bool | None, typer.Option(help="Vectors of unit length, for bert_dot. [the checkpoint's own, else no]", show_default=False)] = None,
+    num_layers: Annotated[
+        int | None, typer.Option(min=1, help="Keep the first layers only. [all]", show_default=False)
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="cls or mean, for bert_dot. [the checkpoint's own, else cls]", show_default=False),
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option(help="Vectors of unit length, for bert_dot. [the checkpoint's own, else no]", show_default=False),
+    ] = None,
     scale: Annotated[float, typer.Option(help="Factor of the cosine in training, for unit vectors.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of new weights, dropout and the order of rows.")] = 0,
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
@@ -90,10 +125,27 @@ def train(
         raise UsageError("--targets and --triples exclude each other")
     if triples is None and targets is None and loss in NEEDS_TEACHER:
         triples = "default"
-    student = StudentSettings(max_query_length, max_passage_length, max_length, num_layers, pooling, normalize, scale)  # type: ignore[arg-type]  # checked when built
+    student = StudentSettings(
+        max_query_length, max_passage_length, max_length, num_layers, cast(Any, pooling), normalize, scale
+    )
     settings = TrainSettings(
-        architecture, init, loss, triples, split, negatives, batch_size, epochs, max_steps, learning_rate, warmup_share,  # type: ignore[arg-type]
-        weight_decay, precision=precision, seed=seed, save_steps=save_steps, student=student,  # type: ignore[arg-type]
+        architecture,
+        init,
+        cast(Any, loss),  # names are checked when the settings are built
+        triples,
+        split,
+        negatives,
+        random_negatives,
+        batch_size,
+        epochs,
+        max_steps,
+        learning_rate,
+        warmup_share,
+        weight_decay,
+        precision=cast(Any, precision),
+        seed=seed,
+        save_steps=save_steps,
+        student=student,
     )
     ws = Workspace.open(workspace)
     with run_summary(ws, "train") as facts, progress(f"train {name}", "steps") as meter:
@@ -103,22 +155,50 @@ def train(
             meter.set(step, steps)
 
         trained = train_student(ws, name, settings, overwrite=overwrite, on_step=on_step)
-        facts |= {"name": name, "rows": trained.rows, "steps": trained.steps, "last_loss": trained.last_loss, "resumed_at": trained.resumed_at, "unchanged": trained.unchanged}
+        facts |= {
+            "name": name,
+            "rows": trained.rows,
+            "steps": trained.steps,
+            "last_loss": trained.last_loss,
+            "resumed_at": trained.resumed_at,
+            "unchanged": trained.unchanged,
+        }
     if trained.unchanged:
         console.print(f"students/{name} is trained already; nothing to do")
         return
     resumed = f", went on from step {trained.resumed_at:,}" if trained.resumed_at else ""
-    console.print(f"students/{name}: {trained.steps:,} steps over {trained.rows:,} rows, last loss {trained.last_loss}{resumed}")
+    console.print(
+        f"students/{name}: {trained.steps:,} steps over {trained.rows:,} rows, last loss {trained.last_loss}{resumed}"
+    )
 
 
 def evaluate(
     workspace: WorkspaceOption,
-    run: Annotated[list[str], typer.Option(help="Retriever of the workspace, or a run file (TREC or MS MARCO). Repeatable.", default_factory=list)],
+    run: Annotated[
+        list[str],
+        typer.Option(
+            help="Retriever of the workspace, or a run file (TREC or MS MARCO). Repeatable.",
+            default_factory=list,
+        ),
+    ],
     teacher: Annotated[list[str], typer.Option(help="Teacher that has scored. Repeatable.", default_factory=list)],
-    student: Annotated[list[str], typer.Option(help="NAME of the workspace, or NAME=CHECKPOINT. Repeatable.", default_factory=list)],
-    mode: Annotated[list[str], typer.Option(help="Students rerank candidates, or retrieve from the whole collection. Repeatable. [rerank]", default_factory=lambda: ["rerank"], show_default=False)],
+    student: Annotated[
+        list[str],
+        typer.Option(help="NAME of the workspace, or NAME=CHECKPOINT. Repeatable.", default_factory=list),
+    ],
+    mode: Annotated[
+        list[str],
+        typer.Option(
+            help="Students rerank candidates, or retrieve from the whole collection. Repeatable. [rerank]",
+            default_factory=lambda: ["rerank"],
+            show_default=False,
+        ),
+    ],
     split: Annotated[str, typer.Option(help="Split whose judged queries count.")] = "dev",
-    max_queries: Annotated[int | None, typer.Option(min=1, help="The same stable sample of judged queries as in mine. [all]", show_default=False)] = None,
+    max_queries: Annotated[
+        int | None,
+        typer.Option(min=1, help="The same stable sample of judged queries as in mine. [all]", show_default=False),
+    ] = None,
     candidates: Annotated[str, typer.Option(help="Retriever whose lists are re-ranked.")] = "bm25",
     depth: Annotated[int, typer.Option(min=1, help="Longest list.")] = 1000,
     relevance_level: Annotated[int, typer.Option(min=1, help="Least grade that is relevant for MRR and recall.")] = 1,
@@ -132,7 +212,9 @@ def evaluate(
     from pipeline.workspace import Workspace
 
     ws = Workspace.open(workspace)
-    settings = EvaluationSettings(split, run, teacher, student, max_queries, mode, candidates, depth, relevance_level, dtype)  # type: ignore[arg-type]  # checked
+    settings = EvaluationSettings(
+        split, run, teacher, student, max_queries, cast(Any, mode), candidates, depth, relevance_level, cast(Any, dtype)
+    )
     with run_summary(ws, "evaluate") as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
         facts["systems"] = [{"system": row.system, "kind": row.kind, **row.means} for row in rows]

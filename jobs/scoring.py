@@ -48,7 +48,9 @@ class Scored:
     """Shards that were there already."""
 
 
-def plan_scoring(workspace: Workspace, teachers: Sequence[Teacher], *, overwrite: bool = False) -> tuple[list[ShardTask], int]:
+def plan_scoring(
+    workspace: Workspace, teachers: Sequence[Teacher], *, overwrite: bool = False
+) -> tuple[list[ShardTask], int]:
     """The shards to be scored, largest first within a teacher, and the number of all shards.
 
     Raises:
@@ -61,7 +63,9 @@ def plan_scoring(workspace: Workspace, teachers: Sequence[Teacher], *, overwrite
     tasks = []
     for teacher in teachers:
         description = teacher.describe()
-        missing = missing_shards(workspace, pairs, check_name("teacher", teacher.name), description, overwrite=overwrite)
+        missing = missing_shards(
+            workspace, pairs, check_name("teacher", teacher.name), description, overwrite=overwrite
+        )
         found = [ShardTask(teacher, description, number, pairs.footers[number].rows) for number in missing]
         tasks += sorted(found, key=lambda task: -task.pairs)
     return tasks, len(pairs.paths) * len(teachers)
@@ -86,9 +90,7 @@ def score(
     if tasks and cluster.uses_ray:
         from jobs.ray_pool import run_on_actors
 
-        failures = run_on_actors(
-            str(workspace.root), ShardScorer, ShardScorer.score, tasks, cluster, on_progress
-        )
+        failures = run_on_actors(str(workspace.root), ShardScorer, ShardScorer.score, tasks, cluster, on_progress)
         if failures:
             listed = "\n".join(f"  teacher {f.task.teacher.name}, shard {f.task.number}: {f.reason}" for f in failures)
             raise IncompleteError(

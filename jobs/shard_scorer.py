@@ -54,17 +54,13 @@ class ShardTask:
     pairs: int
 
 
-def pairs_with_texts(
-    ids: tuple[np.ndarray, np.ndarray], queries: Texts, passages: Texts
-) -> Pairs:
+def pairs_with_texts(ids: tuple[np.ndarray, np.ndarray], queries: Texts, passages: Texts) -> Pairs:
     """Pairs over unique texts from query ids (N,) and passage ids (N,)."""
     from teachers.scorer import Pairs
 
     query_ids, query = np.unique(ids[0], return_inverse=True)
     passage_ids, passage = np.unique(ids[1], return_inverse=True)
-    return Pairs(
-        queries.take(query_ids), passages.take(passage_ids), query.astype(np.int32), passage.astype(np.int32)
-    )
+    return Pairs(queries.take(query_ids), passages.take(passage_ids), query.astype(np.int32), passage.astype(np.int32))
 
 
 class ShardScorer:
@@ -87,9 +83,7 @@ class ShardScorer:
         scores = scorer.score(pairs_with_texts(ids, *self._texts), on_progress)
         footer = self._pairs.footers[task.number]
         extra = {**scorer.describe(), "torch": version("torch"), "transformers": version("transformers")}
-        write_scores(
-            self._workspace, task.teacher.name, task.number, footer, ids, scores, task.description, extra
-        )
+        write_scores(self._workspace, task.teacher.name, task.number, footer, ids, scores, task.description, extra)
 
     def _load(self, task: ShardTask) -> CrossEncoderScorer:
         from teachers.engine import load_scorer

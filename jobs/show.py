@@ -21,7 +21,11 @@ _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "
 
 def show_funnel(built: BuiltTriples) -> None:
     """Where pairs, candidates and queries went."""
-    table = Table(title=f"triples/{built.name} from {', '.join(built.teachers)}", show_header=False, title_justify="left")
+    table = Table(
+        title=f"triples/{built.name} from {', '.join(built.teachers)}",
+        show_header=False,
+        title_justify="left",
+    )
     table.add_column()
     table.add_column(justify="right")
     for label, count, is_loss in built.funnel.lines():
@@ -41,7 +45,10 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
     console.print(table)
     for row in rows:
         if row.missing_queries:
-            console.print(f"{row.system} has no list for {row.missing_queries:,} judged queries; each scores 0", style="yellow")
+            console.print(
+                f"{row.system} has no list for {row.missing_queries:,} judged queries; each scores 0",
+                style="yellow",
+            )
 
 
 def show_status(stages: Sequence[Stage]) -> None:

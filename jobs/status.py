@@ -59,7 +59,11 @@ def _stages(workspace: Workspace) -> Iterator[Stage]:
     for name in workspace.names("students"):
         yield _checked(f"students/{name}", lambda name=name: _student(workspace, name))  # type: ignore[misc]
     for path in sorted(workspace.path("students").glob(".training-*")):
-        yield Stage(f"students/{path.name.removeprefix('.training-')}", "incomplete", "training was cut short: run it again to go on")
+        yield Stage(
+            f"students/{path.name.removeprefix('.training-')}",
+            "incomplete",
+            "training was cut short: run it again to go on",
+        )
 
 
 def _checked(name: str, look: Callable[[], tuple[State, str]]) -> Stage:
@@ -96,14 +100,20 @@ def _retrieved(workspace: Workspace, system: str, passages: str | None) -> tuple
         queries = sum(footer.extra.get("queries", 0) for footer in footers)
         shown.append(f"{split}: {queries:,} queries, top {settings.get('k')}")
         if footers[0].recipe.inputs["passages"] != passages:
-            return "stale", f"{split} was mined from another state of the collection; run: prep mine --split {split}"
+            return (
+                "stale",
+                f"{split} was mined from another state of the collection; run: prep mine --split {split}",
+            )
     return "done", "; ".join(shown)
 
 
 def _pairs(workspace: Workspace) -> tuple[State, str]:
     pairs = load_pairs(workspace)
     settings = pairs.footers[0].recipe.settings
-    if pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"]).fingerprint != pairs.footers[0].fingerprint:
+    if (
+        pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"]).fingerprint
+        != pairs.footers[0].fingerprint
+    ):
         return "stale", "qrels, queries or retrieved lists have changed; run: prep build-pairs"
     return "done", f"{pairs.pairs:,} in {len(pairs.paths)} shards"
 
@@ -115,7 +125,10 @@ def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
     except PrepError as error:
         return "incomplete", f"{error.found or error.what}; {error.todo}"
     settings = scores.footers[0].recipe.settings
-    return "done", f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {settings.get('max_length_tokens')} tokens"
+    return (
+        "done",
+        f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {settings.get('max_length_tokens')} tokens",
+    )
 
 
 def _triples(workspace: Workspace, name: str) -> tuple[State, str]:

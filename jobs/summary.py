@@ -24,6 +24,10 @@ def run_summary(workspace: Workspace, command: str) -> Iterator[dict[str, Any]]:
         message = str(error) or type(error).__name__
         # The error itself matters more than a summary that cannot be written (a full disk, say).
         with suppress(OSError):
-            workspace.write_json({"command": command, "exit_code": code, "message": message, **facts}, "summaries", f"{command}.json")
+            workspace.write_json(
+                {"command": command, "exit_code": code, "message": message, **facts},
+                "summaries",
+                f"{command}.json",
+            )
         raise
     workspace.write_json({"command": command, "exit_code": 0, **facts}, "summaries", f"{command}.json")

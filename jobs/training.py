@@ -80,12 +80,18 @@ def train_student(
         if final.exists():
             facts = workspace.read_json("students", name, STUDENT_FILE)
             if facts.get("fingerprint") == recipe.fingerprint:
-                return TrainedStudent(name, final, source.rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True)
+                return TrainedStudent(
+                    name, final, source.rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True
+                )
             if not overwrite:
                 raise WorkspaceError(
                     f"student {name!r} is there, trained with other settings or inputs",
                     where=final,
-                    found={k: facts["settings"].get(k) for k, v in settings.as_dict().items() if facts["settings"].get(k) != v},
+                    found={
+                        k: facts["settings"].get(k)
+                        for k, v in settings.as_dict().items()
+                        if facts["settings"].get(k) != v
+                    },
                     todo="choose another name, or pass --overwrite",
                 )
         checkpoints = _checkpoints(workspace, name, recipe)
@@ -96,7 +102,9 @@ def train_student(
         trained = train(started, source, queries.take, passages.take, checkpoints / "trainer", on_step)
         _publish(workspace, name, recipe, trained)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    return TrainedStudent(name, final, source.rows, trained.steps, _last(trained.losses), trained.resumed_at, unchanged=False)
+    return TrainedStudent(
+        name, final, source.rows, trained.steps, _last(trained.losses), trained.resumed_at, unchanged=False
+    )
 
 
 def _last(losses: list[Any]) -> float | None:
@@ -107,7 +115,14 @@ def _source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
     if settings.triples is not None:
         paths, footers = load_triples(workspace, settings.triples)
         return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
-    return JudgedPairs.load(workspace, load_pairs(workspace), settings.split, settings.negatives, settings.seed)
+    return JudgedPairs.load(
+        workspace,
+        load_pairs(workspace),
+        settings.split,
+        negatives=settings.negatives,
+        random_negatives=settings.random_negatives,
+        seed=settings.seed,
+    )
 
 
 def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> Path:

@@ -55,9 +55,7 @@ class Bm25Settings:
     def __post_init__(self) -> None:
         # A negative score would break the order of the search.
         if self.k1 < 0 or not 0 <= self.b <= 1:
-            raise UsageError(
-                "BM25 out of range", expected="k1 >= 0, 0 <= b <= 1", found=f"k1 {self.k1}, b {self.b}"
-            )
+            raise UsageError("BM25 out of range", expected="k1 >= 0, 0 <= b <= 1", found=f"k1 {self.k1}, b {self.b}")
         try:
             Tokenizer(stopwords=self.stop_words)
         except ValueError as error:
@@ -138,18 +136,14 @@ def _write_queries(texts: Sequence[str], directory: Path, settings: Bm25Settings
         offsets.append(len(flat))
     np.save(directory / "query_terms.npy", np.array(flat, np.int32))
     np.save(directory / "query_offsets.npy", np.array(offsets, np.int64))  # (Q + 1,)
-    _vocabulary_path(directory).write_text(
-        "".join(f"{term}\n" for term in tokenizer.word_to_id), encoding="utf-8"
-    )
+    _vocabulary_path(directory).write_text("".join(f"{term}\n" for term in tokenizer.word_to_id), encoding="utf-8")
 
 
 def _vocabulary_path(directory: Path) -> Path:
     return directory / "vocabulary.txt"
 
 
-def _write_postings(
-    directory: Path, settings: Bm25Settings, numbered: tuple[int, list[_Span]]
-) -> tuple[int, int]:
+def _write_postings(directory: Path, settings: Bm25Settings, numbered: tuple[int, list[_Span]]) -> tuple[int, int]:
     """First pass over a chunk: count its terms. Returns the number of its passages and of their tokens."""
     number, spans = numbered
     tokenizer = Tokenizer(stopwords=settings.stop_words)
@@ -215,9 +209,7 @@ def _save_postings(chunk: Chunk, keys: np.ndarray, terms: int) -> None:
 
 def _idf(directory: Path, chunks: int, passages: int) -> np.ndarray:
     """Inverse document frequency of each term, (V,) float32."""
-    df = sum(
-        (np.diff(Chunk(directory, number).map("indptr")) for number in range(chunks)), np.zeros(1, np.int64)
-    )
+    df = sum((np.diff(Chunk(directory, number).map("indptr")) for number in range(chunks)), np.zeros(1, np.int64))
     values, where = np.unique(df, return_inverse=True)
     idf = np.array([_score_idf_lucene(int(one), passages) for one in values], np.float32)
     return idf[where]

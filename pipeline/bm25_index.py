@@ -193,9 +193,7 @@ def _check_k(k: int) -> None:
         raise UsageError("k is out of range", expected=f"1 to {MAX_K}", found=k)
 
 
-def map_in_order(
-    task: Callable[[Item], Result], items: Iterable[Item], *, processes: int
-) -> Iterator[Result]:
+def map_in_order(task: Callable[[Item], Result], items: Iterable[Item], *, processes: int) -> Iterator[Result]:
     """Results of `task` in the order of `items`, from spawned processes a few items ahead.
 
     One process means the calling one. Leaving early, by an error, Ctrl-C or `close`, kills the workers.

@@ -30,7 +30,10 @@ class ContentHash:
     def hexdigest(self) -> str:
         """Digest of column names, types and everything fed so far."""
         return digest_json(
-            [self.rows, *([f.name, str(f.type), c.hexdigest()] for f, c in zip(self._schema, self._columns, strict=True))]
+            [
+                self.rows,
+                *([f.name, str(f.type), c.hexdigest()] for f, c in zip(self._schema, self._columns, strict=True)),
+            ]
         )
 
 
@@ -43,24 +46,28 @@ class _ColumnHash:
 
     def update(self, array: pa.Array) -> None:
         if array.null_count:
-            self._nulls.update(np.ascontiguousarray(array.is_null().to_numpy(zero_copy_only=False)))
+            self._nulls.update(_bytes(array.is_null().to_numpy(zero_copy_only=False)))
             array = pc.fill_null(array, 0)
         else:
             self._nulls.update(bytes(len(array)))
         if self._items is not None:
-            self._lengths.update(np.ascontiguousarray(pc.list_value_length(array).to_numpy()))
+            self._lengths.update(_bytes(pc.list_value_length(array).to_numpy()))
             self._items.update(array.flatten())
         elif pa.types.is_string(array.type):
             offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
-            self._lengths.update(np.ascontiguousarray(np.diff(offsets)))
+            self._lengths.update(_bytes(np.diff(offsets)))
             if len(array):
                 self._values.update(memoryview(array.buffers()[2] or b"")[offsets[0] : offsets[-1]])
         else:
-            self._values.update(np.ascontiguousarray(array.to_numpy(zero_copy_only=False)))
+            self._values.update(_bytes(array.to_numpy(zero_copy_only=False)))
 
     def hexdigest(self) -> list[str]:
         own = [part.hexdigest() for part in (self._values, self._lengths, self._nulls)]
         return own + (self._items.hexdigest() if self._items is not None else [])
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return memoryview(np.ascontiguousarray(array)).cast("B") if array.size else memoryview(b"")
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:
@@ -68,5 +75,5 @@ def hash_arrays(*arrays: np.ndarray) -> str:
     digest = new_hash()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(_bytes(array))
     return digest.hexdigest()

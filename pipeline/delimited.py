@@ -59,7 +59,11 @@ def _read(path: Path, columns: list[str], delimiter: str, expected: str) -> Iter
                 stream,
                 read_options=pa.csv.ReadOptions(column_names=columns, block_size=BLOCK_BYTES, use_threads=False),
                 parse_options=pa.csv.ParseOptions(
-                    delimiter=delimiter, quote_char=False, double_quote=False, escape_char=False, ignore_empty_lines=False
+                    delimiter=delimiter,
+                    quote_char=False,
+                    double_quote=False,
+                    escape_char=False,
+                    ignore_empty_lines=False,
                 ),
                 convert_options=pa.csv.ConvertOptions(
                     column_types={name: pa.string() for name in columns}, strings_can_be_null=False
@@ -87,4 +91,9 @@ def _explain(path: Path, error: Exception, expected: str, first_line: int) -> In
         return InputError("empty file", where=path, expected=expected)
     if row := re.search(r"Row #(\d+): (.*)", text):
         return InputError(f"line {row[1]} is malformed", where=path, expected=f"{expected}, UTF-8", found=row[2][:200])
-    return InputError(f"unreadable at or after line {first_line}", where=path, expected=f"{expected}, UTF-8", found=text[:300])
+    return InputError(
+        f"unreadable at or after line {first_line}",
+        where=path,
+        expected=f"{expected}, UTF-8",
+        found=text[:300],
+    )

@@ -88,7 +88,9 @@ def mine_bm25(
             total = sum(footer.rows for footer in footers)
             indexed = _Counter(on_index, total)
             texts = [text for part in missing for text in part.texts]
-            index = build_index(passages, texts, staging / "index", settings, processes=processes, on_progress=indexed.add)
+            index = build_index(
+                passages, texts, staging / "index", settings, processes=processes, on_progress=indexed.add
+            )
             _search(workspace, index, missing, k, processes, _Counter(on_search, len(texts)))
         mined = []
         for split, parts in plan.items():
@@ -108,7 +110,12 @@ class _Counter:
 
 
 def _plan(
-    queries: SelectedQueries, split: str, k: int, max_queries: int | None, settings: Bm25Settings, passages: str
+    queries: SelectedQueries,
+    split: str,
+    k: int,
+    max_queries: int | None,
+    settings: Bm25Settings,
+    passages: str,
 ) -> list[_Part]:
     recipe = Recipe(
         "retrieved",
@@ -134,7 +141,11 @@ def _is_done(workspace: Workspace, part: _Part) -> bool:
     if not path.exists():
         return False
     footer = footer_of(path)
-    return (footer.fingerprint, footer.part, footer.parts) == (part.recipe.fingerprint, part.number, part.parts)
+    return (footer.fingerprint, footer.part, footer.parts) == (
+        part.recipe.fingerprint,
+        part.number,
+        part.parts,
+    )
 
 
 def _search(
@@ -162,7 +173,12 @@ def _search(
 def _write(workspace: Workspace, part: _Part, found: list[Retrieved], first: int) -> None:
     batches = [
         pa.RecordBatch.from_arrays(
-            [pa.array(part.ids[rows.query - first]), pa.array(rows.passage_id), pa.array(rows.rank), pa.array(rows.score)],
+            [
+                pa.array(part.ids[rows.query - first]),
+                pa.array(rows.passage_id),
+                pa.array(rows.rank),
+                pa.array(rows.score),
+            ],
             schema=schemas.RETRIEVED,
         )
         for rows in found

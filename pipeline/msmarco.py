@@ -79,7 +79,8 @@ def _publish(workspace: Workspace, connection: duckdb.DuckDBPyConnection, stagin
         for staged in sorted(staging.glob(f"{dataset}/*.parquet")):
             workspace.path(dataset).mkdir(exist_ok=True)
             staged.replace(workspace.path(dataset, staged.name))
-    return Imported(*one_row(connection, "SELECT passages, queries, qrels, repeated FROM added"), unchanged=False)
+    passages, queries, qrels, repeated = one_row(connection, "SELECT passages, queries, qrels, repeated FROM added")
+    return Imported(passages, queries, qrels, repeated, unchanged=False)
 
 
 class _Import:
@@ -115,12 +116,18 @@ class _Import:
 
     def _passages(self, path: Path) -> None:
         """Two passes over the file: keys and checks first, then text straight to its final place."""
-        self._load("keys", read_tsv(path, ["external_id", "text"]), "line, external_id, md5_number_lower(text) AS text_hash")
+        self._load(
+            "keys",
+            read_tsv(path, ["external_id", "text"]),
+            "line, external_id, md5_number_lower(text) AS text_hash",
+        )
         self._refuse_conflict(sql("import_passage_conflict"), path)
         self._connection.execute(sql("import_new_passages"))
         new = self._connection.execute("SELECT line, text_hash FROM new_passages ORDER BY line").fetchnumpy()
         lines, hashes = new["line"], new["text_hash"]
-        self._connection.execute("UPDATE added SET passages = $1, repeated = (SELECT count(*) FROM keys) - $1", [len(lines)])
+        self._connection.execute(
+            "UPDATE added SET passages = $1, repeated = (SELECT count(*) FROM keys) - $1", [len(lines)]
+        )
         first_id = self._scalar("SELECT coalesce(max(passage_id) + 1, 0) FROM old_passages")
         if first_id + len(lines) > np.iinfo(np.int32).max:
             raise InputError("more passages than int32 can number", where=path)
@@ -128,22 +135,35 @@ class _Import:
         recipe = Recipe("passages", {"source": "msmarco"}, self._inputs)
         batches = _numbered(read_tsv(path, ["external_id", "text"]), lines, hashes, first_id)
         for chunk in _chunks(batches, PASSAGES_PER_PART):
-            write_part(self._staging / "passages" / part_name(number), chunk, schemas.PASSAGES, recipe, part=number, parts=0)
+            write_part(
+                self._staging / "passages" / part_name(number),
+                chunk,
+                schemas.PASSAGES,
+                recipe,
+                part=number,
+                parts=0,
+            )
             number += 1
 
     def _queries(self, files: Sequence[SplitFile]) -> None:
         if not files:
             self._connection.execute("CREATE TABLE queries AS SELECT * FROM old_queries")
             return
-        self._connection.execute("CREATE TABLE query_lines (file INT, split VARCHAR, line BIGINT, external_id VARCHAR, text VARCHAR)")
+        self._connection.execute(
+            "CREATE TABLE query_lines (file INT, split VARCHAR, line BIGINT, external_id VARCHAR, text VARCHAR)"
+        )
         for number, (split, path) in enumerate(files):
             self._load("lines", read_tsv(path, ["external_id", "text"]), "line, external_id, text")
-            self._connection.execute("INSERT INTO query_lines SELECT $1, $2, line, external_id, text FROM lines", [number, split])
+            self._connection.execute(
+                "INSERT INTO query_lines SELECT $1, $2, line, external_id, text FROM lines", [number, split]
+            )
             self._refuse_conflict(sql("import_query_conflict"), path)
         self._connection.execute(sql("import_queries"))
         if self._unchanged("queries"):
             return
-        self._connection.execute("UPDATE added SET queries = (SELECT count(*) FROM queries) - (SELECT count(*) FROM old_queries)")
+        self._connection.execute(
+            "UPDATE added SET queries = (SELECT count(*) FROM queries) - (SELECT count(*) FROM old_queries)"
+        )
         self._write("queries", schemas.QUERIES, "SELECT * FROM queries ORDER BY query_id")
 
     def _qrels(self, files: Sequence[SplitFile]) -> None:
@@ -156,12 +176,12 @@ class _Import:
             self._refuse_conflict(sql("import_qrels_conflict"), path, split=split)
             self._connection.execute(sql("import_judgements"))
             self._refuse_conflict(sql("import_grade_conflict"), path)
-        self._connection.execute(
-            "CREATE TABLE qrels AS SELECT * FROM old_qrels UNION SELECT * FROM judgements"
-        )
+        self._connection.execute("CREATE TABLE qrels AS SELECT * FROM old_qrels UNION SELECT * FROM judgements")
         if self._unchanged("qrels"):
             return
-        self._connection.execute("UPDATE added SET qrels = (SELECT count(*) FROM qrels) - (SELECT count(*) FROM old_qrels)")
+        self._connection.execute(
+            "UPDATE added SET qrels = (SELECT count(*) FROM qrels) - (SELECT count(*) FROM old_qrels)"
+        )
         self._write("qrels", schemas.QRELS, "SELECT * FROM qrels ORDER BY query_id, passage_id")
 
     def _load(self, table: str, batches: Iterator[pa.RecordBatch], columns: str) -> None:
@@ -199,7 +219,12 @@ class _Import:
 
     def _write(self, dataset: str, schema: pa.Schema, query: str) -> None:
         reader = self._connection.sql(query).to_arrow_reader(65_536)
-        write_part(self._staging / dataset / part_name(0), reader, schema, Recipe(dataset, {"source": "msmarco"}, self._inputs))
+        write_part(
+            self._staging / dataset / part_name(0),
+            reader,
+            schema,
+            Recipe(dataset, {"source": "msmarco"}, self._inputs),
+        )
 
 
 def _numbered(
@@ -213,12 +238,17 @@ def _numbered(
         start, end = np.searchsorted(lines, [first, first + batch.num_rows])
         kept = batch.take(pa.array(lines[start:end] - first)) if end - start < batch.num_rows else batch
         ids = np.arange(first_id + start, first_id + end, dtype=np.int32)
-        columns = [pa.array(ids), kept.column("external_id"), kept.column("text"), pa.array(hashes[start:end], pa.uint64())]
+        columns = [
+            pa.array(ids),
+            kept.column("external_id"),
+            kept.column("text"),
+            pa.array(hashes[start:end], pa.uint64()),
+        ]
         yield pa.RecordBatch.from_arrays(columns, names=schemas.PASSAGES.names)
 
 
 def _chunks(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Cut a stream of batches into streams of exactly `rows` rows (the last one fewer); consume each before the next."""
+    """Cut a stream of batches into streams of exactly `rows` rows (the last fewer); consume each before the next."""
     pending: list[pa.RecordBatch] = []
 
     def chunk() -> Iterator[pa.RecordBatch]:

@@ -112,11 +112,12 @@ def kept_lengths(
     if rule == "only_second":
         stuck = np.flatnonzero((over > 0) & (single | (passages <= over)))
         if stuck.size:
+            first = stuck[0]
             raise InputError(
                 "truncation only_second: the query leaves no room for its passage",
-                where=f"pair {stuck[0]} (from 0), and {stuck.size - 1} more",
-                expected=f"a query of at most {budget[stuck[0]] - 1} tokens",
-                found=f"{queries[stuck[0]]} tokens",
+                where=f"pair {first} (from 0), and {stuck.size - 1} more",
+                expected=f"a query of at most {budget[first] - (not single[first])} tokens",
+                found=f"{queries[first]} tokens",
                 todo="truncate longest_first, raise the maximum length, or shorten the query",
             )
         return queries, passages - np.maximum(over, 0)
@@ -126,8 +127,8 @@ def kept_lengths(
     short = np.where(halve, budget // 2, short)
     long = np.where(halve, budget // 2 + budget % 2, long)
     swap = queries > passages
-    first, second = np.where(swap, long, short), np.where(swap, short, long)
-    return np.where(over > 0, first, queries), np.where(over > 0, second, passages)
+    kept_query, kept_passage = np.where(swap, long, short), np.where(swap, short, long)
+    return np.where(over > 0, kept_query, queries), np.where(over > 0, kept_passage, passages)
 
 
 class TokenBatch(NamedTuple):

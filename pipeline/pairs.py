@@ -121,7 +121,12 @@ def build_pairs(
         facts = load_pairs(workspace)
         extra = facts.footers[0].extra
         return BuiltPairs(
-            facts.pairs, len(facts.paths), extra["queries"], extra["judged"], extra["unmined_judgements"], unchanged
+            facts.pairs,
+            len(facts.paths),
+            extra["queries"],
+            extra["judged"],
+            extra["unmined_judgements"],
+            unchanged,
         )
 
 
@@ -181,14 +186,18 @@ def _count(connection: duckdb.DuckDBPyConnection) -> tuple[np.ndarray, np.ndarra
     ]
     if not parts:
         raise WorkspaceError("no candidate was retrieved for any query", todo="check the queries and mine again")
-    queries, counts, judged = (np.concatenate([part[name] for part in parts]) for name in ("query_id", "pairs", "judged"))
+    queries, counts, judged = (
+        np.concatenate([part[name] for part in parts]) for name in ("query_id", "pairs", "judged")
+    )
     return queries, counts, int(judged.sum())
 
 
 def _texts(connection: duckdb.DuckDBPyConnection, bounds: dict[str, int]) -> str:
     """Fingerprint of a shard's ids and texts, in row order."""
     found = connection.execute(sql("pair_texts"), bounds).fetchnumpy()
-    return hash_arrays(*(np.ascontiguousarray(found[name]) for name in ("query_id", "passage_id", "query_hash", "passage_hash")))
+    return hash_arrays(
+        *(np.ascontiguousarray(found[name]) for name in ("query_id", "passage_id", "query_hash", "passage_hash"))
+    )
 
 
 def shard_ends(counts: np.ndarray, pairs_per_shard: int) -> list[int]:

@@ -97,6 +97,8 @@ def read_footer(path: str, metadata: pq.FileMetaData) -> Footer:
             todo="upgrade prep, or use another workspace",
         )
     if metadata.num_rows != facts["rows"]:
-        raise WorkspaceError("row count differs from its footer", where=path, expected=facts["rows"], found=metadata.num_rows)
+        raise WorkspaceError(
+            "row count differs from its footer", where=path, expected=facts["rows"], found=metadata.num_rows
+        )
     recipe = Recipe(facts["kind"], facts["settings"], facts["inputs"])
     return Footer(recipe, facts["content"], facts["rows"], facts["part"], facts["parts"], facts["extra"])

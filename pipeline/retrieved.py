@@ -48,7 +48,9 @@ def load_retrieved(workspace: Workspace, system: str, passages: str | None = Non
     for split, footers in found.splits().items():
         require_complete(f"retrieved/{system} of split {split}", paths, footers, f"{todo} --split {split}")
         if len({footer.fingerprint for footer in footers}) > 1:
-            raise WorkspaceError(f"split {split} was mined in part only", where=paths[0].parent, todo=f"{todo} --split {split}")
+            raise WorkspaceError(
+                f"split {split} was mined in part only", where=paths[0].parent, todo=f"{todo} --split {split}"
+            )
         if passages is not None and footers[0].recipe.inputs["passages"] != passages:
             raise WorkspaceError(
                 f"split {split} was mined from another state of the collection",

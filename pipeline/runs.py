@@ -115,9 +115,19 @@ def _refuse(connection: duckdb.DuckDBPyConnection, found: pa.Table, path: Path) 
     ).fetchall()
     for line, query, passage, query_id, passage_id in bad:
         if query_id is None:
-            raise InputError(f"line {line} names an unknown query", where=path, expected="a query id of the workspace", found=query)
+            raise InputError(
+                f"line {line} names an unknown query",
+                where=path,
+                expected="a query id of the workspace",
+                found=query,
+            )
         if passage_id is None:
-            raise InputError(f"line {line} names an unknown passage", where=path, expected="a passage id of the workspace", found=passage)
+            raise InputError(
+                f"line {line} names an unknown passage",
+                where=path,
+                expected="a passage id of the workspace",
+                found=passage,
+            )
         raise InputError(f"line {line} has no finite score or rank", where=path)
     twice = connection.execute(
         "SELECT max(line), query, passage FROM found GROUP BY query, passage HAVING count(*) > 1 ORDER BY 1 LIMIT 1"

@@ -27,7 +27,12 @@ PASSAGES = pa.schema([_PASSAGE, _EXTERNAL, _TEXT, _TEXT_HASH])
 QUERIES = pa.schema([_QUERY, _EXTERNAL, _TEXT, _TEXT_HASH, pa.field("splits", pa.list_(pa.string()), nullable=False)])
 QRELS = pa.schema([_QUERY, _PASSAGE, pa.field("grade", pa.int8(), nullable=False)])
 RETRIEVED = pa.schema(
-    [_QUERY, _PASSAGE, pa.field("rank", pa.int16(), nullable=False), pa.field("score", pa.float32(), nullable=False)]
+    [
+        _QUERY,
+        _PASSAGE,
+        pa.field("rank", pa.int16(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
 )
 SCORES = pa.schema([_QUERY, _PASSAGE, _logit("score")])
 TRIPLES = pa.schema(

@@ -42,7 +42,12 @@ def score_recipe(description: Mapping[str, Any], pairs: Footer) -> Recipe:
 
 
 def missing_shards(
-    workspace: Workspace, pairs: PairSet, teacher: str, description: Mapping[str, Any], *, overwrite: bool = False
+    workspace: Workspace,
+    pairs: PairSet,
+    teacher: str,
+    description: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
 ) -> list[int]:
     """Numbers of the pair shards that have no valid score file yet.
 
@@ -116,7 +121,9 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
     known = workspace.names("scores")
     if teacher not in known:
         raise WorkspaceError(
-            f"no teacher {teacher!r}", where=workspace.path("scores"), expected=f"one of: {', '.join(known) or 'none yet'}",
+            f"no teacher {teacher!r}",
+            where=workspace.path("scores"),
+            expected=f"one of: {', '.join(known) or 'none yet'}",
             todo=f"run: prep score --teacher {teacher}=CHECKPOINT",
         )
     todo = f"run again: prep score --teacher {teacher}=CHECKPOINT"
@@ -141,11 +148,15 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
             todo=todo,
         )
     if len({footer.recipe.settings["fingerprint"] for footer in footers}) > 1:
-        raise WorkspaceError(f"scores of two models are mixed under {teacher!r}", where=paths[0].parent, todo=todo + " --overwrite")
+        raise WorkspaceError(
+            f"scores of two models are mixed under {teacher!r}",
+            where=paths[0].parent,
+            todo=todo + " --overwrite",
+        )
     return ScoreSet(teacher, paths, footers)
 
 
 def read_scores(path: Path) -> np.ndarray:
     """Scores (N,) float32 of one file, in row order."""
     table, _ = read_part(path, schemas.SCORES, ["score"])
-    return table.column("score").to_numpy()
+    return np.asarray(table.column("score"), np.float32)

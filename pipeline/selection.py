@@ -42,7 +42,10 @@ def view_tables(connection: duckdb.DuckDBPyConnection, workspace: Workspace, *na
 
 def known_splits(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of all splits, given the view `queries`."""
-    return [row[0] for row in connection.execute("SELECT DISTINCT unnest(splits) AS split FROM queries ORDER BY split").fetchall()]
+    return [
+        row[0]
+        for row in connection.execute("SELECT DISTINCT unnest(splits) AS split FROM queries ORDER BY split").fetchall()
+    ]
 
 
 def require_split(connection: duckdb.DuckDBPyConnection, split: str) -> None:
@@ -53,7 +56,9 @@ def require_split(connection: duckdb.DuckDBPyConnection, split: str) -> None:
     """
     known = known_splits(connection)
     if split not in known:
-        raise WorkspaceError(f"no queries of split {split!r}", expected=f"one of {', '.join(known)}", todo="check --split")
+        raise WorkspaceError(
+            f"no queries of split {split!r}", expected=f"one of {', '.join(known)}", todo="check --split"
+        )
 
 
 def select_queries(

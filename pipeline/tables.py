@@ -39,14 +39,13 @@ def write_part(
     a column that has none is an error of this program, not of its user.
     """
     content = ContentHash(schema)
-    with atomic_write(path) as stream:
-        with pq.ParquetWriter(stream, schema, compression="zstd", write_statistics=True) as writer:
-            for group in _row_groups(batches, schema):
-                for batch in group.to_batches():
-                    content.update(batch)
-                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-            footer = Footer(recipe, content.hexdigest(), content.rows, part, parts, extra or {})
-            writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.encode().decode()})
+    with atomic_write(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for group in _row_groups(batches, schema):
+            for batch in group.to_batches():
+                content.update(batch)
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        footer = Footer(recipe, content.hexdigest(), content.rows, part, parts, extra or {})
+        writer.add_key_value_metadata({FOOTER_KEY.decode(): footer.encode().decode()})
     return footer
 
 
@@ -83,7 +82,9 @@ def open_part(path: Path, schema: pa.Schema | None = None) -> tuple[pq.ParquetFi
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise WorkspaceError("unreadable Parquet file", where=path, found=error, todo="remove it, run its stage again") from error
+        raise WorkspaceError(
+            "unreadable Parquet file", where=path, found=error, todo="remove it, run its stage again"
+        ) from error
     footer = read_footer(str(path), file.metadata)
     if schema is not None and not file.schema_arrow.equals(schema, check_metadata=False):
         raise WorkspaceError(
@@ -141,7 +142,11 @@ def require_complete(dataset: str, paths: list[Path], footers: list[Footer], tod
     numbers = [footer.part for footer in footers]
     if any(f.parts != wanted for f in footers) or numbers != list(range(wanted)):
         raise WorkspaceError(
-            f"{dataset} incomplete or mixed", where=paths[0].parent, expected=f"parts 0 to {wanted - 1}", found=numbers, todo=todo
+            f"{dataset} incomplete or mixed",
+            where=paths[0].parent,
+            expected=f"parts 0 to {wanted - 1}",
+            found=numbers,
+            todo=todo,
         )
 
 

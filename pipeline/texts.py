@@ -28,7 +28,9 @@ class Texts:
     def __init__(self, workspace: Workspace, table: str) -> None:
         parts = workspace.parts(table)
         if not parts:
-            raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help")
+            raise WorkspaceError(
+                f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help"
+            )
         path = workspace.path(CACHE, f"{table}-{set_content(set_footers(parts))}.arrow")
         if not path.exists():
             _write(path, parts)

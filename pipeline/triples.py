@@ -81,7 +81,10 @@ def load_triples(workspace: Workspace, name: str) -> tuple[list[Path], list[Foot
     if not paths:
         known = ", ".join(workspace.names("triples")) or "none yet"
         raise WorkspaceError(
-            f"no triples {name!r}", where=workspace.root, expected=f"one of: {known}", todo="run: prep build-triples"
+            f"no triples {name!r}",
+            where=workspace.root,
+            expected=f"one of: {known}",
+            todo="run: prep build-triples",
         )
     footers = set_footers(paths)
     require_complete(f"triples {name!r}", paths, footers, "run: prep build-triples")
@@ -129,7 +132,11 @@ def build_triples(
     check_name("triple set", name)
     teachers = sorted(set(teachers or workspace.names("scores")))
     if not teachers:
-        raise WorkspaceError("no teacher has scored yet", where=workspace.root, todo="run: prep score --teacher NAME=CHECKPOINT")
+        raise WorkspaceError(
+            "no teacher has scored yet",
+            where=workspace.root,
+            todo="run: prep score --teacher NAME=CHECKPOINT",
+        )
     with workspace.exclusive("build-triples"):
         pairs = load_pairs(workspace)
         scores = [load_scores(workspace, pairs, teacher) for teacher in teachers]
@@ -162,7 +169,8 @@ def _list(form: str, count: int) -> str:
 
 def _joins(teachers: int) -> str:
     return "\n".join(
-        f"POSITIONAL JOIN (SELECT query_id AS query_{i}, passage_id AS passage_{i}, score::DOUBLE AS score_{i} FROM scores_{i})"
+        f"POSITIONAL JOIN (SELECT query_id AS query_{i}, passage_id AS passage_{i}, score::DOUBLE AS score_{i} "
+        f"FROM scores_{i})"
         for i in range(teachers)
     )
 
@@ -173,20 +181,32 @@ def _load_shard(
     """Make the table `scored` of one shard: the pairs with their ensemble score, every id checked."""
     for view, path in [("pairs", pairs), *((f"scores_{i}", path) for i, path in enumerate(scores))]:
         connection.read_parquet(str(path)).create_view(view, replace=True)
-    statement = sql("triples_scored").replace("/*joins*/", _joins(len(scores))).replace("/*scores*/", _list("score_{}", len(scores)))
+    statement = (
+        sql("triples_scored")
+        .replace("/*joins*/", _joins(len(scores)))
+        .replace("/*scores*/", _list("score_{}", len(scores)))
+    )
     same = " AND ".join(f"query_{i} = query_id AND passage_{i} = passage_id" for i in range(len(scores)))
     connection.execute(
-        statement.replace("/*aligned*/", same), {"split": settings.split, "relevance_level": settings.relevance_level}
+        statement.replace("/*aligned*/", same),
+        {"split": settings.split, "relevance_level": settings.relevance_level},
     )
     counts = "SELECT count(*) FILTER (aligned IS NOT true), count(*) FILTER (NOT isfinite(score)) FROM scored"
     misplaced, not_finite = one_row(connection, counts)
     if misplaced:
         raise WorkspaceError(
-            "score rows are not in the order of the pair shard", where=pairs, found=f"{misplaced} rows differ",
+            "score rows are not in the order of the pair shard",
+            where=pairs,
+            found=f"{misplaced} rows differ",
             todo="remove the teacher's score file of this shard and run prep score again",
         )
     if not_finite:
-        raise WorkspaceError("scores that are not finite", where=pairs, found=f"{not_finite} pairs", todo="score the shard again")
+        raise WorkspaceError(
+            "scores that are not finite",
+            where=pairs,
+            found=f"{not_finite} pairs",
+            todo="score the shard again",
+        )
 
 
 def _filter_shards(
@@ -215,7 +235,11 @@ def _filter_shards(
 
 
 def _shuffle(
-    connection: duckdb.DuckDBPyConnection, filtered: Sequence[Path], directory: Path, recipe: Recipe, funnel: Funnel
+    connection: duckdb.DuckDBPyConnection,
+    filtered: Sequence[Path],
+    directory: Path,
+    recipe: Recipe,
+    funnel: Funnel,
 ) -> int:
     """Write the parts, each a range of shuffle keys in key order; returns how many."""
     directory.mkdir()
@@ -225,7 +249,15 @@ def _shuffle(
         first, end = (KEY_SPACE * i // parts for i in (number, number + 1))
         rows = connection.sql(sql("triples_part"), params={"first": first, "last": end - 1}).to_arrow_reader(65_536)
         extra = {"funnel": funnel.as_dict()}
-        write_part(directory / part_name(number), rows, schemas.TRIPLES, recipe, part=number, parts=parts, extra=extra)
+        write_part(
+            directory / part_name(number),
+            rows,
+            schemas.TRIPLES,
+            recipe,
+            part=number,
+            parts=parts,
+            extra=extra,
+        )
     return parts
 
 
@@ -248,7 +280,11 @@ def _nothing_left(
         _load_shard(connection, path, [teacher.paths[number] for teacher in scores], settings)
         connection.execute(sql("triples_candidates"))
         size = max(1, QUANTILE_SAMPLE // len(pairs.paths))
-        sample.append(connection.execute(f"SELECT margin FROM candidates USING SAMPLE {size} ROWS (reservoir, 0)").fetchnumpy()["margin"])
+        sample.append(
+            connection.execute(f"SELECT margin FROM candidates USING SAMPLE {size} ROWS (reservoir, 0)").fetchnumpy()[
+                "margin"
+            ]
+        )
     quantiles = np.quantile(np.concatenate(sample), MARGIN_QUANTILES)
     shown = ", ".join(f"{q:.0%}: {value:.3g}" for q, value in zip(MARGIN_QUANTILES, quantiles, strict=True))
     return PrepError(

@@ -44,7 +44,9 @@ class Workspace:
         manifest = root / MANIFEST
         if not manifest.exists():
             if not create:
-                raise WorkspaceError("not a workspace", where=root, todo="import a collection: prep import msmarco --help")
+                raise WorkspaceError(
+                    "not a workspace", where=root, todo="import a collection: prep import msmarco --help"
+                )
             if root.exists() and (not root.is_dir() or any(p for p in root.iterdir() if not p.name.startswith("."))):
                 raise WorkspaceError("not a workspace, and not empty", where=root, todo="name a new directory")
             root.mkdir(parents=True, exist_ok=True)

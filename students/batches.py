@@ -88,19 +88,40 @@ class TripleShards:
 
 
 class JudgedPairs:
-    """Each judged positive once an epoch, with `negatives` retrieved passages that are not judged relevant."""
+    """Each judged positive once an epoch, with `negatives` retrieved passages that are not judged relevant.
+
+    `random_negatives` more are drawn from what was retrieved for other queries: easy ones, from which a fresh
+    cross-encoder learns first what matching is.
+    """
 
     def __init__(
-        self, query: np.ndarray, positive: np.ndarray, offsets: np.ndarray, pool: np.ndarray, negatives: int, seed: int
+        self,
+        query: np.ndarray,
+        positive: np.ndarray,
+        offsets: np.ndarray,
+        pool: np.ndarray,
+        *,
+        negatives: int,
+        random_negatives: int,
+        seed: int,
     ) -> None:
         """Positives (R,) with their queries (R,); the negatives of row r are pool[offsets[r, 0] : offsets[r, 1]]."""
         self._query, self._positive, self._offsets, self._pool = query, positive, offsets, pool
-        self._negatives, self._seed = negatives, seed
+        self._negatives, self._random_negatives, self._seed = negatives, random_negatives, seed
+        self._relevant = _keys(query, positive)
         self.rows = len(query)
 
     @classmethod
     def load(
-        cls, workspace: Workspace, pairs: PairSet, split: str, negatives: int, seed: int, relevance_level: int = 1
+        cls,
+        workspace: Workspace,
+        pairs: PairSet,
+        split: str,
+        *,
+        negatives: int,
+        random_negatives: int = 0,
+        seed: int = 0,
+        relevance_level: int = 1,
     ) -> JudgedPairs:
         """Positives of a split and the retrieved negatives of their queries.
 
@@ -113,7 +134,8 @@ class JudgedPairs:
             connection.read_parquet([str(path) for path in pairs.paths]).create_view("pairs")
             chosen = "query_id IN (SELECT query_id FROM queries WHERE list_contains(splits, $split))"
             found = connection.execute(
-                f"SELECT query_id, passage_id, coalesce(grade, 0) AS grade FROM pairs WHERE {chosen} ORDER BY query_id, passage_id",
+                f"SELECT query_id, passage_id, coalesce(grade, 0) AS grade FROM pairs WHERE {chosen} "
+                "ORDER BY query_id, passage_id",
                 {"split": split},
             ).fetchnumpy()
         query, passage, grade = (np.asarray(found[name]) for name in ("query_id", "passage_id", "grade"))
@@ -128,12 +150,29 @@ class JudgedPairs:
                 found=f"{len(positive)} positives, {len(pool)} negatives",
                 todo="mine the split and build the pairs again",
             )
-        return cls(positive_query[usable], positive[usable], offsets[usable], pool, negatives, seed)
+        return cls(
+            positive_query[usable],
+            positive[usable],
+            offsets[usable],
+            pool,
+            negatives=negatives,
+            random_negatives=random_negatives,
+            seed=seed,
+        )
 
     def batch(self, epoch: int, start: int, size: int) -> Batch:
         """See BatchSource."""
         rows = np.random.default_rng((self._seed, epoch)).permutation(self.rows)[start : start + size]
         first, end = self._offsets[rows, 0], self._offsets[rows, 1]
-        draws = np.random.default_rng((self._seed, epoch, start)).random((len(rows), self._negatives))
-        chosen = self._pool[(first[:, None] + draws * (end - first)[:, None]).astype(np.int64)]
-        return Batch(self._query[rows], np.concatenate([self._positive[rows, None], chosen], axis=1), None)
+        random = np.random.default_rng((self._seed, epoch, start))
+        draws = random.random((len(rows), self._negatives))
+        own = self._pool[(first[:, None] + draws * (end - first)[:, None]).astype(np.int64)]
+        others = self._pool[random.integers(0, len(self._pool), (len(rows), self._random_negatives))]
+        # A passage of another query may be relevant here too; the query's first negative takes its place.
+        relevant = np.isin(_keys(self._query[rows, None], others), self._relevant)
+        others = np.where(relevant, self._pool[first][:, None], others)
+        return Batch(self._query[rows], np.concatenate([self._positive[rows, None], own, others], axis=1), None)
+
+
+def _keys(query: np.ndarray, passage: np.ndarray) -> np.ndarray:
+    return query.astype(np.int64) << 32 | passage

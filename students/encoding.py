@@ -41,7 +41,12 @@ class DenseScorer:
         self._student.to(self._device).eval()
         shape = self._student.settings
         self.fingerprint = digest_json(
-            [resolve(checkpoint).weights_hash, shape.max_query_tokens, shape.max_passage_tokens, settings.dtype]
+            [
+                resolve(checkpoint).weights_hash,
+                shape.max_query_tokens,
+                shape.max_passage_tokens,
+                settings.dtype,
+            ]
         )
 
     def encode_queries(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> torch.Tensor:
@@ -78,11 +83,8 @@ class DenseScorer:
         for chunk in passages:
             encoded = self.encode_passages(chunk)
             ids = torch.arange(first, first + len(chunk))
-            blocks = [
-                _best(torch.cat([block_keys, _keys(block @ encoded.T, ids)], dim=1), k)
-                for block, block_keys in zip(vectors.split(QUERIES_PER_BLOCK), keys.split(QUERIES_PER_BLOCK), strict=True)
-            ]
-            keys = torch.cat(blocks)
+            blocks = zip(torch.split(vectors, QUERIES_PER_BLOCK), torch.split(keys, QUERIES_PER_BLOCK), strict=True)
+            keys = torch.cat([_best(torch.cat([held, _keys(own @ encoded.T, ids)], dim=1), k) for own, held in blocks])
             first += len(chunk)
             if on_progress is not None:
                 on_progress(len(chunk))
@@ -112,7 +114,7 @@ class DenseScorer:
 
 
 def _keys(scores: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Integers (Q, n) whose descending order is score descending, then id ascending; `torch.topk` breaks ties anyhow."""
+    """Integers (Q, n) whose descending order is score descending, then id ascending: `torch.topk` has no tie rule."""
     bits = (scores + 0.0).view(torch.int32)  # adding 0 makes -0 and 0 one value
     ordered = bits ^ ((bits >> 31) & _INT32_MAX)
     return (ordered.long() << 32) | (_INT32_MAX - ids)

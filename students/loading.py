@@ -39,7 +39,11 @@ def load_bert_dot(checkpoint: str, settings: StudentSettings | None = None) -> B
         raise ModelError("not a bert_dot student", where=checkpoint, found=architecture_of(checkpoint))
     if settings is None:
         facts = _student_file(resolve(checkpoint).directory)
-        settings = StudentSettings(**{**facts["settings"]["student"], "num_layers": None, "pooling": None, "normalize": None}) if facts else StudentSettings()
+        settings = (
+            StudentSettings(**{**facts["settings"]["student"], "num_layers": None, "pooling": None, "normalize": None})
+            if facts
+            else StudentSettings()
+        )
     return BertDot.from_checkpoint(checkpoint, settings)
 
 

@@ -63,7 +63,9 @@ class TrainSettings:
     split: str = "train"
     """Queries to learn from, for judgements; triples carry their own."""
     negatives: int = 1
-    """Negatives of each positive, for judgements."""
+    """Retrieved negatives of each positive, for judgements."""
+    random_negatives: int = 0
+    """Negatives more of each positive, from what was retrieved for other queries."""
     batch_size: int = 32
     """Queries of one step."""
     epochs: float = 1.0
@@ -92,6 +94,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be positive", found=value)
+        if self.random_negatives < 0:
+            raise UsageError("random_negatives must not be negative", found=self.random_negatives)
         if self.epochs <= 0 or self.learning_rate <= 0:
             raise UsageError("epochs and learning rate must be positive", found=(self.epochs, self.learning_rate))
 

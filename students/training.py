@@ -17,7 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from pipeline.errors import PrepError
@@ -25,7 +32,7 @@ from students.architectures import architecture
 from students.architectures.base import Student
 from students.batches import Batch, BatchSource
 from students.losses import LOSSES
-from students.settings import TrainSettings
+from students.settings import LossName, TrainSettings
 from teachers.quiet import quiet_loading
 
 log = logging.getLogger(__name__)
@@ -61,7 +68,7 @@ def train(
     torch.manual_seed(settings.seed)
     student = architecture(settings.architecture).from_checkpoint(settings.init, settings.student)
     steps = settings.steps(source.rows)
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     start = int(last.rsplit("-", 1)[1]) if last else 0
     stream = _BatchStream(student, source, settings, steps, start, query_texts, passage_texts)
     trainer = _Trainer(
@@ -74,7 +81,7 @@ def train(
     trainer.remove_callback(PrinterCallback)
     with quiet_loading():
         trainer.train(resume_from_checkpoint=last)
-    losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    losses = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
     return Trained(student.cpu().eval(), steps, losses, start)
 
 
@@ -128,9 +135,7 @@ class _BatchStream(IterableDataset[dict[str, Tensor]]):
             yield self._inputs(self._source.batch(epoch, place * self._size, self._size))
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        features = self._student.features(
-            self._query_texts(batch.query), self._passage_texts(batch.passages.ravel())
-        )
+        features = self._student.features(self._query_texts(batch.query), self._passage_texts(batch.passages.ravel()))
         if batch.teacher is not None:
             features["teacher"] = torch.from_numpy(batch.teacher)
         return {**features, "query_ids": torch.from_numpy(np.ascontiguousarray(batch.query))}
@@ -139,7 +144,7 @@ class _BatchStream(IterableDataset[dict[str, Tensor]]):
 class _Trainer(Trainer):
     """Trainer whose loader is the stream itself and whose loss is one of ours."""
 
-    def __init__(self, *, loss: str, **options: Any) -> None:
+    def __init__(self, *, loss: LossName, **options: Any) -> None:
         super().__init__(**options)
         self._loss = LOSSES[loss]
         self.model_accepts_loss_kwargs = False
@@ -155,7 +160,7 @@ class _Trainer(Trainer):
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 — the loss is a mean over the batch
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Loss of one batch."""
         teacher, query_ids = inputs.pop("teacher", None), inputs.pop("query_ids")
@@ -175,8 +180,8 @@ class _Progress(TrainerCallback):
     def __init__(self, on_step: Callable[[int, int, float], None]) -> None:
         self._on_step, self._loss = on_step, float("nan")
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._loss = (kwargs.get("logs") or {}).get("loss", self._loss)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._on_step(state.global_step, state.max_steps, self._loss)

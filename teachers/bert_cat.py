@@ -86,8 +86,7 @@ def load_bert_cat(checkpoint: Checkpoint) -> BertCat:
             "not a BERT_Cat",
             where=where,
             expected=f"an encoder under {ENCODER}, {HEAD}weight (1, D) and {HEAD}bias",
-            found={name: tuple(tensor.shape) for name, tensor in head.items()}
-            or f"{len(state)} other weights",
+            found={name: tuple(tensor.shape) for name, tensor in head.items()} or f"{len(state)} other weights",
         )
     if checkpoint.tokenizer_directory == where:
         config = infer_config(encoder, checkpoint.config)
@@ -141,9 +140,7 @@ def infer_config(encoder: State, stated: Mapping[str, Any]) -> PreTrainedConfig:
     words, positions = (encoder[f"embeddings.{n}_embeddings.weight"].shape for n in ("word", "position"))
     inner, width = encoder[names.inner].shape
     layers = {key.removeprefix(names.stack).split(".")[0] for key in encoder if key.startswith(names.stack)}
-    found: dict[str, Any] = dict(
-        zip(names.sizes, (width, inner, len(layers), width // HEAD_WIDTH), strict=True)
-    )
+    found: dict[str, Any] = dict(zip(names.sizes, (width, inner, len(layers), width // HEAD_WIDTH), strict=True))
     found |= {"vocab_size": words[0], "max_position_embeddings": positions[0], "pad_token_id": 0}
     if layout != "distilbert":
         found["type_vocab_size"] = encoder["embeddings.token_type_embeddings.weight"].shape[0]
@@ -154,13 +151,9 @@ def infer_config(encoder: State, stated: Mapping[str, Any]) -> PreTrainedConfig:
         found |= {"num_hidden_groups": len(layers), "num_hidden_layers": None, "hidden_act": "gelu_new"}
     alias = dict(zip(_USUAL, names.sizes, strict=True))
     stated = {alias.get(key, key): value for key, value in stated.items()}
-    found |= {
-        key: stated[key] for key in (*found, "hidden_act", "activation", "layer_norm_eps") if key in stated
-    }
+    found |= {key: stated[key] for key in (*found, "hidden_act", "activation", "layer_norm_eps") if key in stated}
     if found.get("num_hidden_layers", 1) is None:
-        raise ModelError(
-            "ALBERT's weights do not tell its layers", todo="state num_hidden_layers in config.json"
-        )
+        raise ModelError("ALBERT's weights do not tell its layers", todo="state num_hidden_layers in config.json")
     if names.sizes[3] not in stated:
         log.warning("attention heads are not stated in config.json; taken to be %d wide", HEAD_WIDTH)
     return names.config(**found)

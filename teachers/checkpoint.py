@@ -139,9 +139,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError("not a model directory", where=path, expected="a JSON file", found=error) from error
     if not isinstance(config, dict):
-        raise ModelError(
-            "not a model directory", where=path, expected="a JSON object", found=type(config).__name__
-        )
+        raise ModelError("not a model directory", where=path, expected="a JSON object", found=type(config).__name__)
     return config
 
 
@@ -160,9 +158,7 @@ def weight_files(directory: Path) -> list[Path]:
         shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
         missing = [shard for shard in shards if not (directory / shard).is_file()]
         if missing:
-            raise ModelError(
-                "weights missing", where=directory, expected=missing, todo="fetch the checkpoint again"
-            )
+            raise ModelError("weights missing", where=directory, expected=missing, todo="fetch the checkpoint again")
         return [path, *(directory / shard for shard in shards)]
     raise ModelError("no weights", where=directory, expected=" or ".join(_WEIGHTS))
 

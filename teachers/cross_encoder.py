@@ -71,6 +71,7 @@ def load_cross_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch
             "cannot be loaded as a cross-encoder",
             where=checkpoint.directory,
             found=" ".join(str(error).split())[:300],
+            todo="name a sequence classifier that transformers can load, or a BERT_Cat",
         ) from error
     for weight in module.parameters():
         # Weights mapped from a file lie at odd addresses, which moves the last bits of a logit.
@@ -105,10 +106,7 @@ def _classifier(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, 
             where=where,
             expected=f"all weights of {type(module).__name__}",
             found=_some(
-                {
-                    f"{key} {tuple(found)}, not {tuple(expected)}"
-                    for key, found, expected in info["mismatched_keys"]
-                }
+                {f"{key} {tuple(found)}, not {tuple(expected)}" for key, found, expected in info["mismatched_keys"]}
             ),
         )
     if info["missing_keys"]:
@@ -128,9 +126,7 @@ def _classifier(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, 
             todo="name a checkpoint trained to give one score per pair",
         )
     if info["unexpected_keys"]:
-        log.warning(
-            "%s: weights not used by %s: %s", where, type(module).__name__, _some(info["unexpected_keys"])
-        )
+        log.warning("%s: weights not used by %s: %s", where, type(module).__name__, _some(info["unexpected_keys"]))
     return module, module.config, type(module).__name__
 
 

@@ -100,9 +100,7 @@ class CrossEncoderScorer:
         """
         scores = np.full(len(pairs.query), np.nan, np.float32)
         encoded = self._tokenizer.encode(pairs)
-        plan = plan_batches(
-            encoded.lengths, self._batch_tokens, PADDING_SHARE if self._tokenizer.can_pad else 0.0
-        )
+        plan = plan_batches(encoded.lengths, self._batch_tokens, PADDING_SHARE if self._tokenizer.can_pad else 0.0)
         running: tuple[NDArray[np.int64], torch.Tensor] | None = None
         for rows in [*plan, None]:
             # One batch runs on the device while the next is put together.
@@ -126,9 +124,7 @@ class CrossEncoderScorer:
                 found=int(batch.input_ids.max()),
                 todo="save the tokenizer that the model was trained with beside its weights",
             )
-        inputs = {
-            name: self._to_device(values) for name, values in batch._asdict().items() if values is not None
-        }
+        inputs = {name: self._to_device(values) for name, values in batch._asdict().items() if values is not None}
         logits: torch.Tensor = self._model.module(**inputs).logits  # (B, 1)
         return logits[:, 0].float()
 

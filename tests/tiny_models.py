@@ -78,9 +78,7 @@ def save_tiny(
     if kind == "bert_cat":
         save_bert_cat(directory, DistilBertModel(_distilbert(len(tokenizer), dim=128, n_heads=2)), seed=seed)
         return directory
-    settings = _CONFIGS[kind](
-        len(tokenizer), num_labels=num_labels, pad_token_id=tokenizer.pad_token_id, **config
-    )
+    settings = _CONFIGS[kind](len(tokenizer), num_labels=num_labels, pad_token_id=tokenizer.pad_token_id, **config)
     model = AutoModelForSequenceClassification.from_config(settings)
     randomise(model, seed)
     with quiet_loading():
@@ -139,9 +137,7 @@ def _albert_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return AlbertTokenizer(vocab=specials + [(piece, log(n / total)) for piece, n in pieces.items()])
 
 
-def _pieces(
-    tokenizer: PreTrainedTokenizerFast, texts: list[str], *, first: str, inner: str
-) -> dict[str, int]:
+def _pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], *, first: str, inner: str) -> dict[str, int]:
     """Counted pieces of words: whole, halved, and every character.
 
     The library's own trainers for WordPiece and Unigram number their pieces anew in each run.

@@ -64,5 +64,14 @@ def scored(workspace: Workspace, teachers: dict[str, int], digits: int | None = 
             scores = np.random.default_rng((seed, number)).normal(0, 4, len(ids[0]))
             scores = scores if digits is None else np.round(scores, digits)
             described = {"fingerprint": f"{teacher} {seed}"}
-            write_scores(workspace, teacher, number, pairs.footers[number], ids, scores.astype(np.float32), described, {})
+            write_scores(
+                workspace,
+                teacher,
+                number,
+                pairs.footers[number],
+                ids,
+                scores.astype(np.float32),
+                described,
+                {},
+            )
     return workspace

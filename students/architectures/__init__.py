@@ -19,6 +19,4 @@ def architecture(name: str) -> type[Student]:
     try:
         return ARCHITECTURES[name]
     except KeyError:
-        raise UsageError(
-            f"no architecture {name!r}", expected=f"one of: {', '.join(sorted(ARCHITECTURES))}"
-        ) from None
+        raise UsageError(f"no architecture {name!r}", expected=f"one of: {', '.join(sorted(ARCHITECTURES))}") from None

@@ -18,6 +18,7 @@ from students.settings import StudentSettings
 from teachers.checkpoint import resolve
 from teachers.quiet import quiet_loading
 
+
 class Student(nn.Module, ABC):
     """A student under training."""
 
@@ -69,7 +70,9 @@ def layers_override(config: PreTrainedConfig, num_layers: int | None, where: obj
     if num_layers is None:
         return {}
     if num_layers > config.num_hidden_layers:
-        raise ModelError("fewer layers than asked for", where=where, expected=num_layers, found=config.num_hidden_layers)
+        raise ModelError(
+            "fewer layers than asked for", where=where, expected=num_layers, found=config.num_hidden_layers
+        )
     return {"num_hidden_layers": num_layers}
 
 
@@ -83,5 +86,8 @@ def refuse_missing(info: dict[str, Any], where: object, *, may_be_new: tuple[str
     lost += [key for key, *_ in info["mismatched_keys"] if not any(part in key for part in may_be_new)]
     if lost:
         raise ModelError(
-            "weights missing or of another shape", where=where, found=", ".join(sorted(lost)[:5]), todo="name another checkpoint"
+            "weights missing or of another shape",
+            where=where,
+            found=", ".join(sorted(lost)[:5]),
+            todo="name another checkpoint",
         )

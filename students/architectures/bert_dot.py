@@ -46,7 +46,7 @@ class BertDot(Student):
         # The pooler is no part of the score, so it may be random.
         refuse_missing(info, directory, may_be_new=("pooler",))
         student = cls(encoder.float(), tokenizer, settings)
-        for parameter in getattr(encoder, "pooler", None) and encoder.pooler.parameters() or ():
+        for parameter in (getattr(encoder, "pooler", None) and encoder.pooler.parameters()) or ():
             parameter.requires_grad_(False)
         own_pooling, own_normalize = _sentence_transformers_form(directory)
         student.pooling = settings.pooling or own_pooling or "cls"
@@ -102,11 +102,16 @@ class BertDot(Student):
             "pooling_mode_cls_token": self.pooling == "cls",
             "pooling_mode_mean_tokens": self.pooling == "mean",
         }
-        listed = [{"idx": i, "name": str(i), "path": path, "type": f"{kind}.{t}"} for i, (path, t) in enumerate(modules)]
+        listed = [
+            {"idx": i, "name": str(i), "path": path, "type": f"{kind}.{t}"} for i, (path, t) in enumerate(modules)
+        ]
         for path, content in {
             "modules.json": listed,
             "1_Pooling/config.json": pooling,
-            "sentence_bert_config.json": {"max_seq_length": self.settings.max_passage_tokens, "do_lower_case": False},
+            "sentence_bert_config.json": {
+                "max_seq_length": self.settings.max_passage_tokens,
+                "do_lower_case": False,
+            },
             "config_sentence_transformers.json": {"similarity_fn_name": "cosine" if self.normalize else "dot"},
         }.items():
             (directory / path).parent.mkdir(exist_ok=True)

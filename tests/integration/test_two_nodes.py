@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +72,18 @@ def wait_for(condition, seconds, what):
 def cluster(tmp_path):
     port, dashboard = free_port(), free_port()
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
     # Sockets live under the temporary directory, and their paths must be short.
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short:
-        with node(environment, tmp_path / "head.log", *head, f"--temp-dir={short}"):
-            address = wait_for(lambda: joins(tmp_path / "head.log"), 60, "the head")
-            with node(environment, tmp_path / "worker.log", f"--address={address}"):
-                yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    with ExitStack() as stack:
+        short = stack.enter_context(tempfile.TemporaryDirectory(prefix="r", dir="/tmp"))
+        stack.enter_context(node(environment, tmp_path / "head.log", *head, f"--temp-dir={short}"))
+        address = wait_for(lambda: joins(tmp_path / "head.log"), 60, "the head")
+        stack.enter_context(node(environment, tmp_path / "worker.log", f"--address={address}"))
+        yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
 
 
 @pytest.mark.cluster
@@ -89,10 +93,24 @@ def test_actors_on_both_nodes_score_every_shard_once_though_one_is_killed(cluste
     checkpoint = str(save_tiny("bert", tmp_path / "tiny"))
     settings = ["--num-actors", "2", "--max-length", "24", "-w", str(workspace.root)]
     log = tmp_path / "submit.log"
-    command = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", sys.executable, "-m", "jobs.cli", "score"]
+    command = [
+        RAY,
+        "job",
+        "submit",
+        "--working-dir",
+        str(ROOT),
+        "--",
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "score",
+    ]
     with log.open("w") as output:
         submitted = subprocess.Popen(
-            [*command, "--teacher", f"t={checkpoint}", *settings], env=cluster, stdout=output, stderr=subprocess.STDOUT
+            [*command, "--teacher", f"t={checkpoint}", *settings],
+            env=cluster,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
 
     def actors():

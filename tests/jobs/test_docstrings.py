@@ -29,8 +29,7 @@ class Shelf:
 
     def put_functions(self, path: str, docstrings: list[tuple[str, str]]) -> None:
         functions = (
-            f'def f{i}():\n    """{summary}.\n\n    {body}\n    """\n'
-            for i, (summary, body) in enumerate(docstrings)
+            f'def f{i}():\n    """{summary}.\n\n    {body}\n    """\n' for i, (summary, body) in enumerate(docstrings)
         )
         self.put(path, "\n".join(functions))
 

@@ -71,7 +71,9 @@ class TestPool:
 
     def test_a_poisonous_task_is_set_aside_and_the_others_go_on(self, tmp_path):
         failures, progress, done = run(tmp_path, ["fails-always", "fails-once", "task1"])
-        assert [(f.task, "RuntimeError: fails-always is broken" in f.reason) for f in failures] == [("fails-always", True)]
+        assert [(f.task, "RuntimeError: fails-always is broken" in f.reason) for f in failures] == [
+            ("fails-always", True)
+        ]
         assert done == ["fails-once", "task1"] and progress == 2 * 20
         assert len((tmp_path / "fails-always.tries").read_text().split()) == 3
 

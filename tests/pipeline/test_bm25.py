@@ -83,9 +83,7 @@ def joined(parts: Sequence[Retrieved]) -> Retrieved:
     return Retrieved(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-words = st.sampled_from(
-    ["cat", "CAT", "dog", "fish", "ünder", "don't", "the", "is", "und", "x", "x2", "—", "rare"]
-)
+words = st.sampled_from(["cat", "CAT", "dog", "fish", "ünder", "don't", "the", "is", "und", "x", "x2", "—", "rare"])
 sentences = st.lists(words, max_size=12).map(" ".join)
 
 
@@ -249,7 +247,5 @@ def items():
     yield 0
 print(list(map_in_order(time.sleep, items(), processes=2)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("[None, None, None]\n", "")

@@ -14,8 +14,12 @@ def rows(read, path, columns):
 @pytest.mark.parametrize("pack", [lambda b: b, gzip.compress])
 def test_text_is_taken_as_it_stands(tmp_path, pack):
     path = tmp_path / ("f.tsv.gz" if pack is gzip.compress else "f.tsv")
-    path.write_bytes(pack('0\t"quoted, \'text\\\n7\t\nx\té ü\r\n'.encode()))
-    assert rows(read_tsv, path, ["id", "text"]) == [("0", "\"quoted, 'text\\", 1), ("7", "", 2), ("x", "é ü", 3)]
+    path.write_bytes(pack("0\t\"quoted, 'text\\\n7\t\nx\té ü\r\n".encode()))
+    assert rows(read_tsv, path, ["id", "text"]) == [
+        ("0", "\"quoted, 'text\\", 1),
+        ("7", "", 2),
+        ("x", "é ü", 3),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -27,20 +27,32 @@ def table(workspace: Workspace, name: str, columns: str = "*"):
 def files(directory: Path):
     return (
         write(directory, "c.tsv.gz", "p0\tzero\np1\tone\np2\ttwo\n"),
-        [("train", write(directory, "t.tsv", "10\ta\n20\tb\n")), ("dev", write(directory, "d.tsv", "20\tb\n30\tc\n"))],
-        [("train", write(directory, "q.tsv", "10\t0\tp1\t1\n")), ("dev", write(directory, "trec.txt", "30 Q0 p2 3\n20 Q0 p0 0\n"))],
+        [
+            ("train", write(directory, "t.tsv", "10\ta\n20\tb\n")),
+            ("dev", write(directory, "d.tsv", "20\tb\n30\tc\n")),
+        ],
+        [
+            ("train", write(directory, "q.tsv", "10\t0\tp1\t1\n")),
+            ("dev", write(directory, "trec.txt", "30 Q0 p2 3\n20 Q0 p0 0\n")),
+        ],
     )
 
 
 def test_ids_are_row_numbers_and_splits_overlap(empty, tmp_path):
     added = import_msmarco(empty, *files(tmp_path))
     assert (added.passages, added.queries, added.qrels) == (3, 3, 3)
-    assert table(empty, "passages", "passage_id, external_id, text") == [(0, "p0", "zero"), (1, "p1", "one"), (2, "p2", "two")]
+    assert table(empty, "passages", "passage_id, external_id, text") == [
+        (0, "p0", "zero"),
+        (1, "p1", "one"),
+        (2, "p2", "two"),
+    ]
     assert table(empty, "queries", "query_id, external_id, text, splits") == [
         (0, "10", "a", ["train"]), (1, "20", "b", ["dev", "train"]), (2, "30", "c", ["dev"]),
     ]  # fmt: skip
     assert table(empty, "qrels") == [(0, 1, 1), (1, 0, 0), (2, 2, 3)]
-    (same,) = duckdb.sql(f"SELECT bool_and(text_hash = md5_number_lower(text)) FROM '{empty.path('passages')}/*.parquet'").fetchall()
+    (same,) = duckdb.sql(
+        f"SELECT bool_and(text_hash = md5_number_lower(text)) FROM '{empty.path('passages')}/*.parquet'"
+    ).fetchall()
     assert same == (True,)
 
 
@@ -50,10 +62,20 @@ def test_a_second_import_adds_and_never_renumbers(empty, tmp_path):
     before = {p: p.read_bytes() for p in empty.root.rglob("*.parquet")}
     assert import_msmarco(empty, *first).unchanged
     more = write(tmp_path, "c2.tsv", "p9\tnine\np1\tone\np8\teight\np9\tnine\n")
-    added = import_msmarco(empty, more, [("extra", write(tmp_path, "e.tsv", "5\te\n10\ta\n"))], [("extra", write(tmp_path, "qe", "5 0 p8 2\n"))])
+    added = import_msmarco(
+        empty,
+        more,
+        [("extra", write(tmp_path, "e.tsv", "5\te\n10\ta\n"))],
+        [("extra", write(tmp_path, "qe", "5 0 p8 2\n"))],
+    )
     assert (added.passages, added.repeated_lines, added.queries, added.qrels) == (2, 2, 1, 1)
     assert table(empty, "passages", "passage_id, external_id")[3:] == [(3, "p9"), (4, "p8")]
-    assert table(empty, "queries", "query_id, splits") == [(0, ["extra", "train"]), (1, ["dev", "train"]), (2, ["dev"]), (3, ["extra"])]
+    assert table(empty, "queries", "query_id, splits") == [
+        (0, ["extra", "train"]),
+        (1, ["dev", "train"]),
+        (2, ["dev"]),
+        (3, ["extra"]),
+    ]
     assert (3, 4, 2) in table(empty, "qrels")
     first_part = empty.path("passages", "part-00000.parquet")
     assert first_part.read_bytes() == before[first_part]

@@ -17,12 +17,8 @@ from tests.tiny_models import Kind, sample_texts, tiny_tokenizer
 
 FAMILIES: tuple[Kind, ...] = ("bert", "albert", "roberta")
 
-words = st.sampled_from(
-    [*" ".join(sample_texts(20)).split(), "[SEP]", "<s>", "[PAD]", "ﬁn", "日本", "ß", "..."]
-)
-texts = st.one_of(
-    st.lists(words, max_size=40).map(" ".join), st.text(max_size=12), st.sampled_from(["", " "])
-)
+words = st.sampled_from([*" ".join(sample_texts(20)).split(), "[SEP]", "<s>", "[PAD]", "ﬁn", "日本", "ß", "..."])
+texts = st.one_of(st.lists(words, max_size=40).map(" ".join), st.text(max_size=12), st.sampled_from(["", " "]))
 pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=6)
 
 
@@ -51,9 +47,7 @@ def check(kind: Kind, rows: list[tuple[str, str]], limit: int, rule: Truncation)
     calls = []
     for query, passage in rows:
         try:
-            calls.append(
-                tokenizer(query, passage, truncation=rule, max_length=limit, return_token_type_ids=True)
-            )
+            calls.append(tokenizer(query, passage, truncation=rule, max_length=limit, return_token_type_ids=True))
         except Exception as error:
             assert "Truncation error" in str(error)
             with pytest.raises(InputError, match=f"pair {len(calls)} "):
@@ -111,9 +105,7 @@ def test_texts_are_shared_between_pairs() -> None:
     template = template_of(tokenizer, with_types=False)
     assert template is not None
     queries, passages = tokenise(tokenizer, ["ice"]), tokenise(tokenizer, ["water", "steam rises"])
-    tokens = PairTokens(
-        queries, passages, np.array([0, 0, 0]), np.array([1, 0, 1]), template, 20, "longest_first"
-    )
+    tokens = PairTokens(queries, passages, np.array([0, 0, 0]), np.array([1, 0, 1]), template, 20, "longest_first")
     batch = tokens.assemble(np.array([0, 2]))
     assert batch.input_ids[0].tolist() == batch.input_ids[1].tolist()
     assert batch.input_ids[0].tolist() == tokenizer("ice", "steam rises")["input_ids"]

@@ -37,7 +37,9 @@ def test_shards_are_even(counts, pairs_per_shard):
     assert ends == sorted(set(ends)) and ends[-1] == len(counts)
     sizes = [sum(counts[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
     share = sum(counts) / max(1, round(sum(counts) / pairs_per_shard))
-    assert all(abs(size - share) <= max(counts) for size in sizes[:-1]) or len(ends) < round(sum(counts) / pairs_per_shard)
+    assert all(abs(size - share) <= max(counts) for size in sizes[:-1]) or len(ends) < round(
+        sum(counts) / pairs_per_shard
+    )
 
 
 def test_building_again_does_nothing_until_something_changes(paired):
@@ -53,11 +55,18 @@ def test_building_again_does_nothing_until_something_changes(paired):
 def test_unmined_queries_are_left_out_and_counted(workspace):
     mine_bm25(workspace, ["dev"], 10)
     built = build_pairs(workspace, 1000)
-    train = {q for (q,) in duckdb.sql(f"SELECT query_id FROM '{workspace.path('queries')}/*.parquet' WHERE splits = ['train']").fetchall()}
+    train = {
+        q
+        for (q,) in duckdb.sql(
+            f"SELECT query_id FROM '{workspace.path('queries')}/*.parquet' WHERE splits = ['train']"
+        ).fetchall()
+    }
     judged = [row for row in rows(workspace, "qrels") if row[0] in train]
     assert built.queries == 8 and built.unmined_judgements == len(judged)
     everything = build_pairs(workspace, 1000, all_judged=True)
-    assert everything.queries == 24 and everything.pairs == built.pairs + len(judged) and not everything.unmined_judgements
+    assert (
+        everything.queries == 24 and everything.pairs == built.pairs + len(judged) and not everything.unmined_judgements
+    )
 
 
 def test_an_interrupted_or_stale_mine_is_refused(paired, monkeypatch, tmp_path):

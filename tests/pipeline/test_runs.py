@@ -9,7 +9,11 @@ from pipeline.errors import InputError
 from pipeline.metrics import Qrels, evaluate_run
 from pipeline.runs import rank_rows, read_run, write_run
 
-SCORED = st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 30)), st.sampled_from([0.0, -0.0, 1.5, 2.0, -3e38, 7.25]), min_size=1)
+SCORED = st.dictionaries(
+    st.tuples(st.integers(0, 3), st.integers(0, 30)),
+    st.sampled_from([0.0, -0.0, 1.5, 2.0, -3e38, 7.25]),
+    min_size=1,
+)
 JUDGED = st.dictionaries(st.tuples(st.integers(0, 4), st.integers(0, 30)), st.integers(0, 3), min_size=1)
 
 
@@ -34,9 +38,16 @@ def test_one_tie_rule(rows, depth):
 def test_metrics_equal_ir_measures(rows, judged, level):
     run = rank_rows(*columns(rows))
     found = evaluate_run(run, Qrels(*columns(judged)), level).means()
-    named = {"MRR@10": RR(rel=level) @ 10, "nDCG@10": nDCG @ 10, **{f"Recall@{k}": R(rel=level) @ k for k in (10, 100, 1000)}}
+    named = {
+        "MRR@10": RR(rel=level) @ 10,
+        "nDCG@10": nDCG @ 10,
+        **{f"Recall@{k}": R(rel=level) @ k for k in (10, 100, 1000)},
+    }
     qrels = [ir_measures.Qrel(str(q), str(p), g) for (q, p), g in judged.items()]
-    docs = [ir_measures.ScoredDoc(str(q), str(p), float(s)) for q, p, s in zip(run.query_id, run.passage_id, run.score, strict=True)]
+    docs = [
+        ir_measures.ScoredDoc(str(q), str(p), float(s))
+        for q, p, s in zip(run.query_id, run.passage_id, run.score, strict=True)
+    ]
     direct = ir_measures.calc_aggregate(list(named.values()), qrels, docs)
     assert found == pytest.approx({name: direct[measure] for name, measure in named.items()})
 
@@ -51,7 +62,11 @@ def test_a_run_is_written_with_external_ids_and_read_back(workspace, tmp_path):
     run = rank_rows(np.array([1, 1, 0]), np.array([4, 2, 3]), np.array([2.0, 2.0, 1 / 3]))
     path = write_run(workspace, "x", run)
     lines = [line.split() for line in path.read_text().splitlines()]
-    assert [line[:4] for line in lines] == [["q0", "Q0", "p21", "1"], ["q3", "Q0", "p14", "1"], ["q3", "Q0", "p28", "2"]]
+    assert [line[:4] for line in lines] == [
+        ["q0", "Q0", "p21", "1"],
+        ["q3", "Q0", "p14", "1"],
+        ["q3", "Q0", "p28", "2"],
+    ]
     again = read_run(workspace, path)
     assert all((a == b).all() for a, b in zip(run, again, strict=True))
     (tmp_path / "msmarco").write_text("q0\tp21\t1\nq3\tp14\t1\nq3\tp28\t2\n")

@@ -12,7 +12,9 @@ from pipeline.tables import read_part, require_complete, write_part
 
 RECIPE = Recipe("test", {"a": 1}, {"b": "c"})
 TEXT = st.text(max_size=5)
-ROWS = st.lists(st.tuples(st.integers(0, 9), TEXT, st.none() | st.integers(0, 3), st.lists(TEXT, max_size=3)), max_size=12)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 9), TEXT, st.none() | st.integers(0, 3), st.lists(TEXT, max_size=3)), max_size=12
+)
 SCHEMA = pa.schema([("i", pa.int32()), ("s", pa.string()), ("n", pa.int8()), ("l", pa.list_(pa.string()))])
 
 
@@ -26,7 +28,8 @@ def digest(batches):
 @given(ROWS, ROWS, st.integers(0, 12))
 def test_content_is_rows_and_nothing_else(rows, others, cut):
     table, other = (
-        pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in some], SCHEMA) for some in (rows, others)
+        pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in some], SCHEMA)
+        for some in (rows, others)
     )
     whole = digest(table.combine_chunks().to_batches())
     assert digest([*table.slice(0, cut).to_batches(), *table.slice(cut).to_batches()]) == whole

@@ -38,7 +38,10 @@ def reference(workspace, teachers, threshold, split):
                 margins = [scores[t][query, positive] - scores[t][query, negative] for t in teachers]
                 mean = sum(margins) / len(margins)
                 if threshold is None or mean >= threshold:
-                    found[query, positive, negative] = mean, math.sqrt(sum((m - mean) ** 2 for m in margins) / len(margins))
+                    found[query, positive, negative] = (
+                        mean,
+                        math.sqrt(sum((m - mean) ** 2 for m in margins) / len(margins)),
+                    )
     return found
 
 
@@ -55,7 +58,9 @@ def test_triples_equal_plain_loops(scored, teachers, threshold, split):
     found = {row[:3]: row[3:] for row in read(scored, "triples/t")}
     assert found.keys() == expected.keys()
     for key, (positive, negative, margin, spread) in found.items():
-        assert margin == pytest.approx(expected[key][0], abs=1e-5) and spread == pytest.approx(expected[key][1], abs=1e-5)
+        assert margin == pytest.approx(expected[key][0], abs=1e-5) and spread == pytest.approx(
+            expected[key][1], abs=1e-5
+        )
         assert positive - negative == pytest.approx(margin, abs=1e-5)
 
 

@@ -19,7 +19,9 @@ def triples(tmp_path_factory):
         build_triples(workspace, TripleSettings(None))
     paths, footers = load_triples(workspace, "default")
     assert len(paths) > 2
-    rows = duckdb.sql(f"SELECT query_id, positive_id, negative_id, positive_score, negative_score FROM '{paths[0].parent}/*.parquet'")
+    rows = duckdb.sql(
+        f"SELECT query_id, positive_id, negative_id, positive_score, negative_score FROM '{paths[0].parent}/*.parquet'"
+    )
     return paths, [footer.rows for footer in footers], rows.fetchall()
 
 
@@ -42,7 +44,7 @@ def test_each_triple_once_an_epoch(triples, size, epoch, seed):
 
 
 def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):
-    source = JudgedPairs.load(paired, load_pairs(paired), "train", negatives=3, seed=0)
+    source = JudgedPairs.load(paired, load_pairs(paired), "train", negatives=2, random_negatives=1)
     pairs = duckdb.sql(f"SELECT query_id, passage_id, grade FROM '{paired.path('pairs')}/*.parquet'").fetchall()
     relevant = {(q, p) for q, p, grade in pairs if grade}
     other = {(q, p) for q, p, grade in pairs if not grade}
@@ -50,9 +52,11 @@ def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):
         batches = [source.batch(epoch, start, 4) for start in range(0, source.rows, 4)]
         drawn = [(q, p) for batch in batches for q, p in zip(batch.query, batch.passages[:, 0], strict=True)]
         assert len(drawn) == len(set(drawn)) == source.rows and set(drawn) <= relevant
-        negatives = {(q, p) for b in batches for q, row in zip(b.query, b.passages[:, 1:], strict=True) for p in row}
-        assert negatives <= other
-    again = JudgedPairs.load(paired, load_pairs(paired), "train", negatives=3, seed=0).batch(1, 4, 4)
+        rows = [(q, row) for b in batches for q, row in zip(b.query, b.passages[:, 1:], strict=True)]
+        assert {(q, p) for q, row in rows for p in row[:2]} <= other
+        strangers = {(q, row[2]) for q, row in rows}
+        assert strangers - other and not strangers & relevant
+    again = JudgedPairs.load(paired, load_pairs(paired), "train", negatives=2, random_negatives=1).batch(1, 4, 4)
     assert np.array_equal(again.passages, source.batch(1, 4, 4).passages)
     assert not np.array_equal(source.batch(0, 4, 4).passages, source.batch(1, 4, 4).passages)
 
@@ -60,4 +64,4 @@ def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):
 def test_a_split_without_negatives_is_refused(workspace):
     worlds.paired(workspace, k=1)
     with pytest.raises(WorkspaceError, match="no queries of split"):
-        JudgedPairs.load(workspace, load_pairs(workspace), "test", 1, 0)
+        JudgedPairs.load(workspace, load_pairs(workspace), "test", negatives=1)

@@ -14,7 +14,7 @@ from students.settings import StudentSettings
 from teachers.engine import load_scorer
 from teachers.scorer import pairs_of
 from teachers.settings import ScoringSettings
-from tests.tiny_models import save_tiny, sample_texts
+from tests.tiny_models import sample_texts, save_tiny
 
 QUERIES, PASSAGES = sample_texts(6, longest=9, seed=1), sample_texts(30, longest=50, seed=2)
 PAIRS = [(q, p) for q in QUERIES for p in PASSAGES[:5]]

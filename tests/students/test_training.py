@@ -25,8 +25,16 @@ def trained_on(tmp_path_factory):
 
 
 def settings(init, **changes):
-    options = {"architecture": "bert_dot", "init": init, "loss": "margin_mse", "triples": "default", "batch_size": 8}
-    return TrainSettings(**{**options, "learning_rate": 1e-3, "max_steps": 12, "save_steps": 5, "student": TINY, **changes})
+    options = {
+        "architecture": "bert_dot",
+        "init": init,
+        "loss": "margin_mse",
+        "triples": "default",
+        "batch_size": 8,
+    }
+    return TrainSettings(
+        **{**options, "learning_rate": 1e-3, "max_steps": 12, "save_steps": 5, "student": TINY, **changes}
+    )
 
 
 def test_margin_mse_goes_down(trained_on):
@@ -36,7 +44,9 @@ def test_margin_mse_goes_down(trained_on):
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
-@pytest.mark.parametrize(("architecture", "loss"), [("bert_cat", "ranknet"), ("bert_cat", "bce"), ("bert_dot", "ranknet")])
+@pytest.mark.parametrize(
+    ("architecture", "loss"), [("bert_cat", "ranknet"), ("bert_cat", "bce"), ("bert_dot", "ranknet")]
+)
 def test_labels_train_either_architecture(trained_on, architecture, loss):
     workspace, init = trained_on
     options = settings(init, architecture=architecture, loss=loss, triples=None, negatives=2)
@@ -103,7 +113,11 @@ def test_checkpoints_are_never_completed_with_random_weights(trained_on, tmp_pat
 
     broken = save_tiny("bert", tmp_path / "broken")
     weights = load_file(broken / "model.safetensors")
-    save_file({k: v for k, v in weights.items() if "layer.1.attention" not in k}, broken / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if "layer.1.attention" not in k},
+        broken / "model.safetensors",
+        {"format": "pt"},
+    )
     for architecture in ("bert_dot", "bert_cat"):
         with pytest.raises(ModelError, match="weights missing"):
             train_student(workspace, "broken", settings(str(broken), architecture=architecture))
@@ -114,7 +128,8 @@ def test_checkpoints_are_never_completed_with_random_weights(trained_on, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "changes", [{"loss": "hinge"}, {"triples": None}, {"batch_size": 0}, {"precision": "int8"}, {"epochs": 0.0}]
+    "changes",
+    [{"loss": "hinge"}, {"triples": None}, {"batch_size": 0}, {"precision": "int8"}, {"epochs": 0.0}],
 )
 def test_bad_settings(changes):
     with pytest.raises(UsageError):

@@ -48,9 +48,7 @@ def test_names_of_nothing_are_refused(name: str, message: str) -> None:
         ("model.safetensors", "no weights"),
     ],
 )
-def test_a_directory_that_lacks_something_is_refused(
-    tmp_path: Path, tiny: Tiny, file: str, message: str
-) -> None:
+def test_a_directory_that_lacks_something_is_refused(tmp_path: Path, tiny: Tiny, file: str, message: str) -> None:
     directory = shutil.copytree(tiny("bert"), tmp_path / "model")
     (directory / file).unlink()
     with pytest.raises(ModelError, match=message):
@@ -134,9 +132,7 @@ assert not {"torch", "transformers"} & set(sys.modules), "heavy imports"
 
 
 @pytest.mark.parametrize("kind", ["bert", "bert_cat"])
-def test_the_hubs_cache_serves_offline_and_identity_needs_no_torch(
-    tmp_path: Path, tiny: Tiny, kind: Kind
-) -> None:
+def test_the_hubs_cache_serves_offline_and_identity_needs_no_torch(tmp_path: Path, tiny: Tiny, kind: Kind) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     stored = tmp_path / "models--some--model"
     shutil.copytree(tiny(kind), stored / "snapshots" / commit)

@@ -33,9 +33,7 @@ Tiny = Callable[[Kind], Path]
 def texts(count: int) -> list[tuple[str, str]]:
     """Pairs with truncated ones, long queries, and empty and blank texts among them."""
     draw = random.Random(3)
-    queries = (
-        sample_texts(count // 8, longest=8, seed=1) + sample_texts(8, longest=60, seed=2) + ["", "[SEP] ice"]
-    )
+    queries = sample_texts(count // 8, longest=8, seed=1) + sample_texts(8, longest=60, seed=2) + ["", "[SEP] ice"]
     passages = [*sample_texts(count, longest=45, seed=3), "", "", " ", "ﬁn 日本 [PAD] <s>"]
     some = [(draw.choice(queries), draw.choice(passages)) for _ in range(count - 6)]
     return [
@@ -94,9 +92,7 @@ def test_scores_are_those_of_transformers_pair_by_pair(tiny: Tiny, kind: Kind, c
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "electra"])
-def test_the_oracle_notices_missing_token_types(
-    tiny: Tiny, kind: Kind, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_oracle_notices_missing_token_types(tiny: Tiny, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = texts(100)
     monkeypatch.setattr(pair_tokenizer, "template_of", lambda t, _: template_of(t, with_types=False))
     monkeypatch.setattr(pair_tokenizer.PairTokenizer, "_agrees", lambda _: True)
@@ -114,8 +110,7 @@ def test_the_oracle_notices_one_token_too_few(tiny: Tiny, kind: Kind) -> None:
 def test_the_batch_budget_changes_rounding_only(tiny: Tiny) -> None:
     pairs = pairs_of(texts(200))
     few, many = (
-        load_scorer(str(tiny("roberta")), dataclasses.replace(SETTINGS, batch_tokens=budget))
-        for budget in (1, 10**6)
+        load_scorer(str(tiny("roberta")), dataclasses.replace(SETTINGS, batch_tokens=budget)) for budget in (1, 10**6)
     )
     np.testing.assert_allclose(few.score(pairs), many.score(pairs), atol=1e-4, rtol=0)
     assert few.fingerprint == many.fingerprint
@@ -153,9 +148,7 @@ def test_the_fingerprint_needs_no_model_and_covers_what_shapes_scores(tiny: Tiny
         fingerprint_of(directory, dataclasses.replace(SETTINGS, truncation="only_second")),
         fingerprint_of(directory, dataclasses.replace(SETTINGS, dtype="bfloat16")),
         fingerprint_of(str(save_tiny("bert", tmp_path / "other weights", seed=1)), SETTINGS),
-        fingerprint_of(
-            str(save_tiny("bert", tmp_path / "other words", vocab_from=sample_texts(9))), SETTINGS
-        ),
+        fingerprint_of(str(save_tiny("bert", tmp_path / "other words", vocab_from=sample_texts(9))), SETTINGS),
         fingerprint_of(str(cased), SETTINGS),
         scorer.fingerprint,
     ]
@@ -178,9 +171,7 @@ def test_it_describes_itself_for_a_footer(tiny: Tiny) -> None:
 def test_more_tokens_than_positions_are_refused(tiny: Tiny, kind: Kind) -> None:
     full = load_scorer(str(tiny(kind)), dataclasses.replace(SETTINGS, max_length_tokens=POSITIONS))
     rows = [("ice " * 50, "water " * 50), ("ice", "water")]
-    np.testing.assert_allclose(
-        full.score(pairs_of(rows)), oracle(tiny(kind), rows, POSITIONS), atol=1e-4, rtol=0
-    )
+    np.testing.assert_allclose(full.score(pairs_of(rows)), oracle(tiny(kind), rows, POSITIONS), atol=1e-4, rtol=0)
     with pytest.raises(ModelError, match=f"expected: {POSITIONS} or less"):
         load_scorer(str(tiny(kind)), dataclasses.replace(SETTINGS, max_length_tokens=POSITIONS + 1))
 
@@ -241,9 +232,7 @@ def test_a_tokenizer_that_works_from_the_left_is_followed(
     called = Called(monkeypatch)
     masks: list[object] = []
     forward = scorer._forward
-    monkeypatch.setattr(
-        scorer, "_forward", lambda batch: masks.append(batch.attention_mask) or forward(batch)
-    )
+    monkeypatch.setattr(scorer, "_forward", lambda batch: masks.append(batch.attention_mask) or forward(batch))
     rows = texts(60)
     np.testing.assert_allclose(scorer.score(pairs_of(rows)), oracle(directory, rows), atol=1e-4, rtol=0)
     if side == "truncation_side":
