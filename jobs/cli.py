@@ -14,6 +14,9 @@ import typer
 from jobs import commands_data, commands_models
 from pipeline.errors import PrepError
 
+# What the command line library returns, instead of raising, after Ctrl-C.
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="prep",
     help="Score pairs with cross-encoder teachers, build margin triples, train and evaluate students.",
@@ -41,9 +44,10 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(args=arguments, standalone_mode=False)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        code = app(args=arguments, standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; nothing half-written is kept: run the same command again to go on", 1, debug)
     except PrepError as error:

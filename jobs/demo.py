@@ -98,7 +98,8 @@ def _prep(command: str) -> None:
 
     console.print(f"\n[bold]$ prep {command}[/]", soft_wrap=True, highlight=False)
     started = time.monotonic()
-    app(args=shlex.split(command), standalone_mode=False)
+    if app(args=shlex.split(command), standalone_mode=False):
+        raise KeyboardInterrupt  # the library returns a code after Ctrl-C instead of raising
     console.print(f"[dim]{time.monotonic() - started:.0f} s[/]", highlight=False)
 
 

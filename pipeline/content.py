@@ -67,7 +67,7 @@ class _ColumnHash:
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array)).cast("B") if array.size else memoryview(b"")
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:

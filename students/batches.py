@@ -175,4 +175,4 @@ class JudgedPairs:
 
 
 def _keys(query: np.ndarray, passage: np.ndarray) -> np.ndarray:
-    return query.astype(np.int64) << 32 | passage
+    return np.asarray(query.astype(np.int64) << 32 | passage)

@@ -9,9 +9,16 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("PREP_WORKSPACE", None)
 
 import pytest
+import torch
 
 from pipeline.workspace import Workspace
 from tests import worlds
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny matrices only lose time to threads that wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
