@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.errors import UsageError
 from pipeline.names import check_name
 from pipeline.workspace import Workspace
 
 
 def locate_checkpoint(workspace: Workspace, text: str) -> str:
-    """The directory of a student of the workspace if one has this name, else the text as it is."""
-    return str(workspace.path("students", text)) if text in workspace.names("students") else text
+    """The directory of a student of the workspace if one has this name, a local directory, or the text as it is.
+
+    Directories come back absolute: actors stand elsewhere.
+    """
+    if text in workspace.names("students"):
+        return str(workspace.path("students", text))
+    local = Path(text).expanduser()
+    return str(local.absolute()) if local.is_dir() else text
 
 
 def parse_named(kind: str, text: str) -> tuple[str, str]:

@@ -70,12 +70,12 @@ def run_demo(directory: Path) -> None:
     _prep(f"build-triples {w} --threshold {THRESHOLD}")
     _prep(
         f"train {w} --architecture bert_dot {start} --loss margin_mse --triples default --name student "
-        f"--max-passage-length {MAX_LENGTH} --batch-size 16 --learning-rate 1e-4 --max-steps 130"
+        "--max-passage-length 128 --batch-size 16 --learning-rate 1e-5 --max-steps 70"
     )
     systems = " ".join(f"--teacher {name}" for name in TEACHERS)
     _prep(
         f"evaluate {w} --split dev --max-queries {DEV_QUERIES} --run bm25 {systems} "
-        f"--student untrained={shlex.quote(encoder)} --student student --mode rerank --mode retrieve --dtype bfloat16"
+        f"--student untrained={shlex.quote(encoder)} --student student --mode retrieve --dtype bfloat16"
     )
     _examples(Workspace.open(str(ws)))
     console.print(f"\ndemo finished in {(time.monotonic() - started) / 60:.1f} minutes; all of it is under {directory}")

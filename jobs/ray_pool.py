@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import tempfile
 import threading
 import time
 from collections import deque
@@ -86,6 +87,7 @@ class _Worker:
 
         def work() -> None:
             try:
+                _stand_somewhere()
                 if self._worker is None:
                     self._worker = self._make(self._location)
                 method(self._worker, task, reports.put)
@@ -101,6 +103,14 @@ class _Worker:
             yield done
             if end is None:
                 return
+
+
+def _stand_somewhere() -> None:
+    """Leave a working directory that is gone: nodes that share a machine replace each other's copy of it."""
+    try:
+        os.getcwd()  # noqa: PTH109 — Path.cwd is the same call
+    except FileNotFoundError:
+        os.chdir(tempfile.gettempdir())
 
 
 def _drain(reports: queue.SimpleQueue[Any]) -> tuple[int, BaseException | bool | None]:

@@ -83,6 +83,7 @@ def cluster(tmp_path):
         stack.enter_context(node(environment, tmp_path / "head.log", *head, f"--temp-dir={short}"))
         address = wait_for(lambda: joins(tmp_path / "head.log"), 60, "the head")
         stack.enter_context(node(environment, tmp_path / "worker.log", f"--address={address}"))
+        wait_for(lambda: "Ray runtime started" in (tmp_path / "worker.log").read_text(), 60, "the worker")
         yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
 
 

@@ -1,6 +1,7 @@
 """The pool on a real Ray of this process's own; workers write files, so that what was done is seen on disk."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from jobs import ray_pool
 from jobs.ray_pool import run_on_actors
 from jobs.scoring import ClusterSettings
 from pipeline.errors import ModelError
@@ -31,6 +33,8 @@ class Worker:
             os.kill(os.getpid(), signal.SIGKILL)
         if task.startswith("fails") and (task.endswith("always") or count == 1):
             raise RuntimeError(f"{task} is broken")
+        if task.startswith("homeless"):
+            Path.cwd()
         if task.startswith("refuses"):
             raise ModelError("cannot be", where=task)
         for _ in range(4):
@@ -76,6 +80,19 @@ class TestPool:
         ]
         assert done == ["fails-once", "task1"] and progress == 2 * 20
         assert len((tmp_path / "fails-always.tries").read_text().split()) == 3
+
+    def test_a_working_directory_that_goes_away_is_left(self, tmp_path):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+
+        def leave_and_run(worker, task, report):
+            os.chdir(gone)
+            shutil.rmtree(gone)
+            ray_pool._stand_somewhere()
+            worker.run(task, report)
+
+        failures = run_on_actors(str(tmp_path), Worker, leave_and_run, ["homeless"], CLUSTER, lambda count: None)
+        assert not failures and (tmp_path / "homeless.done").exists()
 
     def test_an_error_that_would_come_again_ends_the_run(self, tmp_path):
         with pytest.raises(ModelError, match="refuses: cannot be"):
