@@ -217,9 +217,11 @@ def test_a_dead_worker_ends_the_map() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_their_parent(number: signal.Signals) -> None:
+    # A test run in the background of a shell is handed SIGINT as ignored.
     script = """
-import time
+import signal, time
 from pipeline.bm25_index import map_in_order
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for _ in map_in_order(time.sleep, [0] + [600] * 9, processes=2):
     print("ready", flush=True)
 """
