@@ -34,14 +34,20 @@ class Meter:
     def plan(self, total: int) -> None:
         """Set what is to be done; the clock starts here."""
         self.total, self.started = total, time.monotonic()
+        self._show()
 
     def advance(self, count: int) -> None:
         """Count what was just done (negative: what was lost)."""
         self.done += count
+        self._show()
 
     def set(self, done: int, total: int) -> None:
         """Set both at once."""
         self.done, self.total = done, total
+        self._show()
+
+    def _show(self) -> None:
+        """Bring the state before the user."""
 
     @property
     def rate(self) -> float:
@@ -77,18 +83,6 @@ class _BarMeter(Meter):
         )
         self._task = self.progress.add_task(label, total=None)
 
-    def plan(self, total: int) -> None:
-        super().plan(total)
-        self._show()
-
-    def advance(self, count: int) -> None:
-        super().advance(count)
-        self._show()
-
-    def set(self, done: int, total: int) -> None:
-        super().set(done, total)
-        self._show()
-
     def _show(self) -> None:
         self.progress.update(self._task, completed=self.done, total=self.total, description=self.label)
 
@@ -97,14 +91,6 @@ class _LineMeter(Meter):
     def __init__(self, label: str, unit: str) -> None:
         super().__init__(label, unit)
         self._shown = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        super().advance(count)
-        self._show()
-
-    def set(self, done: int, total: int) -> None:
-        super().set(done, total)
-        self._show()
 
     def _show(self) -> None:
         if time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
