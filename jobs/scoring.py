@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jobs.shard_scorer import ShardScorer, ShardTask, Teacher
 from pipeline.errors import IncompleteError, UsageError
 from pipeline.names import check_name
-from pipeline.pairs import load_pairs
+from pipeline.pairs import current_pairs
 from pipeline.scores import missing_shards
 from pipeline.workspace import Workspace
 
@@ -59,7 +59,7 @@ def plan_scoring(
     """
     if len({teacher.name for teacher in teachers}) < len(teachers):
         raise UsageError("two teachers of one name", found=", ".join(teacher.name for teacher in teachers))
-    pairs = load_pairs(workspace)
+    pairs = current_pairs(workspace)
     tasks = []
     for teacher in teachers:
         description = teacher.describe()

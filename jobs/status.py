@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from jobs.training import training_recipe
 from pipeline.database import connect, one_row
 from pipeline.errors import PrepError
-from pipeline.pairs import PairSet, load_pairs, pairs_recipe
+from pipeline.pairs import PairSet, is_current, load_pairs
 from pipeline.retrieved import load_retrieved
 from pipeline.scores import load_scores
 from pipeline.selection import view_tables
@@ -109,11 +109,7 @@ def _retrieved(workspace: Workspace, system: str, passages: str | None) -> tuple
 
 def _pairs(workspace: Workspace) -> tuple[State, str]:
     pairs = load_pairs(workspace)
-    settings = pairs.footers[0].recipe.settings
-    if (
-        pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"]).fingerprint
-        != pairs.footers[0].fingerprint
-    ):
+    if not is_current(workspace, pairs):
         return "stale", "qrels, queries or retrieved lists have changed; run: prep build-pairs"
     return "done", f"{pairs.pairs:,} in {len(pairs.paths)} shards"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.checkpoints import locate_checkpoint
 from pipeline.errors import WorkspaceError
 from pipeline.names import check_name
-from pipeline.pairs import load_pairs
+from pipeline.pairs import current_pairs
 from pipeline.provenance import Recipe
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.tables import set_content, set_footers
@@ -52,7 +52,7 @@ def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
     for table in ("passages", "queries"):
         inputs[table] = set_content(set_footers(workspace.parts(table)))
     if settings.triples is None:
-        inputs["pairs"] = load_pairs(workspace).content
+        inputs["pairs"] = current_pairs(workspace).content
     else:
         inputs[f"triples/{settings.triples}"] = set_content(load_triples(workspace, settings.triples)[1])
     return Recipe("students", settings.as_dict(), inputs)
@@ -117,7 +117,7 @@ def _source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
         return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
     return JudgedPairs.load(
         workspace,
-        load_pairs(workspace),
+        current_pairs(workspace),
         settings.split,
         negatives=settings.negatives,
         random_negatives=settings.random_negatives,

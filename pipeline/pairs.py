@@ -81,6 +81,29 @@ def load_pairs(workspace: Workspace) -> PairSet:
     return PairSet(paths, footers)
 
 
+def is_current(workspace: Workspace, pairs: PairSet) -> bool:
+    """Whether `build_pairs` would make the same from the workspace as it stands."""
+    made = pairs.footers[0]
+    settings = made.recipe.settings
+    return pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"]).fingerprint == made.fingerprint
+
+
+def current_pairs(workspace: Workspace) -> PairSet:
+    """The pair shards, checked to be made of the qrels, texts and retrieved lists that are there now.
+
+    Raises:
+        WorkspaceError: as `load_pairs`, or the inputs have changed since.
+    """
+    pairs = load_pairs(workspace)
+    if not is_current(workspace, pairs):
+        raise WorkspaceError(
+            "the pairs are stale: qrels, queries, passages or retrieved lists have changed since they were built",
+            where=workspace.path("pairs"),
+            todo=TODO,
+        )
+    return pairs
+
+
 def pairs_recipe(workspace: Workspace, pairs_per_shard: int, all_judged: bool) -> Recipe:
     """What `build_pairs` would make from the workspace as it stands.
 

@@ -23,7 +23,7 @@ from pipeline.database import connect, one_row, sql, view_parquet
 from pipeline.errors import PrepError, UsageError, WorkspaceError
 from pipeline.funnel import Funnel
 from pipeline.names import check_name
-from pipeline.pairs import PairSet, load_pairs
+from pipeline.pairs import PairSet, current_pairs
 from pipeline.provenance import Footer, Recipe
 from pipeline.scores import ScoreSet, load_scores
 from pipeline.selection import require_split, view_tables
@@ -138,7 +138,7 @@ def build_triples(
             todo="run: prep score --teacher NAME=CHECKPOINT",
         )
     with workspace.exclusive("build-triples"):
-        pairs = load_pairs(workspace)
+        pairs = current_pairs(workspace)
         scores = [load_scores(workspace, pairs, teacher) for teacher in teachers]
         recipe = triples_recipe(workspace, pairs, scores, settings)
         if is_made(workspace.parts("triples", name), recipe):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline import schemas
 from pipeline.errors import PrepError, UsageError, WorkspaceError
+from pipeline.msmarco import import_msmarco
 from pipeline.tables import read_part, write_part
 from pipeline.triples import TripleSettings, build_triples
 from tests import worlds
@@ -125,6 +126,15 @@ def test_unknown_and_incomplete_teachers_are_refused(tmp_path):
     shutil.copy(workspace.parts("scores", "b")[0], lost)
     with pytest.raises(WorkspaceError, match="1 stale"):
         build_triples(workspace, TripleSettings())
+
+
+def test_pairs_older_than_the_judgements_are_refused(tmp_path):
+    workspace = worlds.scored(worlds.paired(worlds.imported(tmp_path)), {"a": 1})
+    judged = worlds.write_files(tmp_path)["train.qrels"].read_text().split()
+    (tmp_path / "more").write_text(f"{judged[0]}\t0\tp0\t2\n")
+    import_msmarco(workspace, None, [], [("train", tmp_path / "more")])
+    with pytest.raises(WorkspaceError, match="pairs are stale"):
+        build_triples(workspace, TripleSettings(None))
 
 
 def test_scores_in_another_row_order_are_never_zipped(tmp_path):
