@@ -139,7 +139,7 @@ def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> Path:
 
 
 def _publish(workspace: Workspace, name: str, recipe: Recipe, trained: Trained) -> None:
-    from teachers.quiet import quiet_loading
+    from teachers.loading import quiet_loading
 
     with workspace.staging(f"train-{name}") as staging:
         directory = staging / name

@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 from bm25s.scoring import _score_idf_lucene, _score_tfc_lucene
 from bm25s.tokenization import Tokenizer
 
-from pipeline.bm25_index import Bm25Index, Chunk, Retrieved, map_in_order
+from pipeline.bm25_index import Bm25Index, Chunk, Retrieved
 from pipeline.errors import UsageError
+from pipeline.processes import map_in_order
 
 __all__ = ["Bm25Index", "Bm25Settings", "Retrieved", "build_index"]
 

@@ -33,7 +33,7 @@ from students.architectures.base import Student
 from students.batches import Batch, BatchSource
 from students.losses import LOSSES
 from students.settings import LossName, TrainSettings
-from teachers.quiet import quiet_loading
+from teachers.loading import quiet_loading
 
 log = logging.getLogger(__name__)
 TextsOf = Callable[[np.ndarray], Sequence[str]]

@@ -7,23 +7,18 @@ checkpoint without a head, or with weights that do not fit, is refused: random w
 from __future__ import annotations
 
 import logging
-from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
 from pipeline.errors import ModelError
 from teachers.bert_cat import load_bert_cat
 from teachers.checkpoint import Checkpoint
-from teachers.quiet import quiet_loading
+from teachers.loading import load_config, load_model, loading
 
 log = logging.getLogger(__name__)
-
-# What files that are damaged, foreign or of an unknown architecture make the libraries raise.
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError)
 
 
 class CrossEncoder(NamedTuple):
@@ -63,16 +58,9 @@ def load_cross_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch
     Raises:
         ModelError: unknown architecture, no head, several labels, or weights that do not fit.
     """
-    try:
-        with quiet_loading():
-            module, config, form = (_bert_cat if checkpoint.is_bert_cat else _classifier)(checkpoint, dtype)
-    except _LOADING_ERRORS as error:
-        raise ModelError(
-            "cannot be loaded as a cross-encoder",
-            where=checkpoint.directory,
-            found=" ".join(str(error).split())[:300],
-            todo="name a sequence classifier that transformers can load, or a BERT_Cat",
-        ) from error
+    todo = "name a sequence classifier that transformers can load, or a BERT_Cat"
+    with loading("a cross-encoder", checkpoint.directory, todo):
+        module, config, form = (_bert_cat if checkpoint.is_bert_cat else _classifier)(checkpoint, dtype)
     for weight in module.parameters():
         # Weights mapped from a file lie at odd addresses, which moves the last bits of a logit.
         weight.data = weight.data.clone()
@@ -88,18 +76,8 @@ def _bert_cat(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, Pr
 
 def _classifier(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, PreTrainedConfig, str]:
     where = checkpoint.directory
-    config = AutoConfig.from_pretrained(where, local_files_only=True, trust_remote_code=False)
-    info: dict[str, Any]
-    module, info = AutoModelForSequenceClassification.from_pretrained(
-        where,
-        config=config,
-        dtype=dtype,
-        output_loading_info=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        weights_only=True,
-        ignore_mismatched_sizes=True,  # reported below, by name
-    )
+    config = load_config(where)
+    module, info = load_model(AutoModelForSequenceClassification, where, config=config, dtype=dtype)
     if info["mismatched_keys"]:
         raise ModelError(
             "weights of other shapes than the configuration says",

@@ -22,7 +22,8 @@ from teachers.batching import PADDING_SHARE, plan_batches
 from teachers.checkpoint import Checkpoint, fingerprint_of, resolve
 from teachers.cross_encoder import CrossEncoder, load_cross_encoder
 from teachers.device import DTYPES, batch_tokens, choose_device
-from teachers.pair_tokenizer import PairTokenizer, load_tokenizer
+from teachers.loading import load_tokenizer
+from teachers.pair_tokenizer import PairTokenizer
 from teachers.scorer import Pairs
 from teachers.settings import ScoringSettings
 

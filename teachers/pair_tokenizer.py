@@ -17,13 +17,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from pipeline.errors import InputError, ModelError, UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.pair_tokens import Layout, PairTemplate, PairTokens, TokenBatch, TokenizedTexts, Truncation
 from teachers.called_pairs import CalledPairs
-from teachers.checkpoint import Checkpoint
-from teachers.quiet import quiet_loading
 from teachers.scorer import Pairs
 
 log = logging.getLogger(__name__)
@@ -136,23 +134,6 @@ class PairTokenizer:
         return np.array_equal(ours.lengths, theirs.lengths) and all(
             _equal(ours.assemble(rows[i : i + 1]), theirs.assemble(rows[i : i + 1])) for i in rows
         )
-
-
-def load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer beside the weights, or that of the encoder a BERT_Cat names.
-
-    Raises:
-        ModelError: its files cannot be read.
-    """
-    where = checkpoint.tokenizer_directory
-    try:
-        with quiet_loading():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                where, config=config, local_files_only=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError("its tokenizer cannot be loaded", where=where, found=error) from error
-    return tokenizer
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, with_types: bool) -> PairTemplate | None:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError
 from students.settings import StudentSettings
-from teachers.checkpoint import resolve
-from teachers.quiet import quiet_loading
 
 
 class Student(nn.Module, ABC):
@@ -49,16 +47,6 @@ class Student(nn.Module, ABC):
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Write model and tokenizer so that the ecosystem's own classes load the directory."""
-
-
-def load_tokenizer(init: str) -> tuple[Path, PreTrainedTokenizerBase]:
-    """The checkpoint's local directory and its tokenizer."""
-    checkpoint = resolve(init)
-    with quiet_loading():
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.tokenizer_directory, local_files_only=True, trust_remote_code=False
-        )
-    return checkpoint.directory, tokenizer
 
 
 def layers_override(config: PreTrainedConfig, num_layers: int | None, where: object) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import ClassVar, Self, cast
 
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from students.architectures.base import Student, layers_override, load_tokenizer, refuse_missing
+from students.architectures.base import Student, layers_override, refuse_missing
 from students.settings import StudentSettings
-from teachers.quiet import quiet_loading
+from teachers.checkpoint import resolve
+from teachers.loading import load_config, load_model, load_tokenizer, loading
 
 # Heads and poolers by the names that the families give them; an encoder checkpoint lacks them.
 _HEAD = ("classifier", "pooler", "pre_classifier", "head.", "score")
@@ -30,19 +31,11 @@ class BertCat(Student):
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
         """See Student; a checkpoint without a head gets a new one, drawn by torch's seed."""
-        directory, tokenizer = load_tokenizer(init)
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        with quiet_loading():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                directory,
-                num_labels=1,
-                **layers_override(config, settings.num_layers, directory),
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                weights_only=True,
-            )
+        checkpoint = resolve(init)
+        directory, tokenizer = checkpoint.directory, load_tokenizer(checkpoint)
+        with loading("a cross-encoder", directory):
+            layers = layers_override(load_config(directory), settings.num_layers, directory)
+            model, info = load_model(AutoModelForSequenceClassification, directory, num_labels=1, **layers)
         refuse_missing(info, directory, may_be_new=_HEAD)
         return cls(model.float(), tokenizer, settings)
 

@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
-from students.architectures.base import Student, layers_override, load_tokenizer, refuse_missing
+from students.architectures.base import Student, layers_override, refuse_missing
 from students.settings import Pooling, StudentSettings
-from teachers.quiet import quiet_loading
+from teachers.checkpoint import resolve
+from teachers.loading import load_config, load_model, load_tokenizer, loading
 
 
 class BertDot(Student):
@@ -31,18 +32,11 @@ class BertDot(Student):
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
         """See Student. A sentence-transformers directory gives pooling and normalisation."""
-        directory, tokenizer = load_tokenizer(init)
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        with quiet_loading():
-            encoder, info = AutoModel.from_pretrained(
-                directory,
-                **layers_override(config, settings.num_layers, directory),
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                weights_only=True,
-            )
+        checkpoint = resolve(init)
+        directory, tokenizer = checkpoint.directory, load_tokenizer(checkpoint)
+        with loading("a dense encoder", directory):
+            layers = layers_override(load_config(directory), settings.num_layers, directory)
+            encoder, info = load_model(AutoModel, directory, **layers)
         # The pooler is no part of the score, so it may be random.
         refuse_missing(info, directory, may_be_new=("pooler",))
         student = cls(encoder.float(), tokenizer, settings)

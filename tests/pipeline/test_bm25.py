@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +9,6 @@ from typing import Any
 
 import bm25s
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,8 +18,7 @@ from hypothesis import strategies as st
 
 import pipeline.bm25
 from pipeline.bm25 import Bm25Index, Bm25Settings, Retrieved, build_index
-from pipeline.bm25_index import map_in_order
-from pipeline.errors import PrepError, UsageError
+from pipeline.errors import UsageError
 
 ANSERINI = Bm25Settings()
 OTHER = Bm25Settings(k1=1.2, b=0.75, stop_words="german")
@@ -202,52 +196,3 @@ def test_k_fits_a_rank(tmp_path: Path, k: int) -> None:
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Bm25Settings(**wrong)
-
-
-def test_map_keeps_order_and_passes_errors_on() -> None:
-    assert list(map_in_order(str, range(9), processes=2)) == list("012345678")
-    with pytest.raises(ValueError, match="invalid literal"):
-        list(map_in_order(int, ["1", "x"], processes=2))
-
-
-def test_a_dead_worker_ends_the_map() -> None:
-    with pytest.raises(PrepError, match="worker process died"):
-        list(map_in_order(os._exit, [1] * 5, processes=2))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_their_parent(number: signal.Signals) -> None:
-    # A test run in the background of a shell is handed SIGINT as ignored.
-    script = """
-import signal, time
-from pipeline.bm25_index import map_in_order
-signal.signal(signal.SIGINT, signal.default_int_handler)
-for _ in map_in_order(time.sleep, [0] + [600] * 9, processes=2):
-    print("ready", flush=True)
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == "ready\n"
-        family = psutil.Process(parent.pid).children(recursive=True)
-        parent.send_signal(number)
-        _, alive = psutil.wait_procs(family, timeout=20)
-        assert not alive
-
-
-def test_workers_leave_ctrl_c_to_their_parent() -> None:
-    script = """
-import os, signal, time
-from multiprocessing import active_children
-from pipeline.bm25_index import map_in_order
-def items():
-    yield from [0.5, 0.5]
-    time.sleep(0.2)
-    for worker in active_children():
-        os.kill(worker.pid, signal.SIGINT)
-    yield 0
-print(list(map_in_order(time.sleep, items(), processes=2)))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout, done.stderr) == ("[None, None, None]\n", "")

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from pipeline.errors import ModelError, PrepError, UsageError
 from teachers.checkpoint import fingerprint_of, resolve
 from teachers.engine import load_scorer
-from teachers.quiet import quiet_loading
+from teachers.loading import quiet_loading
 from teachers.scorer import pairs_of
 from teachers.settings import ScoringSettings
 from tests.tiny_models import Kind, save_tiny

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from pipeline.errors import ModelError
 from teachers.engine import load_scorer
-from teachers.quiet import quiet_loading
+from teachers.loading import quiet_loading
 from teachers.settings import ScoringSettings
 from tests.tiny_models import Kind, save_tiny
 

@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from pipeline.errors import InputError, ModelError, UsageError
 from teachers import pair_tokenizer
 from teachers.engine import CrossEncoderScorer, ScoringSettings, fingerprint_of, load_scorer
+from teachers.loading import quiet_loading
 from teachers.pair_tokenizer import template_of
-from teachers.quiet import quiet_loading
 from teachers.scorer import Pairs, pairs_of
 from tests.tiny_models import POSITIONS, Kind, sample_texts, save_tiny
 
