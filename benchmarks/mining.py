@@ -2,59 +2,29 @@
 
     python benchmarks/mining.py --passages 1000000 --queries 1000 --k 100 --processes 2
 
-Words follow Zipf's law, the commonest being stop words; passages have about 56 words and queries about 6, as
-in MS MARCO. The index holds the terms of `--indexed-queries`, as many as a full run has, of which `--queries`
-are searched. Memory is the resident set summed over the process tree: pages that two share count twice.
+The index holds the terms of `--indexed-queries`, as many as a full run has, of which `--queries` are searched.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from bm25s.stopwords import STOPWORDS_EN
+from meter import Meter
+from synthetic import MARCO_PASSAGES, MARCO_QUERIES, PASSAGE_WORDS, QUERY_WORDS, texts, words
 
 from pipeline.bm25 import Bm25Settings, build_index
 from pipeline.tables import ROW_GROUP_ROWS
 
-MARCO_PASSAGES, MARCO_QUERIES = 8_841_823, 808_731
-VOCABULARY = 300_000
-PASSAGE_WORDS, QUERY_WORDS = 56, 6
 FILE_PASSAGES = 4 * ROW_GROUP_ROWS
-
-
-def words() -> pa.Array:
-    """The vocabulary, commonest first: stop words, then strings of three to eight letters."""
-    rng = np.random.default_rng(0)
-    letters = rng.integers(ord("a"), ord("z") + 1, (VOCABULARY, 8), dtype=np.uint8)
-    letters[np.arange(8) >= rng.integers(3, 9, (VOCABULARY, 1))] = 0
-    made = letters.view("S8").ravel().astype("U8")
-    made[: len(STOPWORDS_EN)] = STOPWORDS_EN
-    return pa.array(made)
-
-
-def texts(vocabulary: pa.Array, rng: np.random.Generator, count: int, mean_words: int) -> pa.Array:
-    """Texts of Zipf-distributed words: density of rank r proportional to 1 / (r + 2.7)."""
-    lengths = np.maximum(rng.normal(mean_words, mean_words * 0.35, count), 1).astype(np.int32)
-    ranks = 2.7 * ((VOCABULARY + 2.7) / 2.7) ** rng.random(lengths.sum()) - 2.7
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    chosen = vocabulary.take(pa.array(ranks.astype(np.int32)))
-    return pc.binary_join(pa.ListArray.from_arrays(offsets, chosen), " ")
 
 
 def write_passages(folder: Path, count: int) -> None:
@@ -65,39 +35,6 @@ def write_passages(folder: Path, count: int) -> None:
         ids = pa.array(np.arange(first, stop, dtype=np.int32))
         table = pa.table({"passage_id": ids, "text": texts(vocabulary, rng, stop - first, PASSAGE_WORDS)})
         pq.write_table(table, folder / f"{first:09d}.parquet", row_group_size=ROW_GROUP_ROWS, compression="zstd")
-
-
-@dataclass
-class Meter:
-    """Seconds and largest resident set of this process and its children while `watch` runs."""
-
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-    """Nearly free of what else runs on the machine."""
-    peak_gb: float = 0.0
-
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Measure the block; what it starts must end in it."""
-        done = threading.Event()
-        sampler = threading.Thread(target=self._sample, args=(done,))
-        sampler.start()
-        wall, cpu = time.perf_counter(), sum(os.times()[:4])
-        try:
-            yield
-        finally:
-            self.wall_s, self.cpu_s = time.perf_counter() - wall, sum(os.times()[:4]) - cpu
-            done.set()
-            sampler.join()
-
-    def _sample(self, done: threading.Event) -> None:
-        here = psutil.Process()
-        while not done.wait(0.1):
-            total = 0
-            for process in [here, *here.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    total += process.memory_info().rss
-            self.peak_gb = max(self.peak_gb, total / 1e9)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Meter], dict[str, float]]:

@@ -57,13 +57,14 @@ def mine(
             show_default=False,
         ),
     ],
-    system: Annotated[str, typer.Option(help="Retriever: bm25.")] = "bm25",
+    system: Annotated[str, typer.Option(help="Retriever: bm25, or random passages of the whole collection.")] = "bm25",
     k: Annotated[int, typer.Option(help="Passages kept for each query.")] = 100,
     max_queries: Annotated[
         int | None, typer.Option(min=1, help="A stable sample of that many judged queries of each split.")
     ] = None,
     k1: Annotated[float, typer.Option(help="BM25: saturation of term frequency.")] = 0.9,
     b: Annotated[float, typer.Option(help="BM25: weight of passage length.")] = 0.4,
+    seed: Annotated[int, typer.Option(help="Seed of the draw, for random.")] = 0,
     processes: Processes = None,
 ) -> None:
     """Retrieve the top k passages for every query of the splits."""
@@ -72,27 +73,25 @@ def mine(
     from jobs.summary import run_summary
     from pipeline.bm25 import Bm25Settings
     from pipeline.errors import UsageError
-    from pipeline.mining import SYSTEM, mine_bm25
+    from pipeline.mining import mine as run
+    from pipeline.retrievers import Bm25Retriever, RandomRetriever, Retriever
     from pipeline.workspace import Workspace
 
-    if system != SYSTEM:
-        raise UsageError(f"no retriever {system!r}", expected=SYSTEM)
     ws = Workspace.open(workspace)
     with (
         run_summary(ws, "mine") as facts,
         progress("index", "passages") as indexed,
         progress("search", "queries") as searched,
     ):
-        mined = mine_bm25(
-            ws,
-            list(dict.fromkeys(split)),
-            k,
-            max_queries=max_queries,
-            settings=Bm25Settings(k1=k1, b=b),
-            processes=processes or os.cpu_count() or 1,
-            on_index=indexed.set,
-            on_search=searched.set,
-        )
+        retriever: Retriever
+        if system == "bm25":
+            retriever = Bm25Retriever(Bm25Settings(k1, b), processes or os.cpu_count() or 1, indexed.set)
+        elif system == "random":
+            retriever = RandomRetriever(seed)
+        else:
+            raise UsageError(f"no retriever {system!r}", expected="bm25 or random", found=system)
+        splits = list(dict.fromkeys(split))
+        mined = run(ws, splits, k, retriever, max_queries=max_queries, on_search=searched.set)
         facts["splits"] = [vars(one) for one in mined]
     for one in mined:
         kept = f" ({one.kept_parts} of {one.parts} parts were there already)" if one.kept_parts else ""

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.mining import mine_bm25
+from pipeline.mining import mine
 from pipeline.msmarco import import_msmarco
 from pipeline.pairs import build_pairs, load_pairs
+from pipeline.retrievers import Bm25Retriever
 from pipeline.scores import read_pair_ids, write_scores
 from pipeline.workspace import Workspace
 
@@ -50,7 +51,7 @@ def imported(directory: Path) -> Workspace:
 
 
 def paired(workspace: Workspace, k: int = 10, pairs_per_shard: int = 40) -> Workspace:
-    mine_bm25(workspace, ["train", "dev"], k)
+    mine(workspace, ["train", "dev"], k, Bm25Retriever())
     build_pairs(workspace, pairs_per_shard)
     return workspace
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from jobs.evaluation import EvaluationSettings, evaluate
-from pipeline.mining import mine_bm25
+from pipeline.mining import mine
 from pipeline.msmarco import import_msmarco
+from pipeline.retrievers import Bm25Retriever
 from pipeline.workspace import Workspace
 
 PLACE = Path(os.environ.get("PREP_TEST_MEDQUAD") or "nowhere")
@@ -18,7 +19,7 @@ def test_bm25_reaches_the_known_figures(tmp_path):
     workspace = Workspace.open(str(tmp_path / "ws"), create=True)
     queries, qrels = [[("dev", PLACE / f"{kind}.dev.tsv.gz")] for kind in ("queries", "qrels")]
     import_msmarco(workspace, PLACE / "collection.tsv.gz", queries, qrels)
-    mine_bm25(workspace, ["dev"], 1000, processes=2)
+    mine(workspace, ["dev"], 1000, Bm25Retriever(processes=2))
     (row,) = evaluate(workspace, EvaluationSettings("dev", runs=["bm25"]))
     known = {"MRR@10": 0.452, "Recall@10": 0.776, "Recall@100": 0.885, "Recall@1000": 0.924}
     assert {name: round(row.means[name], 3) for name in known} == known and row.queries == 1463

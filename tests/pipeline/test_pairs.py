@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import WorkspaceError
-from pipeline.mining import mine_bm25
+from pipeline.mining import mine
 from pipeline.pairs import build_pairs, load_pairs, shard_ends
+from pipeline.retrievers import Bm25Retriever
 
 
 def rows(workspace, name):
@@ -46,14 +47,14 @@ def test_building_again_does_nothing_until_something_changes(paired):
     before = {p: p.stat().st_mtime_ns for p in paired.parts("pairs")}
     assert build_pairs(paired, 40).unchanged
     assert {p: p.stat().st_mtime_ns for p in paired.parts("pairs")} == before
-    mine_bm25(paired, ["train"], 5)
+    mine(paired, ["train"], 5, Bm25Retriever())
     built = build_pairs(paired, 40)
     assert not built.unchanged and built.pairs < sum(1 for _ in before) * 60
     assert build_pairs(paired, 1000).shards == 1
 
 
 def test_unmined_queries_are_left_out_and_counted(workspace):
-    mine_bm25(workspace, ["dev"], 10)
+    mine(workspace, ["dev"], 10, Bm25Retriever())
     built = build_pairs(workspace, 1000)
     train = {
         q
@@ -71,12 +72,12 @@ def test_unmined_queries_are_left_out_and_counted(workspace):
 
 def test_an_interrupted_or_stale_mine_is_refused(paired, monkeypatch, tmp_path):
     monkeypatch.setattr("pipeline.mining.QUERIES_PER_PART", 3)
-    mine_bm25(paired, ["train"], 7)
+    mine(paired, ["train"], 7, Bm25Retriever())
     lost = paired.path("retrieved", "bm25", "train-00002.parquet")
     lost.unlink()
     with pytest.raises(WorkspaceError, match="incomplete"):
         build_pairs(paired, 40)
-    assert mine_bm25(paired, ["train"], 7)[0].kept_parts == 5 and lost.exists()
+    assert mine(paired, ["train"], 7, Bm25Retriever())[0].kept_parts == 5 and lost.exists()
     build_pairs(paired, 40)
     from pipeline.msmarco import import_msmarco
 
