@@ -72,6 +72,8 @@ class TrainSettings:
     max_steps: int | None = None
     """Stop after that many steps, whatever the epochs."""
     learning_rate: float = 2e-5
+    head_learning_rate: float | None = None
+    """Of a cross-encoder's head and pooler, which start from nothing; None takes `learning_rate`."""
     warmup_share: float = 0.1
     """Share of the steps with a rising learning rate; it falls linearly to 0 after that."""
     weight_decay: float = 0.01
@@ -96,8 +98,9 @@ class TrainSettings:
                 raise UsageError(f"{name} must be positive", found=value)
         if self.random_negatives < 0:
             raise UsageError("random_negatives must not be negative", found=self.random_negatives)
-        if self.epochs <= 0 or self.learning_rate <= 0:
-            raise UsageError("epochs and learning rate must be positive", found=(self.epochs, self.learning_rate))
+        rates = [self.learning_rate, self.learning_rate if self.head_learning_rate is None else self.head_learning_rate]
+        if self.epochs <= 0 or min(rates) <= 0:
+            raise UsageError("epochs and learning rates must be positive", found=(self.epochs, *rates))
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over a source of that many rows; a last batch may be smaller."""

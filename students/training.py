@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,6 +73,7 @@ def train(
     stream = _BatchStream(student, source, settings, steps, start, query_texts, passage_texts)
     trainer = _Trainer(
         loss=settings.loss,
+        head_rate=settings.head_learning_rate,
         model=student,
         args=_arguments(settings, steps, checkpoints),
         train_dataset=stream,
@@ -144,9 +145,9 @@ class _BatchStream(IterableDataset[dict[str, Tensor]]):
 class _Trainer(Trainer):
     """Trainer whose loader is the stream itself and whose loss is one of ours."""
 
-    def __init__(self, *, loss: LossName, **options: Any) -> None:
+    def __init__(self, *, loss: LossName, head_rate: float | None, **options: Any) -> None:
         super().__init__(**options)
-        self._loss = LOSSES[loss]
+        self._loss, self._head_rate = LOSSES[loss], head_rate
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -154,6 +155,18 @@ class _Trainer(Trainer):
         # A loader without its own generator draws from the global one, and a resumed run's dropout would differ.
         own = torch.Generator()
         return DataLoader(self.train_dataset, batch_size=None, generator=own, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, with the head in groups of its own where it has its own rate."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self._head_rate is not None:
+            head = {id(weight) for weight in cast(Student, self.model).head()}
+            for group in list(optimizer.param_groups):
+                own = [weight for weight in group["params"] if id(weight) in head]
+                if own:
+                    group["params"] = [weight for weight in group["params"] if id(weight) not in head]
+                    optimizer.add_param_group({**group, "params": own, "lr": self._head_rate})
+        return optimizer
 
     def compute_loss(
         self,

@@ -44,6 +44,10 @@ class Student(nn.Module, ABC):
     def forward(self, **features: Tensor) -> Tensor:
         """Raw scores (B, K)."""
 
+    def head(self) -> list[nn.Parameter]:
+        """The parameters above the encoder, which may learn at a rate of their own."""
+        return []
+
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Write model and tokenizer so that the ecosystem's own classes load the directory."""

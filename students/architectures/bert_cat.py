@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from students.architectures.base import Student, layers_override, refuse_missing
@@ -64,6 +64,10 @@ class BertCat(Student):
         """Raw scores (B, K)."""
         of_query = features.pop("of_query")
         return cast(Tensor, self.encoder(**features).logits).float().view(len(of_query), -1)
+
+    def head(self) -> list[nn.Parameter]:
+        """See Student."""
+        return [weight for name, weight in self.encoder.named_parameters() if any(part in name for part in _HEAD)]
 
     def save(self, directory: Path) -> None:
         """Write a sequence classifier that AutoModelForSequenceClassification and CrossEncoder load."""

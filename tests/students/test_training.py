@@ -9,6 +9,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from jobs.training import train_student
 from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
 from pipeline.triples import TripleSettings, build_triples
+from students.architectures.bert_cat import BertCat
 from students.settings import StudentSettings, TrainSettings
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -54,6 +55,18 @@ def test_labels_train_either_architecture(trained_on, architecture, loss):
     assert trained.steps == 12 and not trained.unchanged
     model = AutoModelForSequenceClassification if architecture == "bert_cat" else AutoModel
     assert model.from_pretrained(trained.directory).config.hidden_size
+
+
+def test_the_head_learns_at_its_own_rate(trained_on):
+    workspace, init = trained_on
+    options = {"architecture": "bert_cat", "loss": "bce", "triples": None, "head_learning_rate": 1e-9}
+    torch.manual_seed(0)
+    before = BertCat.from_checkpoint(init, TINY).encoder.state_dict()
+    trained = train_student(workspace, "slow-head", settings(init, **options))
+    moved = {k: (v - before[k]).abs().max() for k, v in load_file(trained.directory / "model.safetensors").items()}
+    head = {name for name in moved if "classifier" in name or "pooler" in name}
+    assert len(head) == 4 and max(moved[name] for name in head) < 1e-6
+    assert min(moved[name] for name in moved.keys() - head if name.endswith("query.weight")) > 1e-4
 
 
 def test_a_killed_run_goes_on_at_the_right_row_to_the_same_weights(trained_on, monkeypatch):
