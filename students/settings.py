@@ -70,7 +70,7 @@ class TrainSettings:
     """Queries of one step."""
     epochs: float = 1.0
     max_steps: int | None = None
-    """Stop after that many steps, whatever the epochs."""
+    """Stop after that many steps, whatever the epochs; 0 only brings the start into the student's form."""
     learning_rate: float = 2e-5
     head_learning_rate: float | None = None
     """Of a cross-encoder's head and pooler, which start from nothing; None takes `learning_rate`."""
@@ -92,12 +92,12 @@ class TrainSettings:
             raise UsageError(f"loss {self.loss} learns from teacher scores", todo="name the triples: --triples NAME")
         if self.precision not in get_args(Precision):
             raise UsageError("unknown precision", expected=" or ".join(get_args(Precision)), found=self.precision)
-        for name in ("negatives", "batch_size", "save_steps", "max_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be positive", found=value)
-        if self.random_negatives < 0:
-            raise UsageError("random_negatives must not be negative", found=self.random_negatives)
+        for name in ("negatives", "batch_size", "save_steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be positive", found=getattr(self, name))
+        for name in ("random_negatives", "max_steps"):
+            if (getattr(self, name) or 0) < 0:
+                raise UsageError(f"{name} must not be negative", found=getattr(self, name))
         rates = [self.learning_rate, self.learning_rate if self.head_learning_rate is None else self.head_learning_rate]
         if self.epochs <= 0 or min(rates) <= 0:
             raise UsageError("epochs and learning rates must be positive", found=(self.epochs, *rates))

@@ -68,6 +68,8 @@ def train(
     torch.manual_seed(settings.seed)
     student = architecture(settings.architecture).from_checkpoint(settings.init, settings.student)
     steps = settings.steps(source.rows)
+    if not steps:
+        return Trained(student.eval(), 0, [], 0)
     last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     start = int(last.rsplit("-", 1)[1]) if last else 0
     stream = _BatchStream(student, source, settings, steps, start, query_texts, passage_texts)

@@ -69,6 +69,17 @@ def test_the_head_learns_at_its_own_rate(trained_on):
     assert min(moved[name] for name in moved.keys() - head if name.endswith("query.weight")) > 1e-4
 
 
+def test_no_steps_give_the_start(trained_on):
+    workspace, init = trained_on
+    student = StudentSettings(num_layers=1)
+    start = train_student(workspace, "start", settings(init, max_steps=0, student=student))
+    kept = load_file(start.directory / "model.safetensors")
+    whole = AutoModel.from_pretrained(init)
+    assert start.last_loss is None and AutoModel.from_pretrained(start.directory).config.num_hidden_layers == 1
+    assert len(kept) < len(whole.state_dict())
+    assert all(torch.equal(weight, whole.state_dict()[name]) for name, weight in kept.items())
+
+
 def test_a_killed_run_goes_on_at_the_right_row_to_the_same_weights(trained_on, monkeypatch):
     workspace, init = trained_on
     whole = train_student(workspace, "whole", settings(init, seed=3))
@@ -142,7 +153,14 @@ def test_checkpoints_are_never_completed_with_random_weights(trained_on, tmp_pat
 
 @pytest.mark.parametrize(
     "changes",
-    [{"loss": "hinge"}, {"triples": None}, {"batch_size": 0}, {"precision": "int8"}, {"epochs": 0.0}],
+    [
+        {"loss": "hinge"},
+        {"triples": None},
+        {"batch_size": 0},
+        {"max_steps": -1},
+        {"precision": "int8"},
+        {"epochs": 0.0},
+    ],
 )
 def test_bad_settings(changes):
     with pytest.raises(UsageError):
