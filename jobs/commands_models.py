@@ -56,8 +56,20 @@ def score(
     named = [parse_named("teacher", text) for text in teacher]
     teachers = [Teacher(name, locate_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
     cluster = ClusterSettings(address, num_actors, cpus_per_actor, gpus_per_actor, max_attempts)
-    with run_summary(ws, "score") as facts, progress("score", "pairs") as meter:
-        done = run(ws, teachers, cluster, overwrite=overwrite, on_plan=meter.plan, on_progress=meter.advance)
+    with (
+        run_summary(ws, "score") as facts,
+        progress("tokenise", "texts") as tokens,
+        progress("score", "pairs") as meter,
+    ):
+        done = run(
+            ws,
+            teachers,
+            cluster,
+            overwrite=overwrite,
+            on_plan=meter.plan,
+            on_progress=meter.advance,
+            on_tokens=tokens.set,
+        )
         facts |= vars(done)
     kept = f", {done.kept_shards:,} were there already" if done.kept_shards else ""
     console.print(f"scored {done.pairs:,} pairs: {done.shards - done.kept_shards:,} of {done.shards:,} shards{kept}")

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jobs.shard_scorer import ShardScorer, ShardTask, Teacher
+from jobs.token_stores import TABLES, make_stores
 from pipeline.errors import IncompleteError, UsageError
 from pipeline.names import check_name
 from pipeline.pairs import current_pairs
 from pipeline.scores import missing_shards
+from pipeline.tables import set_footers
 from pipeline.workspace import Workspace
 
 
@@ -79,13 +81,18 @@ def score(
     overwrite: bool = False,
     on_plan: Callable[[int], None] = lambda pairs: None,
     on_progress: Callable[[int], None] = lambda pairs: None,
+    on_tokens: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scored:
     """Score what is missing. `on_plan` is told the pairs to come, `on_progress` the pairs just done.
+
+    `on_tokens` is told of texts tokenised beforehand, and all of their table.
 
     Raises:
         IncompleteError: some shards failed in all attempts; the others are there.
     """
     tasks, shards = plan_scoring(workspace, teachers, overwrite=overwrite)
+    for checkpoint in _worth_storing(workspace, tasks):
+        make_stores(workspace, checkpoint, on_progress=on_tokens)
     on_plan(sum(task.pairs for task in tasks))
     if tasks and cluster.uses_ray:
         from jobs.ray_pool import run_on_actors
@@ -103,3 +110,18 @@ def score(
         for task in tasks:
             scorer.score(task, on_progress)
     return Scored(sum(task.pairs for task in tasks), shards, shards - len(tasks))
+
+
+def _worth_storing(workspace: Workspace, tasks: Sequence[ShardTask]) -> list[str]:
+    """A checkpoint for each tokenizer that has more pairs to score than there are texts to tokenise.
+
+    Fewer pairs are tokenised shard by shard, only the texts that are in them.
+    """
+    pairs: dict[str, int] = {}
+    checkpoints: dict[str, str] = {}
+    for task in tasks:
+        tokenizer = task.description["tokenizer_hash"]
+        pairs[tokenizer] = pairs.get(tokenizer, 0) + task.pairs
+        checkpoints.setdefault(tokenizer, task.teacher.checkpoint)
+    texts = sum(footer.rows for table in TABLES for footer in set_footers(workspace.parts(table)))
+    return [checkpoints[tokenizer] for tokenizer, count in pairs.items() if count > texts]

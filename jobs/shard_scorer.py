@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.token_stores import open_stores
 from pipeline.errors import ModelError
 from pipeline.pairs import load_pairs
 from pipeline.scores import read_pair_ids, write_scores
@@ -80,7 +81,11 @@ class ShardScorer:
         """
         scorer = self._load(task)
         ids = read_pair_ids(self._pairs.paths[task.number])
-        scores = scorer.score(pairs_with_texts(ids, *self._texts), on_progress)
+        stores = open_stores(self._workspace, task.teacher.checkpoint) if scorer.assembles else None
+        if stores is None:
+            scores = scorer.score(pairs_with_texts(ids, *self._texts), on_progress)
+        else:
+            scores = scorer.score_tokens(stores, ids, on_progress)
         footer = self._pairs.footers[task.number]
         extra = {**scorer.describe(), "torch": version("torch"), "transformers": version("transformers")}
         write_scores(self._workspace, task.teacher.name, task.number, footer, ids, scores, task.description, extra)

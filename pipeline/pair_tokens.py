@@ -13,7 +13,7 @@ Shapes: N pairs, B rows of a batch, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -29,36 +29,40 @@ Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 
+class TokenChunk(NamedTuple):
+    """Token ids of some texts that follow each other."""
+
+    ids: NDArray[np.integer]
+    """(tokens,)"""
+    lengths: Int64
+    """(texts,)"""
+    empty: Bool
+    """(texts,)"""
+
+
 class TokenizedTexts(NamedTuple):
     """Token ids of N texts, end to end."""
 
-    ids: Int32
+    ids: NDArray[np.integer]
     """(total tokens,)"""
     offsets: Int64
     """(N + 1,): text i is `ids[offsets[i]:offsets[i + 1]]`."""
     empty: Bool
     """(N,): the text is the empty string. A text of blanks has no tokens either, yet counts as present."""
 
-    @property
-    def lengths(self) -> Int64:
-        """(N,) tokens."""
-        return np.diff(self.offsets)
+    def lengths(self, rows: NDArray[np.integer]) -> Int64:
+        """Tokens of the texts `rows` (B,): (B,)."""
+        start = np.asarray(rows, np.int64)
+        return np.asarray(self.offsets[start + 1] - self.offsets[start])
 
     @classmethod
-    def from_lists(cls, token_ids: Sequence[Sequence[int]], empty: Sequence[bool]) -> TokenizedTexts:
-        """Pack a list of ids per text."""
-        return cls.concatenate([(token_ids, empty)])
-
-    @classmethod
-    def concatenate(cls, chunks: Iterable[tuple[Sequence[Sequence[int]], Sequence[bool]]]) -> TokenizedTexts:
-        """Pack chunks of texts as they come, so that only one chunk stands in memory as Python lists."""
+    def concatenate(cls, chunks: Iterable[TokenChunk]) -> TokenizedTexts:
+        """Chunks in order as one."""
         ids, lengths, empty = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], [np.empty(0, np.bool_)]
-        for token_ids, absent in chunks:
-            counts = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
-            flat = (token for text in token_ids for token in text)
-            ids.append(np.fromiter(flat, np.int32, int(counts.sum())))
-            lengths.append(counts)
-            empty.append(np.asarray(absent, np.bool_))
+        for chunk in chunks:
+            ids.append(chunk.ids.astype(np.int32))
+            lengths.append(chunk.lengths)
+            empty.append(chunk.empty)
         return cls(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), np.concatenate(empty))
 
 
@@ -176,8 +180,8 @@ class PairTokens:
         self._query, self._passage = query, passage
         self._single: Bool = passages.empty[passage]
         self._kept = kept_lengths(
-            queries.lengths[query],
-            passages.lengths[passage],
+            queries.lengths(query),
+            passages.lengths(passage),
             self._single,
             template,
             max_length_tokens,

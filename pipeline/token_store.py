@@ -20,27 +20,16 @@ import sys
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import WorkspaceError
-from pipeline.pair_tokens import TokenizedTexts
+from pipeline.pair_tokens import TokenChunk, TokenizedTexts
 
 FACTS = "store.json"
 _SMALL = np.iinfo(np.uint16).max
-
-
-class TokenChunk(NamedTuple):
-    """Some texts that follow each other."""
-
-    ids: NDArray[np.integer]
-    """(tokens,)"""
-    lengths: NDArray[np.int64]
-    """(texts,)"""
-    empty: NDArray[np.bool_]
-    """(texts,)"""
 
 
 def write_store(directory: Path, chunks: Iterable[TokenChunk], vocabulary: int, made_from: dict[str, Any]) -> None:

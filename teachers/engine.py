@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
-from pipeline.pair_tokens import TokenBatch
+from pipeline.pair_tokens import TokenBatch, TokenizedTexts
 from teachers.batching import PADDING_SHARE, plan_batches
 from teachers.checkpoint import Checkpoint, fingerprint_of, resolve
 from teachers.cross_encoder import CrossEncoder, load_cross_encoder
 from teachers.device import DTYPES, batch_tokens, choose_device
 from teachers.loading import load_tokenizer
-from teachers.pair_tokenizer import PairTokenizer
+from teachers.pair_tokenizer import EncodedPairs, PairTokenizer
 from teachers.scorer import Pairs
 from teachers.settings import ScoringSettings
 
@@ -99,8 +99,28 @@ class CrossEncoderScorer:
             InputError: truncation only_second, and a query that leaves no room for its passage.
             ModelError: a logit that is not finite, or a token that the model has no embedding for.
         """
-        scores = np.full(len(pairs.query), np.nan, np.float32)
-        encoded = self._tokenizer.encode(pairs)
+        return self._score(self._tokenizer.encode(pairs), on_progress)
+
+    @property
+    def assembles(self) -> bool:
+        """Whether `score_tokens` is possible: pairs can be put together from texts tokenised before."""
+        return self._tokenizer.assembles
+
+    def score_tokens(
+        self,
+        texts: tuple[TokenizedTexts, TokenizedTexts],
+        pairs: tuple[NDArray[np.integer], NDArray[np.integer]],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """As `score`, for pairs given as rows (N,) of queries and rows (N,) of passages that were tokenised before.
+
+        Raises:
+            As `score`.
+        """
+        return self._score(self._tokenizer.assembled(*texts, *pairs), on_progress)
+
+    def _score(self, encoded: EncodedPairs, on_progress: Callable[[int], None] | None) -> NDArray[np.float32]:
+        scores = np.full(len(encoded.lengths), np.nan, np.float32)
         plan = plan_batches(encoded.lengths, self._batch_tokens, PADDING_SHARE if self._tokenizer.can_pad else 0.0)
         running: tuple[NDArray[np.int64], torch.Tensor] | None = None
         for rows in [*plan, None]:

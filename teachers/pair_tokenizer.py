@@ -11,7 +11,7 @@ Shapes: N pairs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import Protocol
 
@@ -23,10 +23,9 @@ from pipeline.errors import InputError, UsageError
 from pipeline.pair_tokens import Layout, PairTemplate, PairTokens, TokenBatch, TokenizedTexts, Truncation
 from teachers.called_pairs import CalledPairs
 from teachers.scorer import Pairs
+from teachers.text_tokens import CHUNK_TEXTS, tokenise
 
 log = logging.getLogger(__name__)
-
-CHUNK_TEXTS = 4096
 
 
 class EncodedPairs(Protocol):
@@ -90,23 +89,29 @@ class PairTokenizer:
         """
         if self._template is None:
             return self._called(pairs)
-        return PairTokens(
-            self._tokenise(pairs.queries),
-            self._tokenise(pairs.passages),
-            pairs.query,
-            pairs.passage,
-            self._template,
-            self._max_length_tokens,
-            self._truncation,
-        )
+        return self.assembled(self._tokenise(pairs.queries), self._tokenise(pairs.passages), pairs.query, pairs.passage)
+
+    def assembled(
+        self,
+        queries: TokenizedTexts,
+        passages: TokenizedTexts,
+        query: NDArray[np.integer],
+        passage: NDArray[np.integer],
+    ) -> PairTokens:
+        """Pairs (N,) of rows of texts that were tokenised before; only for a tokenizer that `assembles`.
+
+        Raises:
+            InputError: as in `encode`.
+        """
+        assert self._template is not None
+        limits = self._max_length_tokens, self._truncation
+        return PairTokens(queries, passages, query, passage, self._template, *limits)
 
     def _tokenise(self, texts: Sequence[str]) -> TokenizedTexts:
-        return TokenizedTexts.concatenate(self._chunks(texts))
-
-    def _chunks(self, texts: Sequence[str]) -> Iterator[tuple[list[list[int]], list[bool]]]:
-        for start in range(0, len(texts), CHUNK_TEXTS):
-            chunk = list(texts[start : start + CHUNK_TEXTS])
-            yield _plain_ids(self._tokenizer, chunk), [not text for text in chunk]
+        starts = range(0, len(texts), CHUNK_TEXTS)
+        return TokenizedTexts.concatenate(
+            tokenise(self._tokenizer, texts[start : start + CHUNK_TEXTS]) for start in starts
+        )
 
     def _called(self, pairs: Pairs) -> CalledPairs:
         return CalledPairs(
@@ -160,20 +165,6 @@ def _layout(call: BatchEncoding) -> Layout | None:
     before, _, between, _, after = (tuple(ids[span]) for span in spans)
     first, second_, third, fourth, fifth = (next(iter(kind), 0) for kind in kinds)
     return Layout(before, between, after, (first, second_, third, fourth, fifth))
-
-
-def _plain_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Ids without special tokens, whatever truncation or padding the tokenizer's file asks for."""
-    ids: list[list[int]] = tokenizer(
-        texts,
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
-    return ids
 
 
 def _equal(one: TokenBatch, other: TokenBatch) -> bool:

@@ -1,9 +1,13 @@
+import shutil
+
 import numpy as np
 import pytest
 
 from jobs.scoring import ClusterSettings, plan_scoring, score
 from jobs.shard_scorer import ShardScorer, Teacher, pairs_with_texts
+from jobs.token_stores import make_stores, open_stores
 from pipeline.errors import ModelError, UsageError, WorkspaceError
+from pipeline.msmarco import import_msmarco
 from pipeline.pairs import load_pairs
 from pipeline.scores import load_scores, read_pair_ids, read_scores
 from pipeline.texts import Texts
@@ -34,6 +38,35 @@ def test_every_pair_gets_the_score_of_its_texts(paired, checkpoint):
     for path, score_path in zip(pairs.paths, load_scores(paired, pairs, "t").paths, strict=True):
         texts = pairs_with_texts(read_pair_ids(path), Texts(paired, "queries"), Texts(paired, "passages"))
         assert np.array_equal(read_scores(score_path), scorer.score(texts))
+
+
+def test_stored_tokens_give_the_same_scores_to_the_last_bit(paired, checkpoint, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("jobs.shard_scorer.pairs_with_texts", None)  # texts are not asked for
+        run(paired, Teacher("t", checkpoint, SETTINGS))
+    shutil.rmtree(paired.path(".cache", "tokens"))
+    monkeypatch.setattr("jobs.scoring.make_stores", lambda *args, **options: None)
+    run(paired, Teacher("without", checkpoint, SETTINGS))
+    scores = [[read_scores(path) for path in paired.parts("scores", name)] for name in ("t", "without")]
+    assert all(map(np.array_equal, *scores))
+
+
+def test_stores_follow_the_texts(paired, checkpoint, tmp_path):
+    make_stores(paired, checkpoint, processes=2)
+    first = {path.name for path in paired.path(".cache", "tokens").iterdir()}
+    (tmp_path / "more").write_text("new\tic ice\n")
+    import_msmarco(paired, tmp_path / "more", [], [])
+    assert open_stores(paired, checkpoint) is None
+    make_stores(paired, checkpoint)
+    now = {path.name for path in paired.path(".cache", "tokens").iterdir()}
+    assert len(first) == len(now) == 2 and len(first & now) == 1
+    assert len(open_stores(paired, checkpoint)[1].empty) == worlds.PASSAGES + 1
+
+
+def test_few_pairs_are_tokenised_without_a_store(workspace, checkpoint):
+    worlds.paired(workspace, k=1)
+    run(workspace, Teacher("t", checkpoint, SETTINGS))
+    assert not workspace.path(".cache", "tokens").exists()
 
 
 def test_only_missing_and_stale_shards_are_scored(paired, checkpoint, tmp_path):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.errors import InputError
-from pipeline.pair_tokens import PairTokens, TokenizedTexts, Truncation
+from pipeline.pair_tokens import PairTokens, TokenChunk, TokenizedTexts, Truncation
+from teachers import text_tokens
 from teachers.pair_tokenizer import template_of
 from tests.tiny_models import Kind, sample_texts, tiny_tokenizer
 
@@ -28,8 +29,7 @@ def tokenizer_of(kind: Kind) -> PreTrainedTokenizerBase:
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, column: list[str]) -> TokenizedTexts:
-    ids = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in column]
-    return TokenizedTexts.from_lists(ids, [text == "" for text in column])
+    return TokenizedTexts.concatenate([text_tokens.tokenise(tokenizer, column)])
 
 
 def assembled(
@@ -113,9 +113,10 @@ def test_texts_are_shared_between_pairs() -> None:
 
 
 def test_chunks_are_packed_as_one() -> None:
-    whole = TokenizedTexts.from_lists([[1, 2], [], [3]], [False, True, False])
-    parts = TokenizedTexts.concatenate([([[1, 2]], [False]), ([[], [3]], [True, False])])
-    assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
+    parts = [TokenChunk(*map(np.array, part)) for part in (([1, 2], [2], [False]), ([3], [0, 1], [True, False]))]
+    whole = TokenizedTexts.concatenate(parts)
+    assert whole.ids.tolist() == [1, 2, 3] and whole.empty.tolist() == [False, True, False]
+    assert whole.lengths(np.array([2, 0], np.int32)).tolist() == [1, 2]
     assert whole.offsets.tolist() == [0, 2, 2, 3]
     assert whole.ids.dtype == np.int32
-    assert TokenizedTexts.concatenate([]).lengths.tolist() == []
+    assert TokenizedTexts.concatenate([]).offsets.tolist() == [0]

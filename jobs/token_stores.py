@@ -1,0 +1,111 @@
+"""The token stores of a workspace: `.cache/tokens/<table>-<content>-<tokenizer>`, for `queries` and `passages`.
+
+Made once before scoring, by parallel processes, and mapped by every actor. A cache: safe to remove at any time,
+and never part of what scores depend on, since pairs of stored ids equal the tokenizer's own calls.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.fingerprint import digest_json
+from pipeline.pair_tokens import TokenChunk, TokenizedTexts
+from pipeline.processes import map_in_order
+from pipeline.tables import set_content, set_footers
+from pipeline.texts import CACHE, Texts
+from pipeline.token_store import open_store, write_store
+from pipeline.workspace import Workspace
+from teachers.checkpoint import resolve
+
+TABLES = ("queries", "passages")
+TEXTS_PER_TASK = 8_192
+TEXTS_PER_PROCESS = 100_000
+"""A process takes seconds to start; fewer texts are not worth one."""
+
+
+def make_stores(
+    workspace: Workspace,
+    checkpoint: str,
+    *,
+    processes: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Make what is missing of a checkpoint's two stores; nothing for a tokenizer that gives no plain ids.
+
+    The callback gets texts tokenised, and all of the table.
+    """
+    missing = [table for table in TABLES if not _place(workspace, table, checkpoint).exists()]
+    if not missing:
+        return
+    from teachers.text_tokens import tokenizer_of, vocabulary_of
+
+    tokenizer = tokenizer_of(checkpoint)
+    if not tokenizer.is_fast:
+        return
+    for table in missing:
+        place = _place(workspace, table, checkpoint)
+        _remove_older(place, table)
+        count = len(_texts(str(workspace.root), table))
+        ranges = [range(start, min(start + TEXTS_PER_TASK, count)) for start in range(0, count, TEXTS_PER_TASK)]
+        workers = min(processes or os.cpu_count() or 1, 1 + count // TEXTS_PER_PROCESS)
+        chunks = map_in_order(partial(_tokenise, str(workspace.root), table, checkpoint), ranges, processes=workers)
+        made_from = {"table": table, "checkpoint": checkpoint, **_libraries()}
+        write_store(place, _counted(chunks, count, on_progress), vocabulary_of(tokenizer), made_from)
+
+
+def open_stores(workspace: Workspace, checkpoint: str) -> tuple[TokenizedTexts, TokenizedTexts] | None:
+    """The ids of all queries and all passages, by id; None where they have not been made.
+
+    Raises:
+        WorkspaceError: a store is damaged.
+    """
+    places = [_place(workspace, table, checkpoint) for table in TABLES]
+    if not all(place.exists() for place in places):
+        return None
+    queries, passages = map(open_store, places)
+    return queries, passages
+
+
+def _place(workspace: Workspace, table: str, checkpoint: str) -> Path:
+    content = set_content(set_footers(workspace.parts(table)))
+    made_by = digest_json({"tokenizer": resolve(checkpoint).tokenizer_hash, **_libraries()})
+    return workspace.path(CACHE, "tokens", f"{table}-{content}-{made_by}")
+
+
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("transformers", "tokenizers")}
+
+
+def _remove_older(place: Path, table: str) -> None:
+    """Remove stores of the table as it was; whoever reads one keeps its mapping."""
+    content = place.name.rsplit("-", 1)[0]
+    for other in place.parent.glob(f"{table}-*"):
+        if not other.name.startswith(content):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _counted(chunks: Iterator[TokenChunk], total: int, on_progress: Callable[[int, int], None]) -> Iterator[TokenChunk]:
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk.lengths)
+        on_progress(done, total)
+
+
+@cache
+def _texts(location: str, table: str) -> Texts:
+    return Texts(Workspace.open(location), table)
+
+
+def _tokenise(location: str, table: str, checkpoint: str, rows: range) -> TokenChunk:
+    """The ids of some rows of a table; runs in a worker."""
+    from teachers.text_tokens import tokenise, tokenizer_of
+
+    return tokenise(tokenizer_of(checkpoint), _texts(location, table).take(np.arange(rows.start, rows.stop)))
