@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,16 +47,18 @@ def make_stores(
         return
     from teachers.text_tokens import tokenizer_of, vocabulary_of
 
-    tokenizer = tokenizer_of(checkpoint)
+    tokenizer_hash = resolve(checkpoint).tokenizer_hash
+    tokenizer = tokenizer_of(checkpoint, tokenizer_hash)
     if not tokenizer.is_fast:
         return
     for table in missing:
         place = _place(workspace, table, checkpoint)
         _remove_older(place, table)
-        count = len(_texts(str(workspace.root), table))
+        source = _Source(str(workspace.root), table, place.name)
+        count = len(source.texts())
         ranges = [range(start, min(start + TEXTS_PER_TASK, count)) for start in range(0, count, TEXTS_PER_TASK)]
         workers = min(processes or os.cpu_count() or 1, 1 + count // TEXTS_PER_PROCESS)
-        chunks = map_in_order(partial(_tokenise, str(workspace.root), table, checkpoint), ranges, processes=workers)
+        chunks = map_in_order(partial(_tokenise, source, checkpoint, tokenizer_hash), ranges, processes=workers)
         made_from = {"table": table, "checkpoint": checkpoint, **_libraries()}
         write_store(place, _counted(chunks, count, on_progress), vocabulary_of(tokenizer), made_from)
 
@@ -99,13 +102,22 @@ def _counted(chunks: Iterator[TokenChunk], total: int, on_progress: Callable[[in
         on_progress(done, total)
 
 
-@cache
-def _texts(location: str, table: str) -> Texts:
-    return Texts(Workspace.open(location), table)
+class _Source(NamedTuple):
+    """A table's texts, to be opened where they are read."""
+
+    location: str
+    table: str
+    state: str
+    """Of the table: texts that a process has open are of one state."""
+
+    @cache  # noqa: B019 - a process works on a few tables
+    def texts(self) -> Texts:
+        return Texts(Workspace.open(self.location), self.table)
 
 
-def _tokenise(location: str, table: str, checkpoint: str, rows: range) -> TokenChunk:
+def _tokenise(source: _Source, checkpoint: str, tokenizer_hash: str, rows: range) -> TokenChunk:
     """The ids of some rows of a table; runs in a worker."""
     from teachers.text_tokens import tokenise, tokenizer_of
 
-    return tokenise(tokenizer_of(checkpoint), _texts(location, table).take(np.arange(rows.start, rows.stop)))
+    texts = source.texts().take(np.arange(rows.start, rows.stop))
+    return tokenise(tokenizer_of(checkpoint, tokenizer_hash), texts)

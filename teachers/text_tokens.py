@@ -36,8 +36,8 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> TokenC
 
 
 @cache
-def tokenizer_of(checkpoint: str) -> PreTrainedTokenizerBase:
-    """A checkpoint's tokenizer, loaded once in a process."""
+def tokenizer_of(checkpoint: str, tokenizer_hash: str) -> PreTrainedTokenizerBase:  # noqa: ARG001
+    """A checkpoint's tokenizer, loaded once in a process; the hash tells a changed one from what it was."""
     return load_tokenizer(resolve(checkpoint))
 
 
