@@ -28,6 +28,8 @@ class Meter:
 
     def __init__(self, label: str, unit: str) -> None:
         self.label, self.unit = label, unit
+        self.detail = ""
+        """More to be said of the rate."""
         self.done, self.total = 0, 0
         self.started = time.monotonic()
 
@@ -57,7 +59,8 @@ class Meter:
     def line(self) -> str:
         """The state in words."""
         left = timedelta(seconds=round((self.total - self.done) / self.rate)) if self.done > 0 else "?"
-        return f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.1f} {self.unit}/s, {left} left"
+        rate = ", ".join(filter(None, [f"{self.rate:,.1f} {self.unit}/s", self.detail]))
+        return f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {rate}, {left} left"
 
 
 class _Rate(ProgressColumn):
@@ -66,7 +69,7 @@ class _Rate(ProgressColumn):
         self._meter = meter
 
     def render(self, task: Task) -> Text:  # noqa: ARG002 — one meter, one task
-        return Text(f"{self._meter.rate:,.1f} {self._meter.unit}/s")
+        return Text(", ".join(filter(None, [f"{self._meter.rate:,.1f} {self._meter.unit}/s", self._meter.detail])))
 
 
 class _BarMeter(Meter):

@@ -1,8 +1,9 @@
 """A pool of Ray actors that works off independent tasks: the one file that knows Ray.
 
 An actor holds a worker made by a factory and runs one task at a time, reporting progress as it goes. An actor
-that dies is replaced and its task tried again; actors that join late are used. A task that fails in all its
-attempts is set aside and named. Tasks must be idempotent: what they make appears when complete.
+that dies, raises, or makes no progress for too long is replaced and its task tried again; nodes that join while
+work is left get actors too. A task that fails in all its attempts is set aside and named. Tasks must be
+idempotent: what they make appears when complete.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import queue
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from jobs.ledger import Failure, Ledger
 from pipeline.errors import PrepError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -31,14 +32,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 REPORT_SECONDS = 1.0
 START_ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class Failure(Generic[T]):
-    """A task that was set aside."""
-
-    task: T
-    reason: str
+LOOK_SECONDS = 10.0
+"""How often the pool looks for actors that hang and for nodes that have joined."""
 
 
 @dataclass
@@ -49,26 +44,10 @@ class _Slot(Generic[T]):
     waiting_on: Any
     """What to wait for: the ref of its start, or the stream of its running task."""
     task: T | None = None
-    reported: int = 0
-
-
-@dataclass
-class _Ledger(Generic[T]):
-    """What is left to do, and what went wrong so far."""
-
-    pending: deque[T]
-    max_attempts: int
-    attempts: dict[int, int] = field(default_factory=dict)
-    failures: list[Failure[T]] = field(default_factory=list)
-
-    def failed(self, task: T, reason: str) -> None:
-        """Count an attempt; put the task back, or aside."""
-        count = self.attempts[id(task)] = self.attempts.get(id(task), 0) + 1
-        log.warning("attempt %d of %d failed: %s", count, self.max_attempts, reason)
-        if count < self.max_attempts:
-            self.pending.append(task)
-        else:
-            self.failures.append(Failure(task, reason))
+    reported: Any = None
+    """Progress of the task, summed."""
+    moved: float = 0.0
+    """When it last made progress."""
 
 
 class _Worker:
@@ -81,9 +60,9 @@ class _Worker:
         """Answers once the actor runs."""
         return True
 
-    def run(self, method: Callable[..., None], task: Any) -> Iterator[int]:
-        """Run a task; yields the progress since the last report, about once a second."""
-        reports: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+    def run(self, method: Callable[..., None], task: Any) -> Iterator[Any]:
+        """Run a task; yields the progress since the last report, or None, about once a second."""
+        reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         def work() -> None:
             try:
@@ -113,9 +92,9 @@ def _stand_somewhere() -> None:
         os.chdir(tempfile.gettempdir())
 
 
-def _drain(reports: queue.SimpleQueue[Any]) -> tuple[int, BaseException | bool | None]:
+def _drain(reports: queue.SimpleQueue[Any]) -> tuple[Any, BaseException | bool | None]:
     """Sum reports for a second; the second value is the end (None), an error, or True to go on."""
-    done, deadline = 0, time.monotonic() + REPORT_SECONDS
+    done, deadline = None, time.monotonic() + REPORT_SECONDS
     while (left := deadline - time.monotonic()) > 0:
         try:
             report = reports.get(timeout=left)
@@ -123,7 +102,7 @@ def _drain(reports: queue.SimpleQueue[Any]) -> tuple[int, BaseException | bool |
             break
         if report is None or isinstance(report, BaseException):
             return done, report
-        done += report
+        done = report if done is None else done + report
     return done, True
 
 
@@ -133,19 +112,21 @@ def run_on_actors(
     method: Callable[..., None],
     tasks: Sequence[T],
     cluster: ClusterSettings,
-    on_progress: Callable[[int], None],
+    on_progress: Callable[[Any], None],
 ) -> list[Failure[T]]:
     """Run `method(worker, task, report)` for every task on workers made by `make(location)`.
+
+    What `report` is given must add up and have a negative; `on_progress` is told of it, and of its negative where
+    a task has to be done again.
 
     Raises:
         PrepError: one that a task raised; it would fail the same way again.
     """
     with _connected(cluster.address):
-        options, count = _layout(cluster, len(tasks))
-        ledger = _Ledger(deque(tasks), cluster.max_attempts)
-        pool = _Pool(ray.remote(_Worker).options(**options), make, location, method, ledger, on_progress)
+        ledger = Ledger(tasks, cluster.max_attempts)
+        pool = _Pool(make, location, method, ledger, cluster, on_progress)
         try:
-            pool.run(count)
+            pool.run()
         finally:
             pool.stop()
         return ledger.failures
@@ -167,27 +148,40 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _layout(cluster: ClusterSettings, tasks: int) -> tuple[dict[str, Any], int]:
-    """Actor options and how many actors."""
-    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(total.get("GPU", 0) > 0)
-    fits = total.get("GPU", 0) / gpus if gpus else total.get("CPU", 0) / cluster.cpus_per_actor
-    count = cluster.num_actors or max(1, int(fits))
-    if fits < 1:
-        log.warning(
-            "no room for an actor (%s CPUs, %s GPUs each) in %s yet; waiting",
-            cluster.cpus_per_actor,
-            gpus,
-            total,
-        )
-    options = {
-        "num_cpus": cluster.cpus_per_actor,
-        "num_gpus": gpus,
-        "max_restarts": 0,  # the pool replaces actors itself, with the task
-        "max_task_retries": 0,
-        "scheduling_strategy": "SPREAD",
-    }
-    return options, min(count, tasks)
+class _Room:
+    """What the cluster has for actors, looked up anew each time: nodes come and go."""
+
+    def __init__(self, cluster: ClusterSettings) -> None:
+        self._cluster, self._warned = cluster, False
+
+    def options(self) -> dict[str, Any]:
+        """Options of an actor."""
+        return {
+            "num_cpus": self._cluster.cpus_per_actor,
+            "num_gpus": self._gpus(ray.cluster_resources()),  # type: ignore[no-untyped-call]
+            "max_restarts": 0,  # the pool replaces actors itself, with the task
+            "max_task_retries": 0,
+            "scheduling_strategy": "SPREAD",
+        }
+
+    def actors(self) -> int:
+        """How many actors to keep: as asked for, else as many as fit, and one that waits if none does."""
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = self._gpus(total)
+        fits = total.get("GPU", 0) / gpus if gpus else total.get("CPU", 0) / self._cluster.cpus_per_actor
+        if fits < 1 and not self._warned:
+            self._warned = True
+            log.warning(
+                "no room for an actor (%s CPUs, %s GPUs each) in %s yet; waiting",
+                self._cluster.cpus_per_actor,
+                gpus,
+                total,
+            )
+        return self._cluster.num_actors or max(1, int(fits))
+
+    def _gpus(self, total: dict[str, float]) -> float:
+        given = self._cluster.gpus_per_actor
+        return float(total.get("GPU", 0) > 0) if given is None else given
 
 
 class _Pool(Generic[T]):
@@ -195,37 +189,48 @@ class _Pool(Generic[T]):
 
     def __init__(
         self,
-        remote: Any,
         make: Callable[[str], Any],
         location: str,
         method: Callable[..., None],
-        ledger: _Ledger[T],
-        on_progress: Callable[[int], None],
+        ledger: Ledger[T],
+        cluster: ClusterSettings,
+        on_progress: Callable[[Any], None],
     ) -> None:
-        self._remote, self._make, self._location, self._method = remote, make, location, method
-        self._ledger, self._on_progress = ledger, on_progress
+        self._make, self._location, self._method = make, location, method
+        self._ledger, self._room, self._on_progress = ledger, _Room(cluster), on_progress
+        self._remote: Any = ray.remote(_Worker)
+        self._hang_seconds = cluster.hang_seconds
         self._slots: dict[Any, _Slot[T]] = {}
         self._failed_starts = 0
 
-    def run(self, count: int) -> None:
+    def run(self) -> None:
         """Work until nothing is pending or running."""
-        for _ in range(count):
-            self._start()
-        while self._ledger.pending or any(slot.task is not None for slot in self._slots.values()):
-            ready, _ = ray.wait(list(self._slots), num_returns=1, fetch_local=False)
+        looked = time.monotonic()
+        self._grow()
+        while self._ledger or self._running():
+            ready, _ = ray.wait(list(self._slots), num_returns=1, timeout=LOOK_SECONDS, fetch_local=False)
             for waitable in ready:
-                slot = self._slots.pop(waitable)
-                self._advance(slot)
+                self._advance(self._slots.pop(waitable))
+            if time.monotonic() - looked >= LOOK_SECONDS:
+                looked = time.monotonic()
+                self._end_hanging(looked)
+                self._grow()
 
     def stop(self) -> None:
         """End all actors."""
         for slot in self._slots.values():
             ray.kill(slot.actor)
 
-    def _start(self) -> None:
-        actor = self._remote.remote(self._make, self._location)
-        started = actor.ready.remote()
-        self._slots[started] = _Slot(actor, started)
+    def _running(self) -> int:
+        return sum(slot.task is not None for slot in self._slots.values())
+
+    def _grow(self) -> None:
+        """Start actors up to the number that there is room and work for."""
+        wanted = min(self._room.actors(), len(self._ledger) + self._running())
+        for _ in range(wanted - len(self._slots)):
+            actor = self._remote.options(**self._room.options()).remote(self._make, self._location)
+            started = actor.ready.remote()
+            self._slots[started] = _Slot(actor, started)
 
     def _advance(self, slot: _Slot[T]) -> None:
         """Take what the slot's actor has to say, and give it work if it has none."""
@@ -234,46 +239,54 @@ class _Pool(Generic[T]):
                 ray.get(slot.waiting_on)
                 self._failed_starts = 0
             else:
-                done = ray.get(next(slot.waiting_on))
-                slot.reported += done
-                self._on_progress(done)
-                self._slots[slot.waiting_on] = slot
+                self._take(slot, ray.get(next(slot.waiting_on)))
                 return
         except StopIteration:
-            pass
+            assert slot.task is not None
+            self._ledger.done(slot.task)
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, PrepError):
                 raise cause from error
-            self._give_up(slot, f"{type(cause).__name__}: {cause}")
+            self._lose(slot, f"{type(cause).__name__}: {cause}")
+            return
         except (RayActorError, RayError) as error:
-            self._replace(slot, error)
+            self._lose(slot, f"actor lost: {str(error).strip().splitlines()[0]}")
             return
         self._assign(slot)
 
+    def _take(self, slot: _Slot[T], done: Any) -> None:
+        """Pass on a report of a running task."""
+        if done is not None:
+            slot.reported = done if slot.reported is None else slot.reported + done
+            slot.moved = time.monotonic()
+            self._on_progress(done)
+        self._slots[slot.waiting_on] = slot
+
     def _assign(self, slot: _Slot[T]) -> None:
-        if not self._ledger.pending:
+        if not self._ledger:
             ray.kill(slot.actor)
             return
-        slot.task, slot.reported = self._ledger.pending.popleft(), 0
+        slot.task, slot.reported, slot.moved = self._ledger.take(), None, time.monotonic()
         slot.waiting_on = slot.actor.run.options(num_returns="streaming").remote(self._method, slot.task)
         self._slots[slot.waiting_on] = slot
 
-    def _give_up(self, slot: _Slot[T], reason: str) -> None:
-        """Count the slot's task as failed once, and take its progress back."""
-        assert slot.task is not None
-        self._on_progress(-slot.reported)
-        self._ledger.failed(slot.task, reason)
-        slot.task = None
+    def _end_hanging(self, now: float) -> None:
+        """Lose actors that run a task and make no progress."""
+        for waitable, slot in list(self._slots.items()):
+            if slot.task is not None and now - slot.moved > self._hang_seconds:
+                del self._slots[waitable]
+                self._lose(slot, f"no progress for {self._hang_seconds:,.0f} s")
 
-    def _replace(self, slot: _Slot[T], error: Exception) -> None:
-        """The actor is gone: its task goes back, and another actor comes."""
-        reason = f"actor lost: {str(error).strip().splitlines()[0]}"
+    def _lose(self, slot: _Slot[T], reason: str) -> None:
+        """Do without the slot's actor: its task counts as failed once, and another actor comes."""
+        ray.kill(slot.actor)
         if slot.task is not None:
-            self._give_up(slot, reason)
+            if slot.reported is not None:
+                self._on_progress(-slot.reported)
+            self._ledger.failed(slot.task, reason)
         else:
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS:
                 raise WorkspaceError(f"actors do not start: {reason}", todo="look at the cluster's logs")
-        if self._ledger.pending:
-            self._start()
+        self._grow()

@@ -7,17 +7,24 @@ where it was. Ray itself stands in `jobs.ray_pool`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+
+from jobs.budgets import WORTH_TUNING
+from jobs.ledger import Failure, Ledger
 from jobs.shard_scorer import ShardScorer, ShardTask, Teacher
 from jobs.token_stores import TABLES, make_stores
-from pipeline.errors import IncompleteError, UsageError
+from pipeline.errors import IncompleteError, PrepError, UsageError
 from pipeline.names import check_name
-from pipeline.pairs import current_pairs
-from pipeline.scores import missing_shards
+from pipeline.old_scores import OldScores, discard_old_scores, find_old_scores, overlapping, take_scores
+from pipeline.pairs import PairSet, current_pairs, load_pairs
+from pipeline.scores import missing_shards, read_pair_ids
 from pipeline.tables import set_footers
 from pipeline.workspace import Workspace
+from teachers.scorer import Told, Work
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class ClusterSettings:
     """None: 1 where the cluster has GPUs, else 0."""
     max_attempts: int = 3
     """How often a shard is tried before it is set aside."""
+    hang_seconds: float = 900.0
+    """How long an actor may make no progress before it is replaced; it has its model to load, too."""
 
     @property
     def uses_ray(self) -> bool:
@@ -45,15 +54,20 @@ class Scored:
     """What a run did."""
 
     pairs: int
+    """Pairs that were scored."""
+    reused_pairs: int
+    """Pairs of the same shards whose scores were found elsewhere."""
     shards: int
     kept_shards: int
     """Shards that were there already."""
 
 
 def plan_scoring(
-    workspace: Workspace, teachers: Sequence[Teacher], *, overwrite: bool = False
+    workspace: Workspace, teachers: Sequence[Teacher], *, overwrite: bool = False, keep: bool = True
 ) -> tuple[list[ShardTask], int]:
     """The shards to be scored, largest first within a teacher, and the number of all shards.
+
+    With `keep`, scores that stand where other shards will be are moved to where these find them again.
 
     Raises:
         WorkspaceError: no pairs, or scores of another model under one of the names.
@@ -62,14 +76,16 @@ def plan_scoring(
     if len({teacher.name for teacher in teachers}) < len(teachers):
         raise UsageError("two teachers of one name", found=", ".join(teacher.name for teacher in teachers))
     pairs = current_pairs(workspace)
-    tasks = []
+    tasks: list[ShardTask] = []
     for teacher in teachers:
         description = teacher.describe()
         missing = missing_shards(
             workspace, pairs, check_name("teacher", teacher.name), description, overwrite=overwrite
         )
-        found = [ShardTask(teacher, description, number, pairs.footers[number].rows) for number in missing]
-        tasks += sorted(found, key=lambda task: -task.pairs)
+        old = find_old_scores(workspace, pairs, teacher.name, description, keep=keep) if missing else []
+        found = [_task(teacher, description, number, pairs, old) for number in missing]
+        tuned = sum(task.pairs for task in found) >= WORTH_TUNING
+        tasks += (replace(task, tuned=tuned) for task in sorted(found, key=lambda task: -task.pairs))
     return tasks, len(pairs.paths) * len(teachers)
 
 
@@ -80,10 +96,10 @@ def score(
     *,
     overwrite: bool = False,
     on_plan: Callable[[int], None] = lambda pairs: None,
-    on_progress: Callable[[int], None] = lambda pairs: None,
+    on_progress: Callable[[Work], None] = lambda work: None,
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scored:
-    """Score what is missing. `on_plan` is told the pairs to come, `on_progress` the pairs just done.
+    """Score what is missing. `on_plan` is told the pairs to come, `on_progress` what was just done.
 
     `on_tokens` is told of texts tokenised beforehand, and all of their table.
 
@@ -94,22 +110,52 @@ def score(
     for checkpoint in _worth_storing(workspace, tasks):
         make_stores(workspace, checkpoint, on_progress=on_tokens)
     on_plan(sum(task.pairs for task in tasks))
-    if tasks and cluster.uses_ray:
+    failures = _run(workspace, tasks, cluster, on_progress) if tasks else []
+    if failures:
+        listed = "\n".join(f"  teacher {f.task.teacher.name}, shard {f.task.number}: {f.reason}" for f in failures)
+        raise IncompleteError(
+            f"{len(failures)} of {shards} shards failed in all {cluster.max_attempts} attempts:\n{listed}",
+            where=workspace.root,
+            todo="look at the reasons, then run the same command again: only these are scored",
+        )
+    for teacher in teachers:
+        discard_old_scores(workspace, teacher.describe())
+    new = sum(task.pairs for task in tasks)
+    rows = load_pairs(workspace).footers
+    return Scored(new, sum(rows[task.number].rows for task in tasks) - new, shards, shards - len(tasks))
+
+
+def _run(
+    workspace: Workspace, tasks: Sequence[ShardTask], cluster: ClusterSettings, on_progress: Callable[[Work], None]
+) -> list[Failure[ShardTask]]:
+    """Work off the tasks here or in actors; the ones that were set aside."""
+    if cluster.uses_ray:
         from jobs.ray_pool import run_on_actors
 
-        failures = run_on_actors(str(workspace.root), ShardScorer, ShardScorer.score, tasks, cluster, on_progress)
-        if failures:
-            listed = "\n".join(f"  teacher {f.task.teacher.name}, shard {f.task.number}: {f.reason}" for f in failures)
-            raise IncompleteError(
-                f"{len(failures)} of {shards} shards failed in all {cluster.max_attempts} attempts:\n{listed}",
-                where=workspace.root,
-                todo="look at the reasons, then run the same command again: only these are scored",
-            )
-    elif tasks:
-        scorer = ShardScorer(str(workspace.root))
-        for task in tasks:
-            scorer.score(task, on_progress)
-    return Scored(sum(task.pairs for task in tasks), shards, shards - len(tasks))
+        return run_on_actors(str(workspace.root), ShardScorer, ShardScorer.score, tasks, cluster, on_progress)
+    scorer, ledger = ShardScorer(str(workspace.root)), Ledger(tasks, cluster.max_attempts)
+    while ledger:
+        task, told = ledger.take(), Told(on_progress)
+        try:
+            scorer.score(task, told.tell)
+        except PrepError:
+            raise
+        except Exception as error:
+            told.take_back()
+            ledger.failed(task, f"{type(error).__name__}: {error}")
+        else:
+            ledger.done(task)
+    return ledger.failures
+
+
+def _task(
+    teacher: Teacher, description: Mapping[str, Any], number: int, pairs: PairSet, old: Sequence[OldScores]
+) -> ShardTask:
+    """A shard, with the scores that may be reused; a file that fits none of its pairs is left out."""
+    paths, rows = overlapping(old, pairs.footers[number]), pairs.footers[number].rows
+    if paths:
+        rows = int(np.isnan(take_scores(paths, read_pair_ids(pairs.paths[number]))).sum())
+    return ShardTask(teacher, description, number, rows, old=tuple(paths))
 
 
 def _worth_storing(workspace: Workspace, tasks: Sequence[ShardTask]) -> list[str]:

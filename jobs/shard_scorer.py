@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.budgets import settle_budget
 from jobs.token_stores import open_stores
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, PrepError, WorkspaceError
+from pipeline.old_scores import take_scores
 from pipeline.pairs import load_pairs
 from pipeline.scores import read_pair_ids, write_scores
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
+from teachers.certificate import PrecisionError, sample_rows
 from teachers.checkpoint import resolve
+from teachers.scorer import Pairs, Work
 from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:  # torch is loaded where scoring happens, not where it is planned
     from teachers.engine import CrossEncoderScorer
-    from teachers.scorer import Pairs
+    from teachers.pair_tokenizer import EncodedPairs
+
+
+# On these every shard would fail.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,19 @@ class ShardTask:
     description: Mapping[str, Any]
     number: int
     pairs: int
+    """How many have no score yet."""
+    tuned: bool = False
+    """Whether the run is long enough to try out the token budget."""
+    old: tuple[Path, ...] = ()
+    """Files with scores of this model for pairs that may be in the shard."""
+
+
+class ShardError(Exception):
+    """A shard that cannot be scored; others may."""
 
 
 def pairs_with_texts(ids: tuple[np.ndarray, np.ndarray], queries: Texts, passages: Texts) -> Pairs:
     """Pairs over unique texts from query ids (N,) and passage ids (N,)."""
-    from teachers.scorer import Pairs
-
     query_ids, query = np.unique(ids[0], return_inverse=True)
     passage_ids, passage = np.unique(ids[1], return_inverse=True)
     return Pairs(queries.take(query_ids), passages.take(passage_ids), query.astype(np.int32), passage.astype(np.int32))
@@ -73,22 +90,43 @@ class ShardScorer:
         self._texts = Texts(self._workspace, "queries"), Texts(self._workspace, "passages")
         self._loaded: tuple[Teacher, CrossEncoderScorer] | None = None
 
-    def score(self, task: ShardTask, on_progress: Callable[[int], None]) -> None:
-        """Score one shard and write its file.
+    def score(self, task: ShardTask, on_progress: Callable[[Work], None]) -> None:
+        """Score what is new in one shard and write its file.
 
         Raises:
-            ModelError: the checkpoint found here is not the one the run was planned for, or cannot score.
+            ShardError: something about these pairs: a text that does not fit, a logit that is not finite.
+            ModelError: the checkpoint found here is not the one the run was planned for, cannot be loaded, or
+                strays too far from float32.
+            WorkspaceError: the disk is full or not to be written to.
         """
-        scorer = self._load(task)
         ids = read_pair_ids(self._pairs.paths[task.number])
-        stores = open_stores(self._workspace, task.teacher.checkpoint) if scorer.assembles else None
-        if stores is None:
-            scores = scorer.score(pairs_with_texts(ids, *self._texts), on_progress)
-        else:
-            scores = scorer.score_tokens(stores, ids, on_progress)
+        scores = take_scores(task.old, ids)
+        new = np.flatnonzero(np.isnan(scores))
+        extra: dict[str, Any] = {"reused": len(scores) - len(new)}
+        if len(new):
+            scorer = self._load(task)
+            try:
+                encoded = self._encode(scorer, task, (ids[0][new], ids[1][new]))
+                scored = scorer.score_encoded(encoded, on_progress, sample=sample_rows(len(new), task.number))
+            except PrecisionError:
+                raise
+            except PrepError as error:
+                raise ShardError(str(error)) from error
+            scores[new] = scored.scores
+            extra |= scorer.describe() | {name: version(name) for name in ("torch", "transformers")} | scored.facts
         footer = self._pairs.footers[task.number]
-        extra = {**scorer.describe(), "torch": version("torch"), "transformers": version("transformers")}
-        write_scores(self._workspace, task.teacher.name, task.number, footer, ids, scores, task.description, extra)
+        try:
+            write_scores(self._workspace, task.teacher.name, task.number, footer, ids, scores, task.description, extra)
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            raise WorkspaceError(
+                "cannot be written", where=error.filename or self._workspace.root, found=error
+            ) from error
+
+    def _encode(self, scorer: CrossEncoderScorer, task: ShardTask, ids: tuple[np.ndarray, np.ndarray]) -> EncodedPairs:
+        stores = open_stores(self._workspace, task.teacher.checkpoint) if scorer.assembles else None
+        return scorer.assemble(stores, ids) if stores else scorer.encode(pairs_with_texts(ids, *self._texts))
 
     def _load(self, task: ShardTask) -> CrossEncoderScorer:
         from teachers.engine import load_scorer
@@ -104,5 +142,7 @@ class ShardScorer:
                     found=scorer.fingerprint,
                     todo="give every node the same files",
                 )
+            if task.tuned and task.teacher.settings.batch_tokens is None:
+                scorer.batch_tokens = settle_budget(self._workspace, scorer)
             self._loaded = task.teacher, scorer
         return self._loaded[1]

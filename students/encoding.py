@@ -21,7 +21,7 @@ from students.loading import load_bert_dot
 from teachers.batching import plan_batches
 from teachers.checkpoint import resolve
 from teachers.device import DTYPES, batch_tokens, choose_device
-from teachers.scorer import Pairs
+from teachers.scorer import Pairs, Work
 from teachers.settings import ScoringSettings
 
 TEXTS_PER_CHUNK = 16_384
@@ -57,7 +57,7 @@ class DenseScorer:
         """Vectors (N, D) float32 of passages."""
         return self._encode(texts, self._student.settings.max_passage_tokens, on_progress)
 
-    def score(self, pairs: Pairs, on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+    def score(self, pairs: Pairs, on_progress: Callable[[Work], None] | None = None) -> NDArray[np.float32]:
         """Dot products (N,) of the pairs; see `teachers.scorer.Scorer`."""
         queries, passages = self.encode_queries(pairs.queries), self.encode_passages(pairs.passages)
         scores = np.empty(len(pairs.query), np.float32)
@@ -66,7 +66,7 @@ class DenseScorer:
             found = (queries[pairs.query[rows]] * passages[pairs.passage[rows]]).sum(-1)
             scores[rows] = found.numpy()
             if on_progress is not None:
-                on_progress(len(found))
+                on_progress(Work(len(found)))
         return scores
 
     def search(

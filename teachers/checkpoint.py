@@ -45,6 +45,9 @@ _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.
 # Token types are a matter of files and this rule, so the rule stands in the fingerprint, not its outcome.
 _TOKEN_TYPES = "passed where the model has more than one"
 
+# Where the products are not float32, how the rest is computed decides which bits a score loses.
+_SUMS = "float32 between layers"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -81,8 +84,10 @@ class Checkpoint:
 
     def fingerprint(self, settings: ScoringSettings) -> str:
         """Identity of the scores it gives under `settings`; batch size and device are no part of it."""
+        lowered = {} if settings.dtype == "float32" else {"sums": _SUMS, "backend": settings.engine}
         return digest_json(
             {
+                **lowered,
                 "weights": self.weights_hash,
                 "tokenizer": self.tokenizer_hash,
                 "token_types": _TOKEN_TYPES,

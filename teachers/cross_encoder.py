@@ -52,32 +52,30 @@ class CrossEncoder(NamedTuple):
         return getattr(self.config, "max_position_embeddings", None)
 
 
-def load_cross_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> CrossEncoder:
-    """Load and place a model; attention is PyTorch's scaled dot product wherever the architecture has it.
+def load_cross_encoder(checkpoint: Checkpoint) -> CrossEncoder:
+    """Load a model in float32; attention is PyTorch's scaled dot product wherever the architecture has it.
 
     Raises:
         ModelError: unknown architecture, no head, several labels, or weights that do not fit.
     """
     todo = "name a sequence classifier that transformers can load, or a BERT_Cat"
     with loading("a cross-encoder", checkpoint.directory, todo):
-        module, config, form = (_bert_cat if checkpoint.is_bert_cat else _classifier)(checkpoint, dtype)
+        module, config, form = (_bert_cat if checkpoint.is_bert_cat else _classifier)(checkpoint)
     for weight in module.parameters():
         # Weights mapped from a file lie at odd addresses, which moves the last bits of a logit.
         weight.data = weight.data.clone()
-    if dtype != torch.float32:
-        _keep_logits_float32(module)
-    return CrossEncoder(module.to(device).eval(), config, form)
+    return CrossEncoder(module.eval(), config, form)
 
 
-def _bert_cat(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, PreTrainedConfig, str]:
-    model = load_bert_cat(checkpoint).to(dtype)
+def _bert_cat(checkpoint: Checkpoint) -> tuple[nn.Module, PreTrainedConfig, str]:
+    model = load_bert_cat(checkpoint).float()
     return model, model.config, "BERT_Cat"
 
 
-def _classifier(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, PreTrainedConfig, str]:
+def _classifier(checkpoint: Checkpoint) -> tuple[nn.Module, PreTrainedConfig, str]:
     where = checkpoint.directory
     config = load_config(where)
-    module, info = load_model(AutoModelForSequenceClassification, where, config=config, dtype=dtype)
+    module, info = load_model(AutoModelForSequenceClassification, where, config=config, dtype=torch.float32)
     if info["mismatched_keys"]:
         raise ModelError(
             "weights of other shapes than the configuration says",
@@ -106,13 +104,6 @@ def _classifier(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, 
     if info["unexpected_keys"]:
         log.warning("%s: weights not used by %s: %s", where, type(module).__name__, _some(info["unexpected_keys"]))
     return module, module.config, type(module).__name__
-
-
-def _keep_logits_float32(module: nn.Module) -> None:
-    """Run the last linear layer in float32: a bfloat16 logit near 9 would move in steps of 0.06."""
-    heads = [m for m in module.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
-    if heads:
-        heads[-1].float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
 
 
 def _some(keys: set[str]) -> str:

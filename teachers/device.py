@@ -15,6 +15,8 @@ DTYPES: Final[dict[Dtype, torch.dtype]] = {
     "float16": torch.float16,
 }
 BATCH_TOKENS: Final = {"cpu": 4096, "cuda": 65_536}
+BUDGETS: Final = {"cpu": [1024 << n for n in range(5)], "cuda": [16_384 << n for n in range(7)]}
+"""What is tried out, in tokens of a batch."""
 
 
 def choose_device(settings: ScoringSettings) -> torch.device:
@@ -23,12 +25,15 @@ def choose_device(settings: ScoringSettings) -> torch.device:
     Raises:
         UsageError: no such device here, or one that cannot compute in the dtype asked for.
     """
-    name = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_cpu = settings.engine == "openvino" or not torch.cuda.is_available()
+    name = settings.device or ("cpu" if on_cpu else "cuda")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError("no such device here", where=name, found=str(error).splitlines()[0]) from error
+    if device.type != "cpu" and settings.engine == "openvino":
+        raise UsageError("OpenVINO computes on a CPU here", expected="device cpu", found=name)
     if device.type == "cpu" and settings.dtype == "float16":
         raise UsageError("no float16 on a CPU", expected="float32 or bfloat16", found=settings.dtype)
     return device

@@ -6,7 +6,9 @@ latency and search are written against this.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +26,52 @@ class Pairs(NamedTuple):
     """(N,) row in `passages`."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What has been done since the last report; adds up over batches and devices."""
+
+    pairs: int = 0
+    tokens: int = 0
+    """Padding included."""
+    flop: float = 0.0
+    """Floating-point operations of the model, two for a multiplication and an addition."""
+    peak_seconds: float = 0.0
+    """What they would take at the device's peak."""
+    busy_seconds: float = 0.0
+    """What the device was at work."""
+    seconds: float = 0.0
+    """What passed."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
+
+    def __neg__(self) -> Work:
+        return Work(*(-one for one in astuple(self)))
+
+
+class Told:
+    """What somebody has been told of some work, so that it can be taken back."""
+
+    def __init__(self, on_progress: Callable[[Work], None] | None) -> None:
+        self._on_progress, self._sum, self._last = on_progress, Work(), time.perf_counter()
+
+    def tell(self, work: Work) -> None:
+        """Pass on what was done; work without a time gets the time since the last report."""
+        now = time.perf_counter()
+        if not work.seconds:
+            work += Work(seconds=now - self._last)
+        self._last = now
+        self._sum += work
+        if self._on_progress is not None:
+            self._on_progress(work)
+
+    def take_back(self) -> None:
+        """Take back all that was done, but not the time it took."""
+        done, self._sum = self._sum, Work()
+        if self._on_progress is not None:
+            self._on_progress(-Work(done.pairs, done.tokens, done.flop, done.peak_seconds))
+
+
 class Scorer(Protocol):
     """Whatever scores pairs."""
 
@@ -32,10 +80,10 @@ class Scorer(Protocol):
         """Identity of the scores: equal fingerprints score equal pairs alike, up to rounding."""
         ...
 
-    def score(self, pairs: Pairs, on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+    def score(self, pairs: Pairs, on_progress: Callable[[Work], None] | None = None) -> NDArray[np.float32]:
         """Raw logits (N,), finite, rows in input order.
 
-        `on_progress` is told how many more pairs are done, after each batch; the sum is N.
+        `on_progress` is told what more is done, after each batch; the sum of its pairs is N.
         """
         ...
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,9 @@ class Worker:
             os.kill(os.getpid(), signal.SIGKILL)
         if task.startswith("fails") and (task.endswith("always") or count == 1):
             raise RuntimeError(f"{task} is broken")
+        if task.startswith("hangs") and count == 1:
+            report(5)
+            time.sleep(600)
         if task.startswith("homeless"):
             Path.cwd()
         if task.startswith("refuses"):
@@ -50,9 +54,9 @@ def cluster():
     ray.shutdown()
 
 
-def run(directory, tasks):
+def run(directory, tasks, cluster=CLUSTER):
     progress = []
-    failures = run_on_actors(str(directory), Worker, Worker.run, tasks, CLUSTER, progress.append)
+    failures = run_on_actors(str(directory), Worker, Worker.run, tasks, cluster, progress.append)
     return failures, sum(progress), sorted(p.stem for p in directory.glob("*.done"))
 
 
@@ -79,7 +83,23 @@ class TestPool:
             ("fails-always", True)
         ]
         assert done == ["fails-once", "task1"] and progress == 2 * 20
-        assert len((tmp_path / "fails-always.tries").read_text().split()) == 3
+        # Whatever it broke in its process, it meets another one.
+        assert len(set((tmp_path / "fails-always.tries").read_text().split())) == 3
+
+    def test_an_actor_that_hangs_is_replaced(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.5)
+        failures, progress, done = run(tmp_path, ["hangs", "task1"], replace(CLUSTER, hang_seconds=2.5))
+        assert not failures and done == ["hangs", "task1"] and progress == 2 * 20
+        assert len((tmp_path / "hangs.tries").read_text().split()) == 2
+
+    def test_room_that_appears_is_used(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.1)
+        room = iter([0.5, 0.5, 0.5])
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": next(room, 1.0)})
+        tasks = [f"task{i}" for i in range(60)]
+        failures, _, done = run(tmp_path, tasks, replace(CLUSTER, num_actors=None))
+        assert not failures and done == sorted(tasks)
+        assert len({pid for t in tasks for pid in (tmp_path / f"{t}.tries").read_text().split()}) == 2
 
     def test_a_working_directory_that_goes_away_is_left(self, tmp_path):
         gone = tmp_path / "gone"

@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import shutil
 
 import numpy as np
@@ -6,12 +8,15 @@ import pytest
 from jobs.scoring import ClusterSettings, plan_scoring, score
 from jobs.shard_scorer import ShardScorer, Teacher, pairs_with_texts
 from jobs.token_stores import make_stores, open_stores
-from pipeline.errors import ModelError, UsageError, WorkspaceError
+from pipeline.errors import IncompleteError, ModelError, UsageError, WorkspaceError
 from pipeline.msmarco import import_msmarco
 from pipeline.pairs import load_pairs
-from pipeline.scores import load_scores, read_pair_ids, read_scores
+from pipeline.scores import load_scores, read_pair_ids, read_scores, write_scores
+from pipeline.tables import footer_of
 from pipeline.texts import Texts
-from teachers.engine import load_scorer
+from teachers.certificate import LEAST_TAU
+from teachers.engine import CrossEncoderScorer, load_scorer
+from teachers.scorer import Work
 from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -27,7 +32,7 @@ def checkpoint(tmp_path_factory):
 def run(workspace, *teachers, **options):
     done = []
     scored = score(workspace, teachers, ClusterSettings(), on_progress=done.append, **options)
-    return scored, sum(done)
+    return scored, sum(done, Work()).pairs
 
 
 def test_every_pair_gets_the_score_of_its_texts(paired, checkpoint):
@@ -129,3 +134,99 @@ def test_bad_teachers(paired, checkpoint):
     with pytest.raises(ModelError):
         run(paired, Teacher("t", "/no/such/directory", SETTINGS))
     assert paired.names("scores") == []
+
+
+def scores_by_pair(workspace, name):
+    ids = [np.stack(read_pair_ids(path), 1) for path in workspace.parts("scores", name)]
+    values = np.concatenate([read_scores(path) for path in workspace.parts("scores", name)])
+    return dict(zip(map(tuple, np.concatenate(ids).tolist()), values.tolist(), strict=True))
+
+
+def test_pairs_built_anew_are_scored_where_they_are_new_only(workspace, checkpoint):
+    teacher = Teacher("t", checkpoint, SETTINGS)
+    worlds.paired(workspace, k=5)
+    run(workspace, teacher)
+    before = scores_by_pair(workspace, "t")
+    worlds.paired(workspace, k=9, pairs_per_shard=25)
+    scored, done = run(workspace, teacher)
+    after = scores_by_pair(workspace, "t")
+    assert scored.pairs == done == len(after.keys() - before.keys()) > 0
+    assert scored.reused_pairs == len(before) and all(after[pair] == before[pair] for pair in before)
+    assert not any(workspace.path(".cache", "scores").iterdir())
+    # Under another name everything is there already.
+    assert run(workspace, Teacher("same", checkpoint, SETTINGS))[0].pairs == 0
+    assert scores_by_pair(workspace, "same") == after
+    load_scores(workspace, load_pairs(workspace), "same")
+
+
+def test_old_scores_outlive_a_run_cut_short(workspace, checkpoint, monkeypatch):
+    teacher = Teacher("t", checkpoint, SETTINGS)
+    worlds.paired(workspace, k=5)
+    run(workspace, teacher)
+    worlds.paired(workspace, k=6, pairs_per_shard=25)
+    monkeypatch.setattr(ShardScorer, "score", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(workspace, teacher)
+    monkeypatch.undo()
+    assert run(workspace, teacher)[0].reused_pairs > 0
+
+
+def test_old_scores_of_other_texts_are_not_taken(workspace, checkpoint):
+    worlds.paired(workspace, k=5)
+    run(workspace, Teacher("t", checkpoint, SETTINGS))
+    pairs = load_pairs(workspace)
+    path, footer = workspace.parts("scores", "t")[0], pairs.footers[0]
+    ids, description = read_pair_ids(path), Teacher("t", checkpoint, SETTINGS).describe()
+    foreign = dataclasses.replace(footer, extra={**footer.extra, "texts": "of other texts"})
+    write_scores(workspace, "t", 0, foreign, ids, np.zeros(len(ids[0]), np.float32), description, {})
+    scored, _ = run(workspace, Teacher("t", checkpoint, SETTINGS))
+    assert scored.pairs == footer.rows and 0.0 not in scores_by_pair(workspace, "t").values()
+
+
+def test_a_poisonous_shard_is_set_aside_and_named(paired, checkpoint, monkeypatch):
+    teacher, done = Teacher("t", checkpoint, SETTINGS), []
+    original = CrossEncoderScorer.score_encoded
+
+    def poisoned(self, encoded, on_progress, **options):
+        if len(encoded.lengths) == load_pairs(paired).footers[2].rows and len(done) != 2:
+            done.append(encoded)
+            raise ModelError("logits that are not finite")
+        return original(self, encoded, on_progress, **options)
+
+    monkeypatch.setattr(CrossEncoderScorer, "score_encoded", poisoned)
+    run(paired, teacher)  # the third attempt succeeds
+    shutil.rmtree(paired.path("scores"))
+    monkeypatch.setattr(CrossEncoderScorer, "score_encoded", lambda *args, **options: 1 / 0)
+    with pytest.raises(IncompleteError, match=r"shard 2: ZeroDivisionError") as error:
+        run(paired, teacher)
+    assert error.value.exit_code == 3
+
+
+def test_a_full_disk_ends_the_run(paired, checkpoint, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", "part-00000.parquet")
+
+    monkeypatch.setattr("jobs.shard_scorer.write_scores", full)
+    with pytest.raises(WorkspaceError, match="No space left"):
+        run(paired, Teacher("t", checkpoint, SETTINGS))
+
+
+def test_the_budget_is_tried_out_once_and_kept(paired, checkpoint, monkeypatch):
+    monkeypatch.setattr("jobs.scoring.WORTH_TUNING", 1)
+    tries = []
+    monkeypatch.setattr(CrossEncoderScorer, "tune", lambda self: tries.append(self) or 512)
+    for name in ("t", "u"):
+        run(paired, Teacher(name, checkpoint, SETTINGS), overwrite=True)
+        shutil.rmtree(paired.path("scores"))
+    run(paired, Teacher("t", checkpoint, SETTINGS))
+    assert len(tries) == 1
+    assert {footer_of(path).extra["batch_tokens"] for path in paired.parts("scores", "t")} == {512}
+
+
+def test_a_low_precision_leaves_its_certificate(workspace, checkpoint, monkeypatch):
+    monkeypatch.setitem(LEAST_TAU, "bfloat16", 0.9)  # random weights rank by little
+    worlds.paired(workspace, k=10, pairs_per_shard=1000)
+    run(workspace, Teacher("half", checkpoint, dataclasses.replace(SETTINGS, dtype="bfloat16", batch_tokens=512)))
+    (path,) = workspace.parts("scores", "half")
+    certificate = footer_of(path).extra["certificate"]
+    assert certificate["pairs"] == 128 and certificate["non_finite"] == 0 and 0.9 < certificate["kendall_tau"] < 1

@@ -17,11 +17,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline.errors import InputError, ModelError, UsageError
-from teachers import pair_tokenizer
+from pipeline.pair_tokens import TokenBatch
+from teachers import certificate, pair_tokenizer
 from teachers.engine import CrossEncoderScorer, ScoringSettings, fingerprint_of, load_scorer
 from teachers.loading import quiet_loading
 from teachers.pair_tokenizer import template_of
-from teachers.scorer import Pairs, pairs_of
+from teachers.scorer import Pairs, Work, pairs_of
+from teachers.settings import Dtype
+from teachers.torch_model import Logits
 from tests.tiny_models import POSITIONS, Kind, sample_texts, save_tiny
 
 LIMIT = 40
@@ -80,14 +83,14 @@ def oracle(directory: Path, rows: list[tuple[str, str]], limit: int = LIMIT) -> 
 )
 def test_scores_are_those_of_transformers_pair_by_pair(tiny: Tiny, kind: Kind, count: int) -> None:
     rows = texts(count)
-    progress: list[int] = []
+    progress: list[Work] = []
     scorer = load_scorer(str(tiny(kind)), SETTINGS)
     scores = scorer.score(pairs_of(rows), progress.append)
     expected = oracle(tiny(kind), rows)
     assert scores.dtype == np.float32
     assert expected.std() > 0.1
     np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
-    assert sum(progress) == len(rows)
+    assert sum(progress, Work()).pairs == len(rows)
     assert len(progress) > 5
 
 
@@ -128,6 +131,57 @@ def test_bfloat16_comes_near_and_its_logits_are_not_rounded(tiny: Tiny) -> None:
     half = load_scorer(str(tiny("bert")), dataclasses.replace(SETTINGS, dtype="bfloat16")).score(pairs)
     assert 0 < np.abs(half - exact).max() < 0.2
     assert (half != torch.from_numpy(half).bfloat16().float().numpy()).mean() > 0.9
+
+
+def test_a_low_precision_is_certified_on_a_sample(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(certificate.LEAST_TAU, "bfloat16", 0.98)  # random weights rank by little
+    rows = texts(300)
+    scorer = load_scorer(str(tiny("electra")), dataclasses.replace(SETTINGS, dtype="bfloat16"))
+    encoded, sample = scorer.encode(pairs_of(rows)), np.arange(0, 300, 2)
+    scores, facts = scorer.score_encoded(encoded, sample=sample)
+    exact = oracle(tiny("electra"), rows)[sample]
+    assert facts["certificate"]["pairs"] == 150 and facts["certificate"]["kendall_tau"] > 0.98
+    assert facts["certificate"]["mean_difference"] == pytest.approx(np.abs(scores[sample] - exact).mean(), rel=1e-3)
+    scorer._running = load_scorer(str(tiny("electra")), SETTINGS)._running
+    scorer._running.start = lambda batch: lambda: Logits(np.ones(len(batch.input_ids), np.float32), 0.0)  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="stray too far from float32"):
+        scorer.score_encoded(encoded, sample=sample)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_a_batch_too_large_for_the_memory_is_halved(
+    tiny: Tiny, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, done = pairs_of(texts(200)), Work()
+    scorer = load_scorer(str(tiny("bert")), SETTINGS)
+    expected = load_scorer(str(tiny("bert")), dataclasses.replace(SETTINGS, batch_tokens=256)).score(rows)
+    start, limit = scorer._running.start, 256
+
+    def small_memory(batch: TokenBatch) -> Callable[[], Logits]:
+        if batch.input_ids.size > limit:
+            raise error("no memory left")
+        return start(batch)
+
+    def add(work: Work) -> None:
+        nonlocal done
+        done += work
+
+    monkeypatch.setattr(scorer._running, "start", small_memory)
+    scores, facts = scorer.score_encoded(scorer.encode(rows), add)
+    assert np.array_equal(scores, expected) and facts == {"batch_tokens": 256} and done.pairs == 200
+    limit = 1
+    with pytest.raises(error):
+        scorer.score(rows)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-4), ("bfloat16", 0.3), ("int8", 0.6)])
+def test_openvino_gives_the_same_scores(tiny: Tiny, dtype: Dtype, near: float) -> None:
+    pytest.importorskip("openvino", exc_type=ImportError)
+    rows = texts(120)
+    scorer = load_scorer(str(tiny("albert")), dataclasses.replace(SETTINGS, dtype=dtype, backend="openvino"))
+    difference = np.abs(scorer.score(pairs_of(rows)) - oracle(tiny("albert"), rows))
+    assert (dtype == "float32" or difference.max() > 1e-4) and difference.max() < near
+    assert scorer.describe()["last_layer"] == "first token"
 
 
 def test_no_pairs_give_no_scores(tiny: Tiny) -> None:
@@ -231,8 +285,8 @@ def test_a_tokenizer_that_works_from_the_left_is_followed(
     scorer: CrossEncoderScorer = load_scorer(str(directory), SETTINGS)
     called = Called(monkeypatch)
     masks: list[object] = []
-    forward = scorer._forward
-    monkeypatch.setattr(scorer, "_forward", lambda batch: masks.append(batch.attention_mask) or forward(batch))
+    start = scorer._running.start
+    monkeypatch.setattr(scorer._running, "start", lambda batch: masks.append(batch.attention_mask) or start(batch))
     rows = texts(60)
     np.testing.assert_allclose(scorer.score(pairs_of(rows)), oracle(directory, rows), atol=1e-4, rtol=0)
     if side == "truncation_side":
