@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from jobs import commands_data, commands_models
+from jobs import commands_data, commands_models, commands_score
 from pipeline.errors import PrepError
 
 # What the command line library returns, instead of raising, after Ctrl-C.
@@ -29,11 +29,12 @@ imports.command("msmarco")(commands_data.import_msmarco)
 app.add_typer(imports, name="import")
 app.command("mine")(commands_data.mine)
 app.command("build-pairs")(commands_data.build_pairs)
-app.command("score")(commands_models.score)
+app.command("score")(commands_score.score)
 app.command("build-triples")(commands_data.build_triples)
 app.command("train")(commands_models.train)
 app.command("evaluate")(commands_models.evaluate)
 app.command("status")(commands_data.status)
+app.command("verify")(commands_score.verify)
 app.command("demo")(commands_models.demo)
 
 

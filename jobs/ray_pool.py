@@ -132,6 +132,12 @@ def run_on_actors(
         return ledger.failures
 
 
+def actors_that_fit(cluster: ClusterSettings) -> int:
+    """How many actors a run would start now."""
+    with _connected(cluster.address):
+        return _Room(cluster).actors()
+
+
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """A connection to the cluster; a cluster of this process's own where none is named."""

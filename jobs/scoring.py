@@ -20,7 +20,7 @@ from jobs.token_stores import TABLES, make_stores
 from pipeline.errors import IncompleteError, PrepError, UsageError
 from pipeline.names import check_name
 from pipeline.old_scores import OldScores, discard_old_scores, find_old_scores, overlapping, take_scores
-from pipeline.pairs import PairSet, current_pairs, load_pairs
+from pipeline.pairs import PairSet, current_pairs
 from pipeline.scores import missing_shards, read_pair_ids
 from pipeline.tables import set_footers
 from pipeline.workspace import Workspace
@@ -120,9 +120,8 @@ def score(
         )
     for teacher in teachers:
         discard_old_scores(workspace, teacher.describe())
-    new = sum(task.pairs for task in tasks)
-    rows = load_pairs(workspace).footers
-    return Scored(new, sum(rows[task.number].rows for task in tasks) - new, shards, shards - len(tasks))
+    new, rows = sum(task.pairs for task in tasks), sum(task.rows for task in tasks)
+    return Scored(new, rows - new, shards, shards - len(tasks))
 
 
 def _run(
@@ -153,9 +152,10 @@ def _task(
 ) -> ShardTask:
     """A shard, with the scores that may be reused; a file that fits none of its pairs is left out."""
     paths, rows = overlapping(old, pairs.footers[number]), pairs.footers[number].rows
+    new = rows
     if paths:
-        rows = int(np.isnan(take_scores(paths, read_pair_ids(pairs.paths[number]))).sum())
-    return ShardTask(teacher, description, number, rows, old=tuple(paths))
+        new = int(np.isnan(take_scores(paths, read_pair_ids(pairs.paths[number]))).sum())
+    return ShardTask(teacher, description, number, new, rows, old=tuple(paths))
 
 
 def _worth_storing(workspace: Workspace, tasks: Sequence[ShardTask]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # torch is loaded where scoring happens, not where it is plan
     from teachers.pair_tokenizer import EncodedPairs
 
 
+SAMPLE_PAIRS = 64
+SAMPLE_SECONDS = 5.0
 # On these every shard would fail.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
@@ -64,6 +67,8 @@ class ShardTask:
     number: int
     pairs: int
     """How many have no score yet."""
+    rows: int
+    """How many there are."""
     tuned: bool = False
     """Whether the run is long enough to try out the token budget."""
     old: tuple[Path, ...] = ()
@@ -123,6 +128,26 @@ class ShardScorer:
             raise WorkspaceError(
                 "cannot be written", where=error.filename or self._workspace.root, found=error
             ) from error
+
+    def sample(self, task: ShardTask, on_progress: Callable[[Work], None]) -> None:
+        """Score some new pairs of a shard, spread over it, and write nothing; for some seconds, after a warm-up.
+
+        Raises:
+            As `score`.
+        """
+        ids = read_pair_ids(self._pairs.paths[task.number])
+        new = np.flatnonzero(np.isnan(take_scores(task.old, ids)))
+        new = np.random.default_rng(0).permutation(new)
+        scorer = self._load(task)
+        begun, size, start = time.monotonic(), SAMPLE_PAIRS, 0
+        while start < len(new) and (start == 0 or time.monotonic() - begun < SAMPLE_SECONDS):
+            rows = new[start : start + size]
+            encoded = self._encode(scorer, task, (ids[0][rows], ids[1][rows]))
+            if start == 0:
+                scorer.score_encoded(encoded)
+                begun = time.monotonic()
+            scorer.score_encoded(encoded, on_progress)
+            start, size = start + size, 4 * size
 
     def _encode(self, scorer: CrossEncoderScorer, task: ShardTask, ids: tuple[np.ndarray, np.ndarray]) -> EncodedPairs:
         stores = open_stores(self._workspace, task.teacher.checkpoint) if scorer.assembles else None

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from jobs.estimate import Estimate
     from jobs.evaluation import Evaluated
     from jobs.status import Stage
     from pipeline.triples import BuiltTriples
@@ -49,6 +50,25 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
                 f"{row.system} has no list for {row.missing_queries:,} judged queries; each scores 0",
                 style="yellow",
             )
+
+
+def show_estimates(estimates: Sequence[Estimate]) -> None:
+    """What scoring would take, one line for each teacher."""
+    table = Table(title="to be scored (nothing is written)", title_justify="left")
+    table.add_column("teacher")
+    for name in ("pairs", "found again", "shards", "tokens", "PFLOP", "devices", "hours", "GB written"):
+        table.add_column(name, justify="right")
+    for row in estimates:
+        table.add_row(
+            row.teacher,
+            *(f"{count:,}" for count in (row.pairs, row.reused_pairs, row.shards)),
+            f"{row.tokens:,.0f}",
+            f"{row.flop / 1e15:,.3g}",
+            f"{row.devices}",
+            f"{row.hours:,.3g}",
+            f"{row.written_bytes / 1e9:,.3g}",
+        )
+    console.print(table)
 
 
 def show_status(stages: Sequence[Stage]) -> None:

@@ -14,7 +14,6 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import schemas
-from pipeline.content import hash_arrays
 from pipeline.errors import WorkspaceError
 from pipeline.pairs import PairSet
 from pipeline.provenance import Footer
 from pipeline.scores import read_pair_ids, read_scores
 from pipeline.tables import open_part
+from pipeline.text_hashes import TextHashes
 from pipeline.texts import CACHE
 from pipeline.workspace import Workspace
 
@@ -54,7 +53,7 @@ def find_old_scores(
         description: the model and its settings.
         keep: move files that new shards would displace to where they stay until `discard_old_scores`.
     """
-    texts = _Texts(workspace)
+    texts = TextHashes(workspace)
     current = {footer.extra["texts"] for footer in pairs.footers}
     found = []
     for path in _candidates(workspace, description):
@@ -63,7 +62,7 @@ def find_old_scores(
         in_place = path.parent == workspace.path("scores", teacher)
         if in_place and _fits(pairs, footer):
             continue
-        if footer.recipe.inputs["pairs"] not in current and not texts.fit(path, footer):
+        if footer.recipe.inputs["pairs"] not in current and not texts.fit(path, footer.recipe.inputs["pairs"]):
             continue
         if in_place and keep:
             kept = _place(workspace, description) / f"{uuid.uuid4().hex[:12]}.parquet"
@@ -137,35 +136,3 @@ def _queries(path: Path) -> tuple[int, int]:
 def _keys(ids: tuple[np.ndarray, np.ndarray]) -> NDArray[np.int64]:
     """One key for each pair; ascending as the pairs are."""
     return np.asarray((ids[0].astype(np.int64) << 32) | ids[1].astype(np.int64))
-
-
-class _Texts:
-    """The text hashes of all ids, read when first asked for."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-
-    def fit(self, path: Path, footer: Footer) -> bool:
-        """Whether the texts that the file's ids have now are those it was scored from."""
-        ids = read_pair_ids(path)
-        if any(len(column) and column.max() >= len(hashes) for column, hashes in zip(ids, self._hashes, strict=True)):
-            return False
-        hashes = (known[column] for column, known in zip(ids, self._hashes, strict=True))
-        return hash_arrays(*ids, *hashes) == footer.recipe.inputs["pairs"]
-
-    @cached_property
-    def _hashes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of queries and of passages, by id."""
-        queries, passages = (self._column(table) for table in ("queries", "passages"))
-        return queries, passages
-
-    def _column(self, table: str) -> np.ndarray:
-        parts = [pq.read_table(path, columns=[f"{_ID[table]}", "text_hash"]) for path in self._workspace.parts(table)]
-        ids = np.concatenate([part.column(0).to_numpy() for part in parts])
-        hashes = np.concatenate([part.column(1).to_numpy() for part in parts])
-        by_id = np.zeros(len(ids), np.uint64)
-        by_id[ids] = hashes
-        return by_id
-
-
-_ID = {"queries": "query_id", "passages": "passage_id"}

@@ -30,7 +30,7 @@ from teachers.loading import loading
 from teachers.settings import Dtype
 from teachers.torch_model import Logits, probe_of
 
-GROUP = 64
+GROUP = 128
 """Inputs that are rounded together; smaller is nearer, and slower."""
 _PRECISION: Final[dict[Dtype, str]] = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}
 _KEPT = [".*embeddings.*", ".*pooler.*", ".*classifier.*", ".*head.*"]

@@ -1,10 +1,12 @@
 import dataclasses
 import errno
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from jobs.estimate import estimate
 from jobs.scoring import ClusterSettings, plan_scoring, score
 from jobs.shard_scorer import ShardScorer, Teacher, pairs_with_texts
 from jobs.token_stores import make_stores, open_stores
@@ -121,7 +123,7 @@ def test_a_run_cut_short_leaves_whole_shards_only(paired, checkpoint, monkeypatc
 
 def test_a_node_with_other_files_is_noticed(paired, checkpoint):
     (task, *_), _ = plan_scoring(paired, [Teacher("t", checkpoint, SETTINGS)])
-    planned = type(task)(task.teacher, {**task.description, "fingerprint": "other"}, task.number, task.pairs)
+    planned = type(task)(task.teacher, {**task.description, "fingerprint": "other"}, task.number, task.pairs, task.rows)
     with pytest.raises(ModelError, match="another checkpoint"):
         ShardScorer(str(paired.root)).score(planned, lambda pairs: None)
 
@@ -230,3 +232,26 @@ def test_a_low_precision_leaves_its_certificate(workspace, checkpoint, monkeypat
     (path,) = workspace.parts("scores", "half")
     certificate = footer_of(path).extra["certificate"]
     assert certificate["pairs"] == 128 and certificate["non_finite"] == 0 and 0.9 < certificate["kendall_tau"] < 1
+
+
+def test_two_runs_at_once_do_no_harm(paired, checkpoint):
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, paired, Teacher("t", checkpoint, SETTINGS)) for _ in range(2)]
+        assert all(each.result() for each in runs)
+    run(paired, Teacher("alone", checkpoint, SETTINGS), overwrite=True)
+    assert scores_by_pair(paired, "t") == scores_by_pair(paired, "alone")
+    assert not [path for path in paired.path("scores", "t").iterdir() if path.name.startswith(".")]
+
+
+def test_an_estimate_counts_and_writes_nothing(workspace, checkpoint):
+    teacher = Teacher("t", checkpoint, SETTINGS)
+    worlds.paired(workspace, k=5)
+    run(workspace, teacher)
+    worlds.paired(workspace, k=9, pairs_per_shard=25)
+    before = sorted(workspace.path("scores").rglob("*"))
+    (found,) = estimate(workspace, [teacher], ClusterSettings())
+    assert sorted(workspace.path("scores").rglob("*")) == before
+    scored, _ = run(workspace, teacher)
+    assert (found.pairs, found.reused_pairs) == (scored.pairs, scored.reused_pairs)
+    assert 10 < found.tokens / found.pairs < 25 and 0 < found.hours < 1 and found.flop > 0
+    assert estimate(workspace, [teacher], ClusterSettings())[0].pairs == 0

@@ -1,0 +1,181 @@
+"""Reading everything again: whether each file holds what its footer says, and the files fit together.
+
+In: a workspace. Out: what is wrong, file by file. What a stage would refuse or call stale is told by its own
+loader; here the rows themselves are read.
+
+Shapes: N rows of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schemas
+from pipeline.content import ContentHash
+from pipeline.errors import PrepError
+from pipeline.pairs import PairSet, load_pairs
+from pipeline.tables import open_part
+from pipeline.text_hashes import TextHashes
+from pipeline.workspace import Workspace
+
+ROWS_PER_BATCH = 131_072
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be."""
+
+    path: Path
+    what: str
+
+
+def data_problems(workspace: Workspace, on_file: Callable[[Path], None] = lambda path: None) -> Iterator[Problem]:
+    """All that is wrong with the tables of a workspace; `on_file` is told of each file that has been read."""
+    files = _Files(workspace, on_file)
+    base = list(files.base_tables())
+    yield from base
+    if base:
+        return  # all else stands on these
+    for system in workspace.names("retrieved"):
+        for path in workspace.parts("retrieved", system):
+            yield from files.rows(path, schemas.RETRIEVED, _finite("score"))
+    if workspace.parts("pairs"):
+        try:
+            pairs = load_pairs(workspace)
+        except PrepError as error:
+            yield Problem(error.where if isinstance(error.where, Path) else workspace.path("pairs"), error.what)
+        else:
+            yield from files.pairs(pairs)
+            yield from files.scores(pairs)
+    for name in workspace.names("triples"):
+        for path in workspace.parts("triples", name):
+            yield from files.rows(path, schemas.TRIPLES, _margins)
+
+
+class _Files:
+    """Reads files and says what is wrong."""
+
+    def __init__(self, workspace: Workspace, on_file: Callable[[Path], None]) -> None:
+        self._workspace, self._on_file = workspace, on_file
+        self._texts = TextHashes(workspace)
+        self._last: tuple[int, int] = (-1, -1)
+
+    def base_tables(self) -> Iterator[Problem]:
+        """Ids of passages and queries are row numbers."""
+        for table, schema in (
+            ("passages", schemas.PASSAGES),
+            ("queries", schemas.QUERIES),
+            ("qrels", schemas.QRELS),
+        ):
+            self._last = (-1, -1)
+            for path in self._workspace.parts(table):
+                yield from self.rows(path, schema, None if table == "qrels" else self._ids_go_up)
+
+    def pairs(self, pairs: PairSet) -> Iterator[Problem]:
+        """Pairs stand sorted and once, and their texts are those they were built from."""
+        self._last = (-1, -1)
+        schema = schemas.pairs(pairs.systems)
+        for path, footer in zip(pairs.paths, pairs.footers, strict=True):
+            yield from self.rows(path, schema, self._pairs_go_up)
+            if not self._texts.fit(path, footer.extra["texts"]):
+                yield Problem(path, "its ids have other texts now than when the pairs were built")
+
+    def scores(self, pairs: PairSet) -> Iterator[Problem]:
+        """Every pair has one finite score, in its shard's order, of one model."""
+        for teacher in self._workspace.names("scores"):
+            fingerprints = set()
+            for number, (pair_path, pair_footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
+                path = self._workspace.path("scores", teacher, pair_path.name)
+                if not path.exists():
+                    yield Problem(path, f"missing: shard {number} of {len(pairs.paths)} is not scored")
+                    continue
+                problems = list(self.rows(path, schemas.SCORES, _finite("score")))
+                yield from problems
+                if problems:
+                    continue
+                file, footer = open_part(path)
+                file.close()
+                fingerprints.add(footer.recipe.settings.get("fingerprint"))
+                if footer.recipe.inputs.get("pairs") != pair_footer.extra["texts"]:
+                    yield Problem(path, "scored from other pairs than the shard has now")
+                elif not _same_ids(path, pair_path):
+                    yield Problem(path, "its rows are not those of the pair shard, in order")
+            if len(fingerprints) > 1:
+                yield Problem(
+                    self._workspace.path("scores", teacher), f"scores of {len(fingerprints)} models are mixed"
+                )
+
+    def rows(
+        self, path: Path, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None = None
+    ) -> Iterator[Problem]:
+        """Read a whole file: its schema, its rows against its footer, and what `check` finds in them."""
+        try:
+            found = self._read(path, schema, check)
+        except PrepError as error:
+            found = error.what
+        except (OSError, pa.ArrowException) as error:
+            found = f"unreadable: {' '.join(str(error).split())[:200]}"
+        self._on_file(path)
+        if found:
+            yield Problem(path, found)
+
+    def _read(self, path: Path, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None) -> str | None:
+        file, footer = open_part(path, schema)
+        content, wrong = ContentHash(schema), None
+        with file:
+            for batch in file.iter_batches(ROWS_PER_BATCH):
+                content.update(batch.cast(schema))
+                wrong = wrong or (check(batch) if check else None)
+        if content.hexdigest() != footer.content:
+            return "its rows are not those that were written: the content fingerprint differs"
+        return wrong
+
+    def _ids_go_up(self, batch: pa.RecordBatch) -> str | None:
+        ids = batch.column(0).to_numpy()
+        if not len(ids):
+            return None
+        start, self._last = self._last[0] + 1, (int(ids[-1]), -1)
+        if not np.array_equal(ids, np.arange(start, start + len(ids))):
+            return f"its ids are not row numbers from {start} on"
+        return None
+
+    def _pairs_go_up(self, batch: pa.RecordBatch) -> str | None:
+        query, passage = (batch.column(place).to_numpy().astype(np.int64) for place in (0, 1))
+        if not len(query):
+            return None
+        keys = np.concatenate([[(self._last[0] << 32) | self._last[1]], (query << 32) | passage])
+        before, self._last = self._last, (int(query[-1]), int(passage[-1]))
+        if ((np.diff(keys) <= 0).any() and before != (-1, -1)) or (np.diff(keys[1:]) <= 0).any():
+            return "pairs are not sorted, or one stands twice"
+        return None
+
+
+def _finite(column: str) -> Callable[[pa.RecordBatch], str | None]:
+    def check(batch: pa.RecordBatch) -> str | None:
+        broken = int(np.count_nonzero(~np.isfinite(batch.column(column).to_numpy())))
+        return f"{broken} values of {column} are not finite" if broken else None
+
+    return check
+
+
+def _margins(batch: pa.RecordBatch) -> str | None:
+    """A margin is the difference of its two scores; up to rounding, since the mean of differences may stand there."""
+    columns = {name: batch.column(name).to_numpy() for name in batch.schema.names}
+    numbers = [columns[name] for name in ("positive_score", "negative_score", "margin", "margin_std")]
+    if not all(np.isfinite(values).all() for values in numbers) or (columns["margin_std"] < 0).any():
+        return "scores or margins are not finite, or a deviation is negative"
+    expected = columns["positive_score"].astype(np.float64) - columns["negative_score"]
+    off = np.abs(columns["margin"] - expected) > 1e-4 * (1 + np.abs(expected))
+    return f"{int(off.sum())} margins are not the difference of their scores" if off.any() else None
+
+
+def _same_ids(path: Path, pair_path: Path) -> bool:
+    columns = ["query_id", "passage_id"]
+    one, other = (pq.read_table(file, columns=columns) for file in (path, pair_path))
+    return bool(one.cast(other.schema).equals(other)) if one.schema.names == other.schema.names else False

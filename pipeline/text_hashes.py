@@ -1,0 +1,41 @@
+"""The content hashes of all texts by id: whether the ids of a file still mean the texts they meant."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.content import hash_arrays
+from pipeline.scores import read_pair_ids
+from pipeline.workspace import Workspace
+
+_ID = {"queries": "query_id", "passages": "passage_id"}
+
+
+class TextHashes:
+    """Hashes of queries and passages, read when first asked for: 8 bytes a text."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def fit(self, path: Path, texts: str) -> bool:
+        """Whether the pairs of a file have the texts that the fingerprint `texts` of a pair shard stands for."""
+        ids = read_pair_ids(path)
+        if any(len(column) and column.max() >= len(known) for column, known in zip(ids, self._hashes, strict=True)):
+            return False
+        return hash_arrays(*ids, *(known[column] for column, known in zip(ids, self._hashes, strict=True))) == texts
+
+    @cached_property
+    def _hashes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of queries and of passages, by id."""
+        return self._column("queries"), self._column("passages")
+
+    def _column(self, table: str) -> np.ndarray:
+        parts = [pq.read_table(path, columns=[_ID[table], "text_hash"]) for path in self._workspace.parts(table)]
+        ids = np.concatenate([part.column(0).to_numpy() for part in parts])
+        by_id = np.zeros(len(ids), np.uint64)
+        by_id[ids] = np.concatenate([part.column(1).to_numpy() for part in parts])
+        return by_id
