@@ -82,6 +82,8 @@ def plan_scoring(
         missing = missing_shards(
             workspace, pairs, check_name("teacher", teacher.name), description, overwrite=overwrite
         )
+        if keep:
+            workspace.remove_leftovers("scores", teacher.name)
         old = find_old_scores(workspace, pairs, teacher.name, description, keep=keep) if missing else []
         found = [_task(teacher, description, number, pairs, old) for number in missing]
         tuned = sum(task.pairs for task in found) >= WORTH_TUNING

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ from pipeline.schemas import SCHEMA_VERSION
 MANIFEST = "workspace.json"
 DEFAULT_LOCATION = "workspace"
 _TEMPORARY = ".tmp-"
+LEFTOVER_SECONDS = 86_400
 
 
 class Workspace:
@@ -96,6 +98,13 @@ class Workspace:
         """Write a small JSON file whole."""
         with atomic_write(self.path(*parts)) as stream:
             stream.write((json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+    def remove_leftovers(self, *dataset: str) -> None:
+        """Remove what killed runs left half-written in a dataset, once it is old enough to be nobody's."""
+        for path in self.path(*dataset).glob(f"{_TEMPORARY}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                    path.unlink()
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -255,3 +256,13 @@ def test_an_estimate_counts_and_writes_nothing(workspace, checkpoint):
     assert (found.pairs, found.reused_pairs) == (scored.pairs, scored.reused_pairs)
     assert 10 < found.tokens / found.pairs < 25 and 0 < found.hours < 1 and found.flop > 0
     assert estimate(workspace, [teacher], ClusterSettings())[0].pairs == 0
+
+
+def test_what_killed_runs_left_goes_when_it_is_nobodys(paired, checkpoint):
+    run(paired, Teacher("t", checkpoint, SETTINGS))
+    old, new = (paired.path("scores", "t", f".tmp-part-{age}") for age in ("old", "new"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    run(paired, Teacher("t", checkpoint, SETTINGS))
+    assert not old.exists() and new.exists()
