@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint benchmark-mining clean
+.PHONY: demo test lint benchmark-mining image docker/wheels clean
 
 demo: $(VENV)/ready
 	$(BIN)/prep demo
@@ -27,6 +27,16 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# What the image installs, fetched once: the build itself then needs no network.
+docker/wheels: $(VENV)/ready
+	$(BIN)/python -m pip download --quiet --dest docker/wheels torch==2.13.0 setuptools wheel
+	$(BIN)/python -m pip download --quiet --dest docker/wheels --constraint constraints.txt '.[cpu]' 'torch==2.13.0'
+	rm -f docker/wheels/prep_distillation-*
+	touch docker/wheels
+
+image: docker/wheels
+	docker build --file docker/Dockerfile --tag prep .
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

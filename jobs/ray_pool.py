@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +20,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from jobs.ledger import Failure, Ledger
+from jobs.pool_worker import PoolWorker
 from pipeline.errors import PrepError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -30,8 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-REPORT_SECONDS = 1.0
 START_ATTEMPTS = 5
+COPY_GAIN = 1.1
+"""How much longer than an idle actor's usual time a task must still take to be begun there once more."""
 LOOK_SECONDS = 10.0
 """How often the pool looks for actors that hang and for nodes that have joined."""
 
@@ -46,64 +45,12 @@ class _Slot(Generic[T]):
     task: T | None = None
     reported: Any = None
     """Progress of the task, summed."""
+    began: float = 0.0
+    """When the task began."""
     moved: float = 0.0
     """When it last made progress."""
-
-
-class _Worker:
-    """The actor: makes the worker at its first task, so that a bad start is that task's error."""
-
-    def __init__(self, make: Callable[[str], Any], location: str) -> None:
-        self._make, self._location, self._worker = make, location, None
-
-    def ready(self) -> bool:
-        """Answers once the actor runs."""
-        return True
-
-    def run(self, method: Callable[..., None], task: Any) -> Iterator[Any]:
-        """Run a task; yields the progress since the last report, or None, about once a second."""
-        reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                _stand_somewhere()
-                if self._worker is None:
-                    self._worker = self._make(self._location)
-                method(self._worker, task, reports.put)
-                reports.put(None)
-            except BaseException as error:  # carried to the reader, which raises it
-                reports.put(error)
-
-        threading.Thread(target=work, daemon=True).start()
-        while True:
-            done, end = _drain(reports)
-            if isinstance(end, BaseException):
-                raise end
-            yield done
-            if end is None:
-                return
-
-
-def _stand_somewhere() -> None:
-    """Leave a working directory that is gone: nodes that share a machine replace each other's copy of it."""
-    try:
-        os.getcwd()  # noqa: PTH109 — Path.cwd is the same call
-    except FileNotFoundError:
-        os.chdir(tempfile.gettempdir())
-
-
-def _drain(reports: queue.SimpleQueue[Any]) -> tuple[Any, BaseException | bool | None]:
-    """Sum reports for a second; the second value is the end (None), an error, or True to go on."""
-    done, deadline = None, time.monotonic() + REPORT_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            report = reports.get(timeout=left)
-        except queue.Empty:
-            break
-        if report is None or isinstance(report, BaseException):
-            return done, report
-        done = report if done is None else done + report
-    return done, True
+    usual: float | None = None
+    """Seconds that this actor's last task took."""
 
 
 def run_on_actors(
@@ -204,9 +151,13 @@ class _Pool(Generic[T]):
     ) -> None:
         self._make, self._location, self._method = make, location, method
         self._ledger, self._room, self._on_progress = ledger, _Room(cluster), on_progress
-        self._remote: Any = ray.remote(_Worker)
+        self._remote: Any = ray.remote(PoolWorker)
         self._hang_seconds = cluster.hang_seconds
         self._slots: dict[Any, _Slot[T]] = {}
+        self._idle: list[_Slot[T]] = []
+        """Actors without work: another's task may fail, or turn out to be slow."""
+        self._usual: float | None = None
+        """Seconds that the last task took, on whatever actor."""
         self._failed_starts = 0
 
     def run(self) -> None:
@@ -220,11 +171,12 @@ class _Pool(Generic[T]):
             if time.monotonic() - looked >= LOOK_SECONDS:
                 looked = time.monotonic()
                 self._end_hanging(looked)
+                self._wake(len(self._idle))
                 self._grow()
 
     def stop(self) -> None:
         """End all actors."""
-        for slot in self._slots.values():
+        for slot in [*self._slots.values(), *self._idle]:
             ray.kill(slot.actor)
 
     def _running(self) -> int:
@@ -233,7 +185,7 @@ class _Pool(Generic[T]):
     def _grow(self) -> None:
         """Start actors up to the number that there is room and work for."""
         wanted = min(self._room.actors(), len(self._ledger) + self._running())
-        for _ in range(wanted - len(self._slots)):
+        for _ in range(wanted - len(self._slots) - len(self._idle)):
             actor = self._remote.options(**self._room.options()).remote(self._make, self._location)
             started = actor.ready.remote()
             self._slots[started] = _Slot(actor, started)
@@ -248,8 +200,7 @@ class _Pool(Generic[T]):
                 self._take(slot, ray.get(next(slot.waiting_on)))
                 return
         except StopIteration:
-            assert slot.task is not None
-            self._ledger.done(slot.task)
+            self._finish(slot)
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, PrepError):
@@ -269,13 +220,52 @@ class _Pool(Generic[T]):
             self._on_progress(done)
         self._slots[slot.waiting_on] = slot
 
+    def _finish(self, slot: _Slot[T]) -> None:
+        """The slot's task is done; whoever else is at it may stop."""
+        assert slot.task is not None
+        self._ledger.done(slot.task)
+        slot.usual = self._usual = time.monotonic() - slot.began
+        for other in self._others(slot):
+            del self._slots[other.waiting_on]
+            self._end(other)
+
+    def _wake(self, count: int) -> None:
+        """Let idle actors look for work again."""
+        woken, self._idle = self._idle[:count], self._idle[count:]
+        for slot in woken:
+            self._assign(slot)
+
+    def _others(self, slot: _Slot[T]) -> list[_Slot[T]]:
+        """Slots that run the same task."""
+        return [other for other in self._slots.values() if other is not slot and other.task is slot.task]
+
     def _assign(self, slot: _Slot[T]) -> None:
-        if not self._ledger:
-            ray.kill(slot.actor)
+        slot.task = self._ledger.take() if self._ledger else self._slowest(slot)
+        if slot.task is None:
+            self._idle.append(slot)
             return
-        slot.task, slot.reported, slot.moved = self._ledger.take(), None, time.monotonic()
+        slot.reported, slot.began = None, time.monotonic()
+        slot.moved = slot.began
         slot.waiting_on = slot.actor.run.options(num_returns="streaming").remote(self._method, slot.task)
         self._slots[slot.waiting_on] = slot
+
+    def _slowest(self, slot: _Slot[T]) -> T | None:
+        """A running task that the slot's idle actor would likely finish first, if there is one.
+
+        At the end of a run, when no more are pending: both work on it, and the one that is done first ends the other.
+        """
+        running = [other for other in self._slots.values() if other.task is not None]
+        alone = [other for other in running if not self._others(other)]
+        slowest = max(alone, key=self._remaining, default=None)
+        usual = slot.usual or self._usual
+        if slowest is None or usual is None or self._remaining(slowest) < COPY_GAIN * usual:
+            return None
+        return slowest.task
+
+    def _remaining(self, slot: _Slot[T]) -> float:
+        """Seconds that the slot's task will still take, as long as the one before; overdue, as long again."""
+        usual, passed = slot.usual or self._usual or 0.0, time.monotonic() - slot.began
+        return usual - passed if passed < usual else passed
 
     def _end_hanging(self, now: float) -> None:
         """Lose actors that run a task and make no progress."""
@@ -286,13 +276,19 @@ class _Pool(Generic[T]):
 
     def _lose(self, slot: _Slot[T], reason: str) -> None:
         """Do without the slot's actor: its task counts as failed once, and another actor comes."""
-        ray.kill(slot.actor)
+        self._end(slot)
         if slot.task is not None:
-            if slot.reported is not None:
-                self._on_progress(-slot.reported)
-            self._ledger.failed(slot.task, reason)
+            if not self._others(slot):
+                self._ledger.failed(slot.task, reason)
+                self._wake(1)
         else:
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS:
                 raise WorkspaceError(f"actors do not start: {reason}", todo="look at the cluster's logs")
         self._grow()
+
+    def _end(self, slot: _Slot[T]) -> None:
+        """End the slot's actor, and take back what its task has reported."""
+        ray.kill(slot.actor)
+        if slot.reported is not None:
+            self._on_progress(-slot.reported)

@@ -87,7 +87,7 @@ class Cluster:
     def actors(self) -> list[psutil.Process]:
         """The scoring actors on all nodes."""
         started = [child for node in self.nodes for child in psutil.Process(node.pid).children(recursive=True)]
-        return [process for process in started if "ray::_Worker" in _command(process)]
+        return [process for process in started if "ray::PoolWorker" in _command(process)]
 
     def end(self) -> None:
         """End all nodes, the head last."""

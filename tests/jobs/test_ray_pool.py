@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from jobs import ray_pool
+from jobs.pool_worker import stand_somewhere
 from jobs.ray_pool import run_on_actors
 from jobs.scoring import ClusterSettings
 from pipeline.errors import ModelError
@@ -37,6 +38,9 @@ class Worker:
         if task.startswith("hangs") and count == 1:
             report(5)
             time.sleep(600)
+        if task.startswith("slow") and count == 1:
+            report(5)
+            time.sleep(60)
         if task.startswith("homeless"):
             Path.cwd()
         if task.startswith("refuses"):
@@ -92,6 +96,13 @@ class TestPool:
         assert not failures and done == ["hangs", "task1"] and progress == 2 * 20
         assert len((tmp_path / "hangs.tries").read_text().split()) == 2
 
+    def test_a_slow_task_at_the_end_is_begun_once_more_by_an_idle_actor(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.2)
+        began = time.monotonic()
+        failures, progress, done = run(tmp_path, ["task1", "task2", "task3", "slow"])
+        assert not failures and done == ["slow", "task1", "task2", "task3"] and progress == 4 * 20
+        assert len((tmp_path / "slow.tries").read_text().split()) == 2 and time.monotonic() - began < 40
+
     def test_room_that_appears_is_used(self, tmp_path, monkeypatch):
         monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.1)
         room = iter([0.5, 0.5, 0.5])
@@ -108,7 +119,7 @@ class TestPool:
         def leave_and_run(worker, task, report):
             os.chdir(gone)
             shutil.rmtree(gone)
-            ray_pool._stand_somewhere()
+            stand_somewhere()
             worker.run(task, report)
 
         failures = run_on_actors(str(tmp_path), Worker, leave_and_run, ["homeless"], CLUSTER, lambda count: None)

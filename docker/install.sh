@@ -1,0 +1,18 @@
+#!/bin/sh
+# Install into /opt/prep: the dependencies, then the source without them. Wheels in /wheels come before any index.
+set -eu
+pip="/opt/prep/bin/python -m pip install --no-cache-dir --constraint /constraints.txt"
+if ls /wheels/*.whl >/dev/null 2>&1; then
+    pip="$pip --no-index --find-links /wheels"
+fi
+case $1 in
+dependencies)
+    $pip torch==2.13.0 setuptools wheel
+    /opt/prep/bin/python -c '
+import tomllib
+project = tomllib.load(open("/requirements/pyproject.toml", "rb"))["project"]
+print("\n".join(project["dependencies"] + project["optional-dependencies"]["cpu"]))' >/requirements/requirements.txt
+    $pip --requirement /requirements/requirements.txt
+    ;;
+source) $pip --no-deps --no-build-isolation /source ;;
+esac
