@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint benchmark-mining image docker/wheels clean
+.PHONY: demo test lint benchmark-mining image docker/wheels cluster-test clean
 
 demo: $(VENV)/ready
 	$(BIN)/prep demo
@@ -37,6 +37,10 @@ docker/wheels: $(VENV)/ready
 
 image: docker/wheels
 	docker build --file docker/Dockerfile --tag prep .
+
+# A head and two workers in containers, one of them killed on the way; needs Docker with compose.
+cluster-test: image
+	PREP_CLUSTER_TEST=1 $(BIN)/python -m pytest tests/integration/test_containers.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from jobs import commands_data, commands_models, commands_score
+from jobs import commands_data, commands_models, commands_plan, commands_score
 from pipeline.errors import PrepError
 
 # What the command line library returns, instead of raising, after Ctrl-C.
@@ -34,6 +34,7 @@ app.command("build-triples")(commands_data.build_triples)
 app.command("train")(commands_models.train)
 app.command("evaluate")(commands_models.evaluate)
 app.command("status")(commands_data.status)
+app.command("plan")(commands_plan.plan)
 app.command("verify")(commands_score.verify)
 app.command("demo")(commands_models.demo)
 

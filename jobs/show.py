@@ -12,6 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from jobs.estimate import Estimate
     from jobs.evaluation import Evaluated
+    from jobs.plan import Plan
     from jobs.status import Stage
     from pipeline.triples import BuiltTriples
 
@@ -68,6 +69,20 @@ def show_estimates(estimates: Sequence[Estimate]) -> None:
             f"{row.hours:,.3g}",
             f"{row.written_bytes / 1e9:,.3g}",
         )
+    console.print(table)
+
+
+def show_plan(plan: Plan) -> None:
+    """Work of each teacher, then what all of it takes."""
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, pflop in plan.pflop.items():
+        table.add_row(f"{name}: PFLOP", f"{pflop:,.0f}")
+    table.add_row("hours", f"{plan.hours:,.2f}")
+    table.add_row("device hours", f"{plan.device_hours:,.1f}")
+    table.add_row("cost", f"{plan.cost:,.2f}")
+    table.add_row("GB of scores", f"{plan.score_gb:,.2f}")
     console.print(table)
 
 

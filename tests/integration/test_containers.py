@@ -1,0 +1,101 @@
+"""A head and two workers in containers, each a host of its own; scoring and triples by `ray job submit`.
+
+Run by `make cluster-test`, which builds the image; skipped otherwise.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from jobs.scoring import ClusterSettings, score
+from jobs.shard_scorer import Teacher
+from pipeline.pairs import load_pairs
+from pipeline.scores import load_scores, read_scores
+from pipeline.triples import TripleSettings, build_triples, load_triples
+from teachers.settings import ScoringSettings
+from tests import worlds
+from tests.integration.ray_nodes import ROOT, wait_for
+from tests.tiny_models import save_tiny
+
+pytestmark = pytest.mark.skipif(not os.environ.get("PREP_CLUSTER_TEST"), reason="run by: make cluster-test")
+
+
+class Containers:
+    """The services of docker/compose.yaml under a name of their own."""
+
+    def __init__(self, data):
+        self.name = f"prep{secrets.token_hex(3)}"
+        self._environment = {**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32), "PREP_DATA": str(data)}
+        tool = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
+        self._compose = [*tool, "--file", str(ROOT / "docker" / "compose.yaml"), "--project-name", self.name]
+
+    def compose(self, *words, check=True, **options):
+        return subprocess.run([*self._compose, *words], env=self._environment, check=check, text=True, **options)
+
+    def scale(self, workers):
+        self.compose("up", "--detach", "--no-recreate", "--scale", f"worker={workers}", "head", "worker")
+
+    def submit(self, *words):
+        """A job from a container that is none of the nodes."""
+        command = [*self._compose, "run", "--rm", "-T", "job", "ray", "job", "submit", "--", *words]
+        return subprocess.Popen(command, env=self._environment)
+
+    def nodes(self):
+        found = self.compose("exec", "-T", "head", "ray", "status", capture_output=True, check=False).stdout
+        return found.count("node_")
+
+    def workers(self):
+        listed = ["docker", "ps", "--quiet", "--filter", f"name={self.name}.worker"]
+        return subprocess.run(listed, check=True, text=True, capture_output=True).stdout.split()
+
+    def down(self):
+        self.compose("down", "--volumes", "--timeout", "2")
+
+
+@pytest.fixture
+def containers(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    found = Containers(data)
+    try:
+        yield found
+    finally:
+        found.down()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_a_worker_that_vanishes_costs_nothing_but_time(containers, tmp_path):
+    data = tmp_path / "data"
+    workspace = worlds.paired(worlds.imported(data), pairs_per_shard=5)
+    save_tiny("bert", data / "tiny")
+    subprocess.run(["chown", "-R", "1000:1000", data], check=True)  # the image's user
+    containers.scale(2)
+    wait_for(lambda: containers.nodes() >= 3, 120, "three nodes")
+
+    options = ["-w", "/data/ws", "--max-length", "24", "--batch-tokens", "512", "--num-actors", "2"]
+    job = containers.submit("python", "-m", "jobs.cli", "score", *options, "--teacher", "t=/data/tiny")
+    wait_for(lambda: workspace.parts("scores", "t"), 180, "a first shard")
+    subprocess.run(["docker", "kill", containers.workers()[0]], check=True, capture_output=True)
+    time.sleep(1)
+    containers.scale(2)
+    assert job.wait(400) == 0
+    triples = containers.submit("python", "-m", "jobs.cli", "build-triples", "-w", "/data/ws", "--threshold", "none")
+    assert triples.wait(200) == 0
+
+    undisturbed = Teacher("alone", str(data / "tiny"), ScoringSettings(max_length_tokens=24, batch_tokens=512))
+    subprocess.run(["chown", "-R", str(os.getuid()), data], check=True)
+    pairs = load_pairs(workspace)
+    before = [read_scores(path) for path in load_scores(workspace, pairs, "t").paths]
+    rows = sum(footer.rows for footer in load_triples(workspace, "default")[1])
+    shutil.rmtree(workspace.path("scores", "t"))
+    score(workspace, [undisturbed], ClusterSettings())
+    after = [read_scores(path) for path in load_scores(workspace, pairs, "alone").paths]
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(before, after, strict=True))
+    build_triples(workspace, TripleSettings(threshold=None), name="alone")
+    assert rows == sum(footer.rows for footer in load_triples(workspace, "alone")[1])
