@@ -1,0 +1,116 @@
+"""An experiment as a TOML file says it: stages, then a grid of students, targets and seeds.
+
+Commands are those of the command line, without `prep` and `-w`. `{name}` in them stands for a value given with
+`--set name=value`, or under `[set]` in the file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError, UsageError
+from pipeline.names import check_name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One student, trained to one target with one seed."""
+
+    student: str
+    target: str
+    seed: int
+    train: str
+    """The training command's options."""
+    evaluate: str
+    """The evaluation command's options."""
+
+    @property
+    def name(self) -> str:
+        """Of the student in the workspace, and of the result's file."""
+        return f"{self.student}-{self.target}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be run."""
+
+    name: str
+    stages: list[str]
+    """Commands that come first, in order."""
+    cells: list[Cell]
+    comparisons: list[tuple[str, str]]
+    """Pairs of targets: is the first better than the second, for each student."""
+    baselines: str
+    """Options of one more evaluation: retrievers, teachers."""
+    measure: str
+
+
+def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
+    """Read a file, with values for its placeholders.
+
+    Raises:
+        InputError: not TOML, unknown or missing keys, or a cell twice.
+        UsageError: a placeholder without a value.
+    """
+    try:
+        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("not an experiment", where=path, expected="a TOML file", found=error) from error
+    _only(facts, {"name", "set", "stages", "student", "target", "grid", "train", "evaluate", "compare"}, path)
+    known = {**facts.get("set", {}), **values}
+
+    def filled(text: str) -> str:
+        missing = sorted(set(re.findall(r"\{(\w+)\}", text)) - known.keys())
+        if missing:
+            raise UsageError(f"no value for {', '.join(missing)}", where=path, todo=f"give --set {missing[0]}=VALUE")
+        return re.sub(r"\{(\w+)\}", lambda match: str(known[match[1]]), text)
+
+    try:
+        students, targets = (_named(facts[kind], path) for kind in ("student", "target"))
+        cells = [
+            Cell(
+                student,
+                target,
+                seed,
+                " ".join(
+                    filled(part)
+                    for part in (facts["train"]["options"], students[student]["options"], targets[target]["options"])
+                ),
+                " ".join(filled(part) for part in (facts["evaluate"]["options"], students[student].get("evaluate", ""))),
+            )
+            for part in facts["grid"]
+            for seed in part["seeds"]
+            for student in part["students"]
+            for target in part["targets"]
+        ]
+        found = Experiment(
+            check_name("experiment", facts["name"]),
+            [filled(stage) for stage in facts["stages"]],
+            cells,
+            [(one, other) for one, other in facts.get("compare", [])],
+            filled(facts["evaluate"].get("baselines", "")),
+            facts["evaluate"].get("measure", "MRR@10"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError("not an experiment", where=path, found=f"{type(error).__name__}: {error}") from error
+    names = [cell.name for cell in found.cells]
+    if len(set(names)) < len(names):
+        raise InputError("a cell stands twice in the grid", where=path, found=sorted({n for n in names if names.count(n) > 1}))
+    return found
+
+
+def _named(entries: list[dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+    for entry in entries:
+        _only(entry, {"name", "options", "evaluate"}, path)
+    return {check_name("student or target", entry["name"]): entry for entry in entries}
+
+
+def _only(facts: Mapping[str, Any], known: set[str], path: Path) -> None:
+    unknown = sorted(facts.keys() - known)
+    if unknown:
+        raise InputError("unknown keys", where=path, expected=", ".join(sorted(known)), found=", ".join(unknown))
