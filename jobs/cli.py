@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from jobs import commands_data, commands_models, commands_plan, commands_score
+from jobs import commands_data, commands_experiment, commands_models, commands_plan, commands_score
 from pipeline.errors import PrepError
 
 # What the command line library returns, instead of raising, after Ctrl-C.
@@ -36,6 +36,7 @@ app.command("evaluate")(commands_models.evaluate)
 app.command("status")(commands_data.status)
 app.command("plan")(commands_plan.plan)
 app.command("verify")(commands_score.verify)
+app.command("experiment")(commands_experiment.experiment)
 app.command("demo")(commands_models.demo)
 
 

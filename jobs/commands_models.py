@@ -169,7 +169,8 @@ def evaluate(
     )
     with run_summary(ws, "evaluate") as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
-        facts["systems"] = [{"system": row.system, "kind": row.kind, **row.means} for row in rows]
+        facts |= {"split": split, "max_queries": max_queries}
+        facts["systems"] = [{"system": row.system, "kind": row.kind, "run": str(row.path), **row.means} for row in rows]
     show_evaluation(split, rows)
     console.print("runs: " + ", ".join(str(row.path) for row in rows), soft_wrap=True)
 

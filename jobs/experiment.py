@@ -137,8 +137,14 @@ def markdown(experiment: Experiment, rows: Sequence[Row], compared: Sequence[Com
             cells.append(f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""))
         lines.append(f"| {system} | {target} | {mode} | {len(mine)} | {' | '.join(cells)} |")
     if compared:
-        lines += ["", f"{experiment.measure}, paired over queries; p adjusted by Holm for {len(compared)} comparisons:", ""]
-        lines += ["| student | mode | comparison | difference | wins / losses | p, t-test | p, randomisation | adjusted |"]
+        lines += [
+            "",
+            f"{experiment.measure}, paired over queries; p adjusted by Holm for {len(compared)} comparisons:",
+            "",
+        ]
+        lines += [
+            "| student | mode | comparison | difference | wins / losses | p, t-test | p, randomisation | adjusted |"
+        ]
         lines += ["|---|---|---|---|---|---|---|---|"]
         for row in compared:
             f = row.found

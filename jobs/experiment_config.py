@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, UsageError
 from pipeline.names import check_name
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -62,46 +66,49 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     except (OSError, ValueError) as error:
         raise InputError("not an experiment", where=path, expected="a TOML file", found=error) from error
     _only(facts, {"name", "set", "stages", "student", "target", "grid", "train", "evaluate", "compare"}, path)
-    known = {**facts.get("set", {}), **values}
-
-    def filled(text: str) -> str:
-        missing = sorted(set(re.findall(r"\{(\w+)\}", text)) - known.keys())
-        if missing:
-            raise UsageError(f"no value for {', '.join(missing)}", where=path, todo=f"give --set {missing[0]}=VALUE")
-        return re.sub(r"\{(\w+)\}", lambda match: str(known[match[1]]), text)
-
+    fill = _Filler({**facts.get("set", {}), **values}, path)
     try:
-        students, targets = (_named(facts[kind], path) for kind in ("student", "target"))
-        cells = [
-            Cell(
-                student,
-                target,
-                seed,
-                " ".join(
-                    filled(part)
-                    for part in (facts["train"]["options"], students[student]["options"], targets[target]["options"])
-                ),
-                " ".join(filled(part) for part in (facts["evaluate"]["options"], students[student].get("evaluate", ""))),
-            )
-            for part in facts["grid"]
-            for seed in part["seeds"]
-            for student in part["students"]
-            for target in part["targets"]
-        ]
         found = Experiment(
             check_name("experiment", facts["name"]),
-            [filled(stage) for stage in facts["stages"]],
-            cells,
+            [fill(stage) for stage in facts["stages"]],
+            _cells(facts, fill, path),
             [(one, other) for one, other in facts.get("compare", [])],
-            filled(facts["evaluate"].get("baselines", "")),
+            fill(facts["evaluate"].get("baselines", "")),
             facts["evaluate"].get("measure", "MRR@10"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError("not an experiment", where=path, found=f"{type(error).__name__}: {error}") from error
-    names = [cell.name for cell in found.cells]
-    if len(set(names)) < len(names):
-        raise InputError("a cell stands twice in the grid", where=path, found=sorted({n for n in names if names.count(n) > 1}))
+    twice = sorted(name for name, count in Counter(cell.name for cell in found.cells).items() if count > 1)
+    if twice:
+        raise InputError("a cell stands twice in the grid", where=path, found=", ".join(twice))
     return found
+
+
+def _cells(facts: dict[str, Any], fill: _Filler, path: Path) -> list[Cell]:
+    students, targets = (_named(facts[kind], path) for kind in ("student", "target"))
+    cells = []
+    for part in facts["grid"]:
+        for seed, student, target in product(part["seeds"], part["students"], part["targets"]):
+            train = (facts["train"]["options"], students[student]["options"], targets[target]["options"])
+            evaluate = (facts["evaluate"]["options"], students[student].get("evaluate", ""))
+            cells.append(Cell(student, target, seed, *(" ".join(map(fill, parts)) for parts in (train, evaluate))))
+    return cells
+
+
+@dataclass(frozen=True)
+class _Filler:
+    """Puts values for placeholders."""
+
+    known: Mapping[str, Any]
+    path: Path
+
+    def __call__(self, text: str) -> str:
+        missing = sorted(set(_PLACEHOLDER.findall(text)) - self.known.keys())
+        if missing:
+            raise UsageError(
+                f"no value for {', '.join(missing)}", where=self.path, todo=f"give --set {missing[0]}=VALUE"
+            )
+        return _PLACEHOLDER.sub(lambda match: str(self.known[match[1]]), text)
 
 
 def _named(entries: list[dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:

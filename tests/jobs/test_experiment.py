@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from jobs.cli import app
+from jobs.experiment import Row, compare_targets, markdown
+from jobs.experiment_config import read_experiment
+from pipeline.errors import InputError, UsageError
+from tests import worlds
+from tests.tiny_models import save_tiny
+
+CONFIG = """
+name = "small"
+stages = ["score --teacher t={teacher} --max-length 24", "build-triples --threshold none"]
+[set]
+steps = 2
+[train]
+options = "--architecture bert_dot --init {student} --max-steps {steps} --batch-size 4"
+[[student]]
+name = "dot"
+options = "--max-passage-length 16"
+[[target]]
+name = "T1"
+options = "--loss margin_mse --triples default"
+[[target]]
+name = "labels"
+options = "--loss ranknet --targets qrels"
+[[grid]]
+students = ["dot"]
+targets = ["T1", "labels"]
+seeds = [1, 2]
+[evaluate]
+options = "--mode rerank"
+baselines = "--run bm25"
+"""
+COMPARE = 'compare = [["T1", "labels"]]\n'
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(COMPARE + CONFIG)
+    return path
+
+
+def run(config, workspace, tmp_path, *more):
+    models = [
+        f"{kind}={save_tiny('bert', tmp_path / kind, seed=seed)}" for seed, kind in enumerate(("teacher", "student"))
+    ]
+    sets = [word for model in models for word in ("--set", model)]
+    assert not app(args=["experiment", str(config), "-w", str(workspace.root), *sets, *more], standalone_mode=False)
+
+
+def test_a_grid_runs_once_and_grows(config, workspace, tmp_path, capsys):
+    worlds.paired(workspace)
+    run(config, workspace, tmp_path, "--only", "T1")
+    results = config.parent / "small"
+    assert {path.stem for path in results.glob("*.json")} == {"baselines", "dot-T1-s1", "dot-T1-s2"}
+    before = (results / "dot-T1-s1.json").read_bytes()
+    run(config, workspace, tmp_path)
+    assert (results / "dot-T1-s1.json").read_bytes() == before
+    table = (results / "results.md").read_text()
+    assert "| bm25 |  | first stage | 1 |" in table and "| dot | T1 | rerank | 2 |" in table and "T1 - labels" in table
+    cell = json.loads((results / "dot-labels-s2.json").read_text())
+    assert len(cell["rows"][0]["values"]) == worlds.DEV and cell["train_seconds"] > 0
+    assert sum(cell["rows"][0]["values"]) / worlds.DEV == pytest.approx(cell["rows"][0]["means"]["MRR@10"], abs=1e-4)
+    capsys.readouterr()
+    run(config, workspace, tmp_path, "--set", "steps=1", "--minutes", "0")
+    assert "0 cells run, 4 still to be run" in capsys.readouterr().out  # other commands, other results
+
+
+def test_comparisons_are_over_seeds_and_queries(config):
+    experiment = read_experiment(config, {"teacher": "x", "student": "y"})
+    rows = [
+        Row("dot", "rerank", "dot", target, seed, {"MRR@10": 0.5}, values)
+        for target, seed, values in (
+            ("T1", 1, [1.0, 0.0, 0.5]),
+            ("T1", 2, [1.0, 1.0, 0.5]),
+            ("labels", 1, [0.0, 0.0, 0.5]),
+            ("labels", 2, [0.0, 0.0, 0.5]),
+            ("labels", 3, [1.0, 1.0, 1.0]),
+        )
+    ]
+    (found,) = compare_targets(experiment, rows)
+    assert found.found.difference == pytest.approx((1 + 0.5 + 0) / 3) and (found.found.wins, found.found.losses) == (
+        2,
+        0,
+    )
+    assert "+0.500 | 2 / 0" in markdown(experiment, rows, [found])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text + "[unknown]\n", "unknown keys"),
+        (lambda text: text.replace("name = ", "name = = "), "a TOML file"),
+        (lambda text: text.replace("seeds = [1, 2]", "seeds = [1, 1]"), "a cell stands twice"),
+        (lambda text: text.replace('targets = ["T1", "labels"]', 'targets = ["T9"]'), "T9"),
+    ],
+)
+def test_bad_files(config, change, message):
+    config.write_text(change(config.read_text()))
+    with pytest.raises(InputError, match=message):
+        read_experiment(config, {"teacher": "x", "student": "y"})
+
+
+def test_a_placeholder_without_a_value(config):
+    with pytest.raises(UsageError, match="no value for teacher"):
+        read_experiment(config, {"student": "y"})
