@@ -16,7 +16,7 @@ from pipeline.errors import ModelError
 
 SAMPLE_SHARE = 0.02
 """Pairs of a shard that are scored again, as a share of all; at least and at most as many as follow."""
-LEAST_SAMPLE, LARGEST_SAMPLE = 128, 512
+LEAST_SAMPLE, LARGEST_SAMPLE = 200, 512
 LEAST_JUDGED = 100
 """Fewer pairs give too coarse a tau to fail a run by."""
 LEAST_TAU = {"bfloat16": 0.995, "float16": 0.995, "int8": 0.99}

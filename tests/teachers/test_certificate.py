@@ -39,6 +39,6 @@ def test_too_far_is_refused():
 
 def test_the_sample_is_fixed():
     rows = sample_rows(5_000, 7)
-    assert len(set(rows.tolist())) == 128 and np.array_equal(rows, sample_rows(5_000, 7))
-    assert [len(sample_rows(pairs, 0)) for pairs in (10_000, 500_000)] == [200, 512]
+    assert len(set(rows.tolist())) == 200 and np.array_equal(rows, sample_rows(5_000, 7))
+    assert [len(sample_rows(pairs, 0)) for pairs in (20_000, 500_000)] == [400, 512]
     assert not np.array_equal(rows, sample_rows(5_000, 8)) and sample_rows(5, 0).tolist() == [0, 1, 2, 3, 4]
