@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from jobs import commands_data, commands_models
+from jobs import commands_data, commands_import, commands_models
 from pipeline.errors import PrepError
 
 # What the command line library returns, instead of raising, after Ctrl-C.
@@ -26,6 +26,11 @@ app = typer.Typer(
 )
 imports = typer.Typer(help="Bring a collection into a workspace.", no_args_is_help=True)
 imports.command("msmarco")(commands_data.import_msmarco)
+imports.command("hard-negatives")(commands_import.import_hard_negatives)
+imports.command("scores")(commands_import.import_scores)
+imports.command("run")(commands_import.import_run)
+imports.command("top1000")(commands_import.import_top1000)
+imports.command("triples")(commands_import.import_triples)
 app.add_typer(imports, name="import")
 app.command("mine")(commands_data.mine)
 app.command("build-pairs")(commands_data.build_pairs)
