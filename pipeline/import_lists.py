@@ -248,8 +248,11 @@ def _best(records: np.ndarray, counts: Counts) -> np.ndarray:
 
 
 def _ranked(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The records (N,) by query, score and collection order, and their ranks (N,) from 1."""
-    records = records[np.lexsort((records["passage"], -records["score"], records["query"]))]
+    """The records (N,) by query, score and passage, and their ranks (N,) from 1; they come by query and passage."""
+    # The bits of a float ascend with it, those of a negative one fall.
+    bits = (records["score"] + np.float32(0)).view(np.int32).astype(np.int64)
+    ascending = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+    records = records[np.argsort((records["query"].astype(np.int64) << 32) - ascending, kind="stable")]
     starts = np.flatnonzero(np.diff(records["query"], prepend=-1))
     lengths = np.diff(np.append(starts, len(records)))
     return records, np.arange(len(records)) - np.repeat(starts, lengths) + 1

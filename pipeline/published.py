@@ -191,8 +191,23 @@ def _chunks(path: Path) -> Iterator[np.ndarray]:
 
 
 def _distinct(records: np.ndarray) -> np.ndarray:
-    order = np.lexsort([records[name] for name in ("score", "passage", "query", "list")])
-    records = records[order]
+    """The records sorted by list, query, passage and score, each once."""
+    records = records[_order(records)]
     new = np.ones(len(records), bool)
     new[1:] = records[1:] != records[:-1]
     return records[new]
+
+
+def _order(records: np.ndarray) -> np.ndarray:
+    """What sorts the records (N,); one key of 63 bits where it can, which is several times faster."""
+    if not len(records):
+        return np.empty(0, np.int64)
+    lists, query = (records[name] - records[name].min().astype(np.int64) for name in ("list", "query"))
+    queries = int(query.max()) + 1
+    if (int(lists.max()) + 1) * queries >= 1 << 32:
+        return np.lexsort([records[name] for name in ("score", "passage", "query", "list")])
+    key = (lists * queries + query) << 31 | records["passage"]
+    order = np.argsort(key)
+    if (np.diff(key[order]) > 0).all():
+        return order
+    return np.lexsort((records["score"], key))

@@ -24,6 +24,10 @@ _RUN = re.compile(rb"(?:J.{4}G.{8})+", re.DOTALL)
 _SHORT = re.compile(rb"(?:K(.)|M(..))G(.{8})", re.DOTALL)
 # No entry of these two forms is longer.
 _LONGEST_ENTRY = 14
+# A query and its dict where all of it is as it mostly is: key, dict, memo, mark, entries, set.
+_QUERY = re.compile(rb"(?:J(.{4})|M(..)|K(.))\}(\x94|q.|r.{4})?\(((?:J.{4}G.{8})+)u", re.DOTALL)
+# So much is had ahead to look for one: the thousand entries of one set.
+_LONGEST_QUERY = 16 << 10
 _INT32 = range(-(1 << 31), 1 << 31)
 _MARK = object()
 # Instructions that import, build or call: GLOBAL, INST, STACK_GLOBAL, REDUCE, BUILD, OBJ, NEWOBJ, EXT, persistent ids.
@@ -197,8 +201,26 @@ class _Machine:
     def _mark(self) -> None:
         self._marks.append(len(self._stack))
         self._stack.append(_MARK)
-        if len(self._stack) > 1 and isinstance(self._stack[-2], _Inner):
-            self._take_entries(self._stack[-2])
+        owner = self._stack[-2] if len(self._stack) > 1 else None
+        if isinstance(owner, _Inner):
+            self._take_entries(owner)
+        elif owner is not None and owner is self._outer:
+            self._take_queries()
+
+    def _take_queries(self) -> None:
+        """Take the queries right ahead that look as most do, their dicts filled."""
+        while True:
+            if len(self._buffer) - self._at < _LONGEST_QUERY:
+                self._fill()
+            found = _QUERY.match(self._buffer, self._at)
+            if found is None:
+                return
+            long, short, byte, memo, run = found.groups()
+            inner = _Inner()
+            inner.run += run
+            self._stack += (int.from_bytes(long or short or byte, "little", signed=long is not None), inner)
+            self._remembered += memo is not None
+            self._at = found.end()
 
     def _take_entries(self, inner: _Inner) -> None:
         """Take the entries right ahead that look as most do; what comes then goes through the stack."""
@@ -231,6 +253,8 @@ class _Machine:
         del self._stack[end:]
         if isinstance(target, _Inner):
             target.put(items)
+            if len(self._marks) == 1:
+                self._take_queries()
         elif target is self._outer:
             self._done += [self._entries(*pair) for pair in zip(items[::2], items[1::2], strict=True)]
         else:
