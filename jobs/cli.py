@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from jobs import commands_data, commands_import, commands_models
+from jobs import commands_data, commands_export, commands_import, commands_models
 from pipeline.errors import PrepError
 
 # What the command line library returns, instead of raising, after Ctrl-C.
@@ -38,6 +38,7 @@ app.command("score")(commands_models.score)
 app.command("build-triples")(commands_data.build_triples)
 app.command("train")(commands_models.train)
 app.command("evaluate")(commands_models.evaluate)
+app.command("export")(commands_export.export)
 app.command("status")(commands_data.status)
 app.command("demo")(commands_models.demo)
 

@@ -90,7 +90,7 @@ def import_scores(
     workspace: WorkspaceOption,
     form: Annotated[
         str | None,
-        typer.Option(help="pickle, kd, parquet, lists, colbert or run. [found out]", show_default=False),
+        typer.Option(help="pickle, kd, parquet, lists, colbert, tevatron or run. [found out]", show_default=False),
     ] = None,
     as_pairs: Annotated[bool, typer.Option("--as-pairs", help="Make the file's pairs those of the workspace.")] = False,
     pairs_per_shard: Annotated[int, typer.Option(min=1, help="With --as-pairs: about so many in a shard.")] = 500_000,

@@ -5,6 +5,7 @@ kd        positive score, negative score, query, positive, negative; tabs betwee
 parquet   one pair a row, or one query with lists of passages and scores; a file or a directory of them
 lists     msmarco-hard-negatives.jsonl with {"pid", "ce-score"} objects
 colbert   JSON lines [query, [passage, score], …] (ColBERTv2's examples.json)
+tevatron  JSON lines with positive_passages and negative_passages of {"docid", "score"}
 run       TREC: query, Q0, passage, rank, score, tag
 """
 
@@ -20,7 +21,7 @@ from pipeline.candidate_files import numbers, read_run_rows
 from pipeline.delimited import first_line, read_tsv
 from pipeline.errors import InputError
 from pipeline.hard_negatives import read_list_scores
-from pipeline.json_lines import bad_line, read_values
+from pipeline.json_lines import bad_line, read_objects, read_values
 from pipeline.published import POSITIVES, Rows
 from pipeline.row_batches import RowBatches, is_id
 from pipeline.score_process import read_score_pickle
@@ -61,6 +62,33 @@ def read_colbert(path: Path) -> Iterator[Rows]:
     yield from batches.rest()
 
 
+def read_tevatron(path: Path) -> Iterator[Rows]:
+    """The scored passages of each line, `{"query_id", "positive_passages", "negative_passages"}`.
+
+    Raises:
+        InputError: malformed, or passages without a score.
+    """
+    batches = RowBatches()
+    for line, value in read_objects(path):
+        query = value.get("query_id")
+        positives, negatives = (_scored(value.get(f"{side}_passages")) for side in ("positive", "negative"))
+        if not is_id(query) or positives is None or negatives is None:
+            raise bad_line(path, line, '{"query_id", "positive_passages": [{"docid", "score"}], …}', value)
+        for pairs in (positives, negatives):
+            batches.add(line, query, [passage for passage, _ in pairs], [score for _, score in pairs])
+        batches.add(line, query, [passage for passage, _ in positives], [0.0] * len(positives), POSITIVES)
+        yield from batches.full()
+    yield from batches.rest()
+
+
+def _scored(passages: object) -> list[tuple[int | str, float]] | None:
+    """Ids and scores of Tevatron's passages; None if they are something else."""
+    if not isinstance(passages, list) or not all(isinstance(one, dict) for one in passages):
+        return None
+    pairs = [[one.get("docid"), one.get("score")] for one in passages]
+    return [(pair[0], float(pair[1])) for pair in pairs] if all(map(_is_scored, pairs)) else None
+
+
 def _is_scored(pair: object) -> bool:
     return isinstance(pair, list) and len(pair) == 2 and is_id(pair[0]) and type(pair[1]) in (int, float)
 
@@ -79,6 +107,7 @@ FORMS = {
     "parquet": Form(read_score_tables, "row"),
     "lists": Form(read_list_scores),
     "colbert": Form(read_colbert),
+    "tevatron": Form(read_tevatron),
     "run": Form(read_run_rows),
 }
 
@@ -97,7 +126,9 @@ def form_of(path: Path) -> str:
         return "pickle"
     if kind in (".json", ".jsonl"):
         _, value = next(read_values(path))
-        return "colbert" if isinstance(value, list) else "lists"
+        if isinstance(value, list):
+            return "colbert"
+        return "tevatron" if isinstance(value, dict) and "positive_passages" in value else "lists"
     line = first_line(path)
     if len(line.split("\t")) == len(_KD):
         return "kd"
