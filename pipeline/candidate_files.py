@@ -50,6 +50,17 @@ def read_id_triples(path: Path) -> Iterator[Rows]:
         yield _rows(batch, "positive", np.zeros(batch.num_rows), POSITIVES)
 
 
+def read_text_triples(path: Path) -> Iterator[Rows]:
+    """Lines of query, positive and negative as texts (triples.train.small), for an intake by text.
+
+    Raises:
+        InputError: malformed.
+    """
+    for batch in read_tsv(path, ["query", "positive", "negative"]):
+        yield _rows(batch, "negative", np.zeros(batch.num_rows), 0)
+        yield _rows(batch, "positive", np.zeros(batch.num_rows), POSITIVES)
+
+
 def numbers(batch: pa.RecordBatch, column: str, path: Path) -> np.ndarray:
     """A column of texts as numbers (N,) float64.
 

@@ -24,7 +24,7 @@ UNKNOWN = -1
 _CANONICAL = r"^(0|-?[1-9][0-9]{0,17})$"
 # Numbers are looked up directly in a table of up to that many places for each id, and by bisection beyond.
 _PLACES_PER_ID = 8
-_KEYS = {"queries": "query_id", "passages": "passage_id"}
+TABLE_KEYS = {"queries": "query_id", "passages": "passage_id"}
 
 
 class ExternalIds:
@@ -34,7 +34,7 @@ class ExternalIds:
         parts = workspace.parts(table)
         if not parts:
             raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
-        self._numbers, self._others = _read(parts, _KEYS[table])
+        self._numbers, self._others = _read(parts, TABLE_KEYS[table])
         self._direct = _direct(*self._numbers)
 
     def find(self, external: pa.Array) -> np.ndarray:

@@ -77,6 +77,8 @@ class Source:
     read: Reader
     unit: str = "line"
     """What `Rows.line` counts."""
+    by_text: bool = False
+    """Whether rows name texts, not ids."""
 
 
 def file_source(path: Path, kind: str, read: Callable[[Path, dict[str, int]], Iterator[Rows]], **more: Any) -> Source:
@@ -133,7 +135,15 @@ def import_lists(workspace: Workspace, source: Source, options: ListOptions) -> 
         if done is not None and not options.strict:
             return ImportedLists(done, Counts(), 0, unchanged=True)
         systems: dict[str, int] = {}
-        intake = Intake(workspace, source.where, staging / "rows", query_ranges(workspace), options.strict, source.unit)
+        intake = Intake(
+            workspace,
+            source.where,
+            staging / "rows",
+            query_ranges(workspace),
+            options.strict,
+            source.unit,
+            source.by_text,
+        )
         intake.take(source.read(systems))
         names = {number: options.prefix + system for system, number in systems.items()}
         _refuse_others(workspace, list(names.values()), origin, options)

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.external_ids import UNKNOWN, ExternalIds
+from pipeline.external_ids import TABLE_KEYS, UNKNOWN, ExternalIds
+from pipeline.text_ids import TextIds
 from pipeline.workspace import Workspace
 
 QUERIES_PER_BUCKET = 8_192
@@ -49,6 +50,8 @@ class Counts:
     rows: int = 0
     unknown_queries: int = 0
     unknown_passages: int = 0
+    ambiguous: int = 0
+    """Texts that several queries or passages of the workspace have; the first of them is meant."""
     repeated: int = 0
     """Rows that say again what another row of the file said."""
     contradictions: int = 0
@@ -63,6 +66,7 @@ class Counts:
         told = [
             ("rows name a query that is not in the workspace", self.unknown_queries),
             ("rows name a passage that is not in the workspace", self.unknown_passages),
+            ("texts are of several rows of the workspace; the first was taken", self.ambiguous),
             ("rows repeat another row", self.repeated),
             ("pairs have scores that contradict each other; their mean is taken", self.contradictions),
             ("positives are not among the judgements", self.not_judged),
@@ -85,12 +89,13 @@ class Intake:
     """Whether an unknown id is an error."""
     unit: str = "line"
     """What `Rows.line` counts."""
+    by_text: bool = False
+    """Whether rows name texts, not ids."""
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._queries = ExternalIds(self.workspace, "queries")
-        self._passages = ExternalIds(self.workspace, "passages")
+        self._finders = [(TextIds if self.by_text else ExternalIds)(self.workspace, name) for name in TABLE_KEYS]
 
     def take(self, batches: Iterable[Rows]) -> None:
         """Take in all rows.
@@ -100,9 +105,12 @@ class Intake:
         """
         for rows in batches:
             self._take(rows)
+        self.counts.ambiguous = sum(finder.ambiguous for finder in self._finders if isinstance(finder, TextIds))
 
     def _take(self, rows: Rows) -> None:
-        query, passage = self._queries.find(rows.query), self._passages.find(rows.passage)
+        query, passage = (
+            finder.find(column) for finder, column in zip(self._finders, (rows.query, rows.passage), strict=True)
+        )
         with np.errstate(over="ignore"):
             score = rows.score.astype(np.float32)
         self._refuse("has a score that is no finite float32", ~np.isfinite(score), rows, rows.score)

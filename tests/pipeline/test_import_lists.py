@@ -176,6 +176,27 @@ def test_top1000_and_triples_of_ids_are_candidates_without_order(ws, tmp_path):
     assert stored(ws, "ids") == stored(ws, "top")
 
 
+def test_triples_of_texts_are_found_by_content(ws, tmp_path):
+    from dataclasses import replace
+
+    from pipeline.candidate_files import read_text_triples
+    from pipeline.msmarco import import_msmarco
+
+    import_msmarco(ws, write(tmp_path / "more", b"888\tshared\n889\tshared\n"), [], [])
+    texts = {int(a): b for a, b in (row.split("\t") for row in (tmp_path / "collection").read_text().splitlines())}
+    rows = [
+        ("query 10", texts[positive(10)], texts[101]),
+        ("query 10", texts[positive(10)], "shared"),
+        ("query 11", texts[120], "nowhere to be found"),
+        ("no such query", texts[120], texts[101]),
+    ]
+    file = write(tmp_path / "triples.tsv", "".join("\t".join(row) + "\r\n" for row in rows).encode())
+    source = replace(one_list(file, "text triples", "small", read_text_triples), by_text=True)
+    counts = import_lists(ws, source, ListOptions()).counts
+    assert stored(ws, "small") == {10: [101, 888]}
+    assert (counts.unknown_queries, counts.unknown_passages, counts.ambiguous, counts.not_judged) == (1, 1, 1, 1)
+
+
 def test_status_and_evaluation_know_imported_lists(ws, tmp_path, monkeypatch, capsys):
     from jobs.evaluation import EvaluationSettings, evaluate
     from jobs.status import workspace_status
