@@ -23,7 +23,7 @@ from pipeline.fingerprint import digest_file, digest_json
 from pipeline.names import check_name
 from pipeline.positives import settle_positives
 from pipeline.provenance import Recipe
-from pipeline.published import Counts, Intake, Rows, query_ranges, reconcile
+from pipeline.published import POSITIVES, Counts, Intake, Rows, query_ranges, reconcile
 from pipeline.retrieved import IMPORTED
 from pipeline.tables import footer_of, part_name, set_content, set_footers, write_part
 from pipeline.workspace import Workspace, replace_directory
@@ -222,11 +222,10 @@ class _Writer:
     def buckets(self, intake: Intake, names: Mapping[int, str]) -> Iterator[np.ndarray]:
         """Stage each bucket's lists; hands on its positives."""
         self.rows = dict.fromkeys(names.values(), 0)
-        for part, records in enumerate(intake.buckets()):
-            cuts = np.searchsorted(records["list"], np.arange(len(names) + 1))
+        for part in range(len(intake.edges)):
             for number, system in names.items():
-                self._stage(system, part, records[cuts[number] : cuts[number + 1]], intake)
-            yield records[: cuts[0]]
+                self._stage(system, part, intake.bucket(part, number), intake)
+            yield intake.bucket(part, POSITIVES)
 
     def _stage(self, system: str, part: int, records: np.ndarray, intake: Intake) -> None:
         kept = reconcile(records, intake.counts) if self._reconciled else _best(records, intake.counts)

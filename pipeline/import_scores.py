@@ -21,7 +21,7 @@ from pipeline.fingerprint import digest_file, digest_files, digest_json
 from pipeline.import_lists import SMALL_MEMORY, ListOptions, Source, existing, import_lists, refuse_contradictions
 from pipeline.names import check_name
 from pipeline.pairs import PairSet, build_pairs, current_pairs
-from pipeline.published import POSITIVES, Counts, Intake, Rows, reconcile
+from pipeline.published import Counts, Intake, Rows, reconcile
 from pipeline.runs import external_ids
 from pipeline.score_files import FORMS, form_of
 from pipeline.scores import missing_shards, read_pair_ids, write_scores
@@ -147,8 +147,8 @@ def _align(
     intake.take(source.read({}))
     missing: list[tuple[int, int]] = []
     lacking = unused = 0
-    for number, (path, records) in enumerate(zip(pairs.paths, intake.buckets(), strict=True)):
-        scored = reconcile(records[records["list"] != POSITIVES], intake.counts)
+    for number, path in enumerate(pairs.paths):
+        scored = reconcile(intake.bucket(number, 0), intake.counts)
         ids = read_pair_ids(path)
         wanted, there = _keys(*ids), _keys(scored["query"], scored["passage"])
         places = np.minimum(np.searchsorted(there, wanted), len(there) - 1)

@@ -28,7 +28,7 @@ from pipeline.tables import is_made, part_name, require_complete, set_content, s
 from pipeline.workspace import Workspace, replace_directory
 
 # How many query ids one counting pass takes on: bounds its memory.
-QUERIES_PER_PASS = 50_000
+QUERIES_PER_PASS = 10_000
 TODO = "run: prep build-pairs"
 
 

@@ -84,7 +84,7 @@ class Intake:
     directory: Path
     """Where the buckets are put; empty."""
     edges: np.ndarray
-    """(B,) int32 ascending: first query of each bucket; rows of queries before the first are dropped."""
+    """(B,) int32 ascending from 0: first query of each bucket."""
     strict: bool = False
     """Whether an unknown id is an error."""
     unit: str = "line"
@@ -135,33 +135,29 @@ class Intake:
 
     def _put(self, records: np.ndarray) -> None:
         bucket = np.searchsorted(self.edges, records["query"], side="right") - 1
-        order = np.argsort(bucket, kind="stable")
-        records, bucket = records[order], bucket[order]
-        starts = np.flatnonzero(np.diff(bucket, prepend=-2))
-        for start, end in zip(starts, np.append(starts, len(bucket))[1:], strict=True):
-            if bucket[start] >= 0:
-                with self._file(int(bucket[start])).open("ab") as stream:
-                    records[start:end].tofile(stream)
+        place = bucket << 16 | (records["list"].astype(np.int64) - POSITIVES)
+        order = np.argsort(place, kind="stable")
+        records, place = records[order], place[order]
+        starts = np.flatnonzero(np.diff(place, prepend=-1))
+        for start, end in zip(starts, np.append(starts, len(place))[1:], strict=True):
+            with self._file(int(place[start]) >> 16, int(records["list"][start])).open("ab") as stream:
+                records[start:end].tofile(stream)
 
-    def _file(self, bucket: int) -> Path:
-        return self.directory / f"{bucket:06d}"
+    def _file(self, bucket: int, list_number: int) -> Path:
+        return self.directory / f"{bucket:06d}.{list_number}"
 
-    def bucket(self, number: int) -> np.ndarray:
-        """The records (N,) of one bucket, without repetition, sorted by list, query, passage, score."""
-        path = self._file(number)
+    def bucket(self, number: int, list_number: int) -> np.ndarray:
+        """The records (N,) of one bucket's list, without repetition, sorted by query, passage, score."""
+        path = self._file(number, list_number)
         if not path.exists():
             return np.empty(0, RECORD)
         distinct = np.empty(0, RECORD)
         for chunk in _chunks(path):
             both = np.concatenate([distinct, chunk])
             distinct = _distinct(both)
-            self.counts.repeated += int((both["list"] >= 0).sum() - (distinct["list"] >= 0).sum())
+            self.counts.repeated += len(both) - len(distinct) if list_number != POSITIVES else 0
         path.unlink()
         return distinct
-
-    def buckets(self) -> Iterator[np.ndarray]:
-        """All buckets by ascending query."""
-        return (self.bucket(number) for number in range(len(self.edges)))
 
 
 def query_ranges(workspace: Workspace) -> np.ndarray:
@@ -199,7 +195,7 @@ def _chunks(path: Path) -> Iterator[np.ndarray]:
 
 
 def _distinct(records: np.ndarray) -> np.ndarray:
-    """The records sorted by list, query, passage and score, each once."""
+    """The records of one list sorted by query, passage and score, each once."""
     records = records[_order(records)]
     new = np.ones(len(records), bool)
     new[1:] = records[1:] != records[:-1]
@@ -207,15 +203,7 @@ def _distinct(records: np.ndarray) -> np.ndarray:
 
 
 def _order(records: np.ndarray) -> np.ndarray:
-    """What sorts the records (N,); one key of 63 bits where it can, which is several times faster."""
-    if not len(records):
-        return np.empty(0, np.int64)
-    lists, query = (records[name] - records[name].min().astype(np.int64) for name in ("list", "query"))
-    queries = int(query.max()) + 1
-    if (int(lists.max()) + 1) * queries >= 1 << 32:
-        return np.lexsort([records[name] for name in ("score", "passage", "query", "list")])
-    key = (lists * queries + query) << 31 | records["passage"]
-    order = np.argsort(key)
-    if (np.diff(key[order]) > 0).all():
-        return order
-    return np.lexsort((records["score"], key))
+    """What sorts the records (N,); by one key where no pair stands twice, which is several times faster."""
+    pair = records["query"].astype(np.int64) << 32 | records["passage"]
+    order = np.argsort(pair)
+    return order if (np.diff(pair[order]) > 0).all() else np.lexsort((records["score"], pair))
