@@ -11,7 +11,15 @@ from types import FrameType
 
 import typer
 
-from jobs import commands_data, commands_experiment, commands_models, commands_plan, commands_score
+from jobs import (
+    commands_data,
+    commands_experiment,
+    commands_export,
+    commands_import,
+    commands_models,
+    commands_plan,
+    commands_score,
+)
 from pipeline.errors import PrepError
 
 # What the command line library returns, instead of raising, after Ctrl-C.
@@ -26,6 +34,14 @@ app = typer.Typer(
 )
 imports = typer.Typer(help="Bring a collection into a workspace.", no_args_is_help=True)
 imports.command("msmarco")(commands_data.import_msmarco)
+imports.command("hard-negatives")(commands_import.import_hard_negatives)
+imports.command("scores")(commands_import.import_scores)
+imports.command("run")(commands_import.import_run)
+imports.command("top1000")(commands_import.import_top1000)
+imports.command("triples")(commands_import.import_triples)
+imports.command("beir")(commands_import.import_beir)
+imports.command("hub")(commands_import.import_hub)
+imports.command("ir-dataset")(commands_import.import_ir_dataset)
 app.add_typer(imports, name="import")
 app.command("mine")(commands_data.mine)
 app.command("build-pairs")(commands_data.build_pairs)
@@ -33,6 +49,7 @@ app.command("score")(commands_score.score)
 app.command("build-triples")(commands_data.build_triples)
 app.command("train")(commands_models.train)
 app.command("evaluate")(commands_models.evaluate)
+app.command("export")(commands_export.export)
 app.command("status")(commands_data.status)
 app.command("plan")(commands_plan.plan)
 app.command("verify")(commands_score.verify)

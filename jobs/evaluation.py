@@ -165,7 +165,7 @@ class _Systems:
     def _candidates(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Retrieved query ids, passage ids and scores (N,) of the judged queries."""
         found = load_retrieved(self._workspace, system)
-        if self._settings.split not in found.splits():
+        if not found.covers(self._settings.split):
             raise WorkspaceError(
                 f"{system} has not been asked about split {self._settings.split!r}",
                 where=found.paths[0].parent,

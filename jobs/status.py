@@ -12,7 +12,7 @@ from jobs.training import training_recipe
 from pipeline.database import connect, one_row
 from pipeline.errors import PrepError
 from pipeline.pairs import PairSet, is_current, load_pairs
-from pipeline.retrieved import load_retrieved
+from pipeline.retrieved import IMPORTED, load_retrieved
 from pipeline.scores import load_scores
 from pipeline.selection import view_tables
 from pipeline.tables import set_content, set_footers
@@ -98,6 +98,9 @@ def _retrieved(workspace: Workspace, system: str, passages: str | None) -> tuple
     for split, footers in sorted(found.splits().items()):
         settings = footers[0].recipe.settings
         queries = sum(footer.extra.get("queries", 0) for footer in footers)
+        if split == IMPORTED:
+            shown.append(f"{queries:,} queries, imported from {settings['source']}")
+            continue
         shown.append(f"{split}: {queries:,} queries, top {settings.get('k')}")
         if footers[0].recipe.inputs["passages"] != passages:
             return (
@@ -121,6 +124,8 @@ def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
     except PrepError as error:
         return "incomplete", f"{error.found or error.what}; {error.todo}"
     settings = scores.footers[0].recipe.settings
+    if "imported_from" in settings:
+        return "done", f"{pairs.pairs:,} pairs, imported from {settings['imported_from']}"
     return (
         "done",
         f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {settings.get('max_length_tokens')} tokens",

@@ -33,6 +33,8 @@ def connect(
         config["threads"] = str(threads)
     connection = duckdb.connect(":memory:", config=config)
     try:
+        # It would be written among what a command prints.
+        connection.execute("SET enable_progress_bar = false")
         yield connection
     finally:
         connection.close()

@@ -51,6 +51,16 @@ def read_fields(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays([*arrays, batch.column("line")], names=[*columns, "line"])
 
 
+def first_line(path: Path) -> str:
+    """The first line of a text file.
+
+    Raises:
+        InputError: as for `read_tsv`.
+    """
+    batches = _read(path, ["text"], _NO_DELIMITER, "lines of text")
+    return str(next(batches).column("text")[0].as_py())
+
+
 def _read(path: Path, columns: list[str], delimiter: str, expected: str) -> Iterator[pa.RecordBatch]:
     first_line = 1
     try:

@@ -1,4 +1,4 @@
-"""Import of files in MS MARCO's form: a collection, queries by split, qrels by split.
+"""Import of a collection, queries by split and qrels by split: files in MS MARCO's form, or any other tables.
 
 Ids are append-only: rows already there keep theirs, new rows get the next ones in file order. Everything
 is checked before anything is published; then passages, queries and qrels are renamed into place in that
@@ -7,9 +7,10 @@ order, so a run cut short in between is finished by running it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -26,6 +27,20 @@ from pipeline.workspace import MANIFEST, Workspace
 
 PASSAGES_PER_PART = 1 << 20
 SplitFile = tuple[str, Path]
+
+
+class Rows(NamedTuple):
+    """A table from outside that can be read more than once, the same each time."""
+
+    where: Path
+    """For messages."""
+    read: Callable[[], Iterator[pa.RecordBatch]]
+    """Batches of string columns and `line` int64 (from 1): external_id and text, or query, passage and grade."""
+    content: str
+    """Fingerprint of what is read."""
+
+
+SplitRows = tuple[str, Rows]
 
 
 @dataclass(frozen=True)
@@ -50,19 +65,43 @@ def import_msmarco(
         InputError: a malformed line, an unknown id, an id with two texts, a pair with two grades.
         WorkspaceError: no collection yet and none given; another import is running.
     """
+
+    def texts(path: Path) -> Rows:
+        return Rows(path, lambda: read_tsv(path, ["external_id", "text"]), digest_file(_existing(path)))
+
+    def judgements(path: Path) -> Rows:
+        columns = ["query", "iteration", "passage", "grade"]
+        return Rows(path, lambda: read_fields(path, columns), digest_file(_existing(path)))
+
+    return import_tables(
+        workspace,
+        texts(collection) if collection else None,
+        [(split, texts(path)) for split, path in queries],
+        [(split, judgements(path)) for split, path in qrels],
+    )
+
+
+def import_tables(
+    workspace: Workspace,
+    collection: Rows | None,
+    queries: Sequence[SplitRows],
+    qrels: Sequence[SplitRows],
+    source: str = "msmarco",
+) -> Imported:
+    """As `import_msmarco`, from any tables."""
     with workspace.exclusive("import"):
         digest = digest_json(
             [
-                digest_file(_existing(collection)) if collection else None,
-                [[split, digest_file(_existing(path))] for split, path in queries],
-                [[split, digest_file(_existing(path))] for split, path in qrels],
+                collection.content if collection else None,
+                [[split, rows.content] for split, rows in queries],
+                [[split, rows.content] for split, rows in qrels],
             ]
         )
         manifest = workspace.read_json(MANIFEST)
         if digest in manifest.get("imports", []):
             return Imported(0, 0, 0, 0, unchanged=True)
         with workspace.staging("import") as staging, connect(staging / "spill") as connection:
-            _Import(workspace, connection, staging, digest).run(collection, queries, qrels)
+            _Import(workspace, connection, staging, source, digest).run(collection, queries, qrels)
             added = _publish(workspace, connection, staging)
         workspace.write_json({**manifest, "imports": [*manifest.get("imports", []), digest]}, MANIFEST)
         return added
@@ -86,13 +125,16 @@ def _publish(workspace: Workspace, connection: duckdb.DuckDBPyConnection, stagin
 class _Import:
     """One import: reads into DuckDB, checks, and stages the new files."""
 
-    def __init__(self, workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path, digest: str) -> None:
+    def __init__(
+        self, workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path, source: str, digest: str
+    ) -> None:
         self._workspace, self._connection, self._staging = workspace, connection, staging
+        self._settings = {"source": source}
         self._inputs = {"files": digest}
         connection.execute("CREATE TABLE added (passages BIGINT, queries BIGINT, qrels BIGINT, repeated BIGINT)")
         connection.execute("INSERT INTO added VALUES (0, 0, 0, 0)")
 
-    def run(self, collection: Path | None, queries: Sequence[SplitFile], qrels: Sequence[SplitFile]) -> None:
+    def run(self, collection: Rows | None, queries: Sequence[SplitRows], qrels: Sequence[SplitRows]) -> None:
         self._existing("passages", schemas.PASSAGES, ["passage_id", "external_id", "text_hash"])
         self._existing("queries", schemas.QUERIES, schemas.QUERIES.names)
         self._existing("qrels", schemas.QRELS, schemas.QRELS.names)
@@ -114,14 +156,10 @@ class _Import:
             self._connection.register(f"file_{name}", schema.empty_table())
         self._connection.execute(f"CREATE TABLE old_{name} AS SELECT {', '.join(columns)} FROM file_{name}")
 
-    def _passages(self, path: Path) -> None:
-        """Two passes over the file: keys and checks first, then text straight to its final place."""
-        self._load(
-            "keys",
-            read_tsv(path, ["external_id", "text"]),
-            "line, external_id, md5_number_lower(text) AS text_hash",
-        )
-        self._refuse_conflict(sql("import_passage_conflict"), path)
+    def _passages(self, rows: Rows) -> None:
+        """Two passes over the rows: keys and checks first, then text straight to its final place."""
+        self._load("keys", rows.read(), "line, external_id, md5_number_lower(text) AS text_hash")
+        self._refuse_conflict(sql("import_passage_conflict"), rows.where)
         self._connection.execute(sql("import_new_passages"))
         new = self._connection.execute("SELECT line, text_hash FROM new_passages ORDER BY line").fetchnumpy()
         lines, hashes = new["line"], new["text_hash"]
@@ -130,10 +168,10 @@ class _Import:
         )
         first_id = self._scalar("SELECT coalesce(max(passage_id) + 1, 0) FROM old_passages")
         if first_id + len(lines) > np.iinfo(np.int32).max:
-            raise InputError("more passages than int32 can number", where=path)
+            raise InputError("more passages than int32 can number", where=rows.where)
         number = len(self._workspace.parts("passages"))
-        recipe = Recipe("passages", {"source": "msmarco"}, self._inputs)
-        batches = _numbered(read_tsv(path, ["external_id", "text"]), lines, hashes, first_id)
+        recipe = Recipe("passages", self._settings, self._inputs)
+        batches = _numbered(rows.read(), lines, hashes, first_id)
         for chunk in _chunks(batches, PASSAGES_PER_PART):
             write_part(
                 self._staging / "passages" / part_name(number),
@@ -145,19 +183,19 @@ class _Import:
             )
             number += 1
 
-    def _queries(self, files: Sequence[SplitFile]) -> None:
+    def _queries(self, files: Sequence[SplitRows]) -> None:
         if not files:
             self._connection.execute("CREATE TABLE queries AS SELECT * FROM old_queries")
             return
         self._connection.execute(
             "CREATE TABLE query_lines (file INT, split VARCHAR, line BIGINT, external_id VARCHAR, text VARCHAR)"
         )
-        for number, (split, path) in enumerate(files):
-            self._load("lines", read_tsv(path, ["external_id", "text"]), "line, external_id, text")
+        for number, (split, rows) in enumerate(files):
+            self._load("lines", rows.read(), "line, external_id, text")
             self._connection.execute(
                 "INSERT INTO query_lines SELECT $1, $2, line, external_id, text FROM lines", [number, split]
             )
-            self._refuse_conflict(sql("import_query_conflict"), path)
+            self._refuse_conflict(sql("import_query_conflict"), rows.where)
         self._connection.execute(sql("import_queries"))
         if self._unchanged("queries"):
             return
@@ -166,16 +204,15 @@ class _Import:
         )
         self._write("queries", schemas.QUERIES, "SELECT * FROM queries ORDER BY query_id")
 
-    def _qrels(self, files: Sequence[SplitFile]) -> None:
+    def _qrels(self, files: Sequence[SplitRows]) -> None:
         if not files:
             return
         self._connection.execute("CREATE TABLE judgements (query_id INT, passage_id INT, grade TINYINT)")
-        for split, path in files:
-            fields = read_fields(path, ["query", "iteration", "passage", "grade"])
-            self._load("lines", fields, "line, query, passage, grade, try_cast(grade AS TINYINT) AS number")
-            self._refuse_conflict(sql("import_qrels_conflict"), path, split=split)
+        for split, rows in files:
+            self._load("lines", rows.read(), "line, query, passage, grade, try_cast(grade AS TINYINT) AS number")
+            self._refuse_conflict(sql("import_qrels_conflict"), rows.where, split=split)
             self._connection.execute(sql("import_judgements"))
-            self._refuse_conflict(sql("import_grade_conflict"), path)
+            self._refuse_conflict(sql("import_grade_conflict"), rows.where)
         self._connection.execute("CREATE TABLE qrels AS SELECT * FROM old_qrels UNION SELECT * FROM judgements")
         if self._unchanged("qrels"):
             return
@@ -223,7 +260,7 @@ class _Import:
             self._staging / dataset / part_name(0),
             reader,
             schema,
-            Recipe(dataset, {"source": "msmarco"}, self._inputs),
+            Recipe(dataset, self._settings, self._inputs),
         )
 
 

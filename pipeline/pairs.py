@@ -2,7 +2,8 @@
 
 Every pair stands once, sorted by query and passage, all pairs of a query in one shard, shards of about the
 same number of pairs. Queries that no retriever has been asked about are left out with their judgements
-unless `all_judged` is set: without candidates they give no triples and would only cost scoring.
+unless `all_judged` is set: without candidates they give no triples and would only cost scoring. With `only`,
+the pairs are those of one retriever's lists and no others; judgements then only grade them.
 
 Each footer carries `texts`, the fingerprint of the shard's ids and texts: what scores depend on.
 """
@@ -18,7 +19,7 @@ import numpy as np
 
 from pipeline import schemas
 from pipeline.content import hash_arrays
-from pipeline.database import connect, one_row, sql
+from pipeline.database import DEFAULT_MEMORY_LIMIT, connect, one_row, sql, view_parquet
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.provenance import Footer, Recipe
 from pipeline.retrieved import load_retrieved
@@ -27,7 +28,7 @@ from pipeline.tables import is_made, part_name, require_complete, set_content, s
 from pipeline.workspace import Workspace, replace_directory
 
 # How many query ids one counting pass takes on: bounds its memory.
-QUERIES_PER_PASS = 50_000
+QUERIES_PER_PASS = 10_000
 TODO = "run: prep build-pairs"
 
 
@@ -85,7 +86,8 @@ def is_current(workspace: Workspace, pairs: PairSet) -> bool:
     """Whether `build_pairs` would make the same from the workspace as it stands."""
     made = pairs.footers[0]
     settings = made.recipe.settings
-    return pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"]).fingerprint == made.fingerprint
+    recipe = pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"], settings.get("only"))
+    return recipe.fingerprint == made.fingerprint
 
 
 def current_pairs(workspace: Workspace) -> PairSet:
@@ -104,19 +106,21 @@ def current_pairs(workspace: Workspace) -> PairSet:
     return pairs
 
 
-def pairs_recipe(workspace: Workspace, pairs_per_shard: int, all_judged: bool) -> Recipe:
+def pairs_recipe(workspace: Workspace, pairs_per_shard: int, all_judged: bool, only: str | None = None) -> Recipe:
     """What `build_pairs` would make from the workspace as it stands.
 
     Raises:
         WorkspaceError: nothing was mined.
     """
-    systems = [name for name in workspace.names("retrieved") if workspace.parts("retrieved", name)]
+    known = [only] if only else workspace.names("retrieved")
+    systems = [name for name in known if workspace.parts("retrieved", name)]
     if not systems:
         raise WorkspaceError("nothing retrieved yet", where=workspace.root, todo="run: prep mine --system bm25")
     inputs = {name: set_content(set_footers(workspace.parts(name))) for name in ("passages", "queries", "qrels")}
     for name in systems:
         inputs[f"retrieved/{name}"] = load_retrieved(workspace, name, inputs["passages"]).content
-    return Recipe("pairs", {"systems": systems, "pairs_per_shard": pairs_per_shard, "all_judged": all_judged}, inputs)
+    settings = {"systems": systems, "pairs_per_shard": pairs_per_shard, "all_judged": all_judged}
+    return Recipe("pairs", settings | ({"only": only} if only else {}), inputs)
 
 
 def build_pairs(
@@ -124,6 +128,8 @@ def build_pairs(
     pairs_per_shard: int,
     *,
     all_judged: bool = False,
+    only: str | None = None,
+    memory_limit: str = DEFAULT_MEMORY_LIMIT,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BuiltPairs:
     """Unite qrels and all retrieved lists into shards; does nothing where they are up to date.
@@ -134,10 +140,13 @@ def build_pairs(
     if pairs_per_shard < 1:
         raise UsageError("--pairs-per-shard must be positive", found=pairs_per_shard)
     with workspace.exclusive("build-pairs"):
-        recipe = pairs_recipe(workspace, pairs_per_shard, all_judged)
+        recipe = pairs_recipe(workspace, pairs_per_shard, all_judged, only)
         unchanged = is_made(workspace.parts("pairs"), recipe)
         if not unchanged:
-            with workspace.staging("build-pairs") as staging, connect(staging / "spill") as connection:
+            with (
+                workspace.staging("build-pairs") as staging,
+                connect(staging / "spill", memory_limit=memory_limit) as connection,
+            ):
                 (staging / "pairs").mkdir()
                 _build(workspace, connection, recipe, staging / "pairs", on_progress)
                 replace_directory(staging / "pairs", workspace.path("pairs"))
@@ -162,6 +171,11 @@ def _build(
 ) -> None:
     view_tables(connection, workspace, "passages", "queries", "qrels")
     systems = recipe.settings["systems"]
+    if recipe.settings.get("only"):
+        view_parquet(connection, "listed", workspace.parts("retrieved", *systems))
+        connection.execute("CREATE TABLE judged AS FROM qrels SEMI JOIN listed USING (query_id, passage_id)")
+    else:
+        connection.execute("CREATE VIEW judged AS FROM qrels")
     candidates = _candidates_sql(workspace, systems)
     connection.execute(f"CREATE VIEW candidates AS {candidates}")
     connection.execute("CREATE TABLE mined AS SELECT DISTINCT query_id FROM candidates WHERE NOT judged")
@@ -172,7 +186,7 @@ def _build(
     (left_out,) = one_row(connection, "SELECT count(*) FROM qrels ANTI JOIN mined USING (query_id)")
     extra = {"queries": len(queries), "judged": judged, "unmined_judgements": left_out}
     schema = schemas.pairs(systems)
-    ranks = ", ".join(f"min(rank_{system}) AS rank_{system}" for system in systems)
+    ranks = ", ".join(f'min("rank_{system}") AS "rank_{system}"' for system in systems)
     start = 0
     for number, end in enumerate(cuts):
         bounds = {"first": int(queries[start]), "last": int(queries[end - 1])}
@@ -188,9 +202,9 @@ def _candidates_sql(workspace: Workspace, systems: Sequence[str]) -> str:
     """Judged and retrieved rows under one set of columns."""
 
     def columns(own: str) -> str:
-        return ", ".join(f"{'rank' if system == own else 'NULL'}::SMALLINT AS rank_{system}" for system in systems)
+        return ", ".join(f'{"rank" if system == own else "NULL"}::SMALLINT AS "rank_{system}"' for system in systems)
 
-    selects = [f"SELECT query_id, passage_id, grade, true AS judged, {columns('')} FROM qrels"]
+    selects = [f"SELECT query_id, passage_id, grade, true AS judged, {columns('')} FROM judged"]
     for system in systems:
         files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in workspace.parts("retrieved", system))
         selects.append(

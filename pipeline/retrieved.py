@@ -11,6 +11,9 @@ from pipeline.provenance import Footer
 from pipeline.tables import open_part, require_complete, set_content
 from pipeline.workspace import Workspace
 
+IMPORTED = "imported"
+"""In place of a split: lists from a published file, of whatever queries it names."""
+
 
 @dataclass(frozen=True)
 class RetrievedSet:
@@ -32,6 +35,10 @@ class RetrievedSet:
             groups.setdefault(footer.recipe.settings["split"], []).append(footer)
         return groups
 
+    def covers(self, split: str) -> bool:
+        """Whether it has lists for queries of the split, as far as is known."""
+        return not {split, IMPORTED}.isdisjoint(self.splits())
+
 
 def load_retrieved(workspace: Workspace, system: str, passages: str | None = None) -> RetrievedSet:
     """The lists of a retriever, each split complete; with `passages`, made from that collection.
@@ -46,6 +53,10 @@ def load_retrieved(workspace: Workspace, system: str, passages: str | None = Non
         raise WorkspaceError(f"no retriever {system!r}", where=workspace.root, expected=f"one of: {known}", todo=todo)
     found = RetrievedSet(system, paths, [open_part(path, schemas.RETRIEVED)[1] for path in paths])
     for split, footers in found.splits().items():
+        if split == IMPORTED:
+            # Ids are append-only, so these lists stay what they are when the collection grows.
+            require_complete(f"retrieved/{system}", paths, footers, "import it again with --overwrite")
+            continue
         require_complete(f"retrieved/{system} of split {split}", paths, footers, f"{todo} --split {split}")
         if len({footer.fingerprint for footer in footers}) > 1:
             raise WorkspaceError(

@@ -127,6 +127,8 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
             todo=f"run: prep score --teacher {teacher}=CHECKPOINT",
         )
     todo = f"run again: prep score --teacher {teacher}=CHECKPOINT"
+    if any("imported_from" in footer_of(path).recipe.settings for path in workspace.parts("scores", teacher)[:1]):
+        todo = f"import them again: prep import scores FILE --teacher {teacher}"
     paths, footers, missing, stale = [], [], [], []
     for number, footer in enumerate(pairs.footers):
         path = workspace.path("scores", teacher, part_name(number))

@@ -1,0 +1,188 @@
+"""Triples or n-way lists of a workspace in the form a trainer reads, as a directory that `datasets` loads.
+
+The directory is written beside its place and renamed, so that one that is there is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipeline.database import connect
+from pipeline.dataset_card import Origin, card
+from pipeline.errors import UsageError, WorkspaceError
+from pipeline.export_formats import FORMATS, Config, Words
+from pipeline.export_rows import Groups, Names, list_groups, triple_batches, triple_groups
+from pipeline.funnel import Funnel
+from pipeline.provenance import Footer
+from pipeline.tables import footer_of, require_complete, set_footers
+from pipeline.texts import Texts
+from pipeline.triples import load_triples
+from pipeline.workspace import Workspace, replace_directory
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is exported, and how."""
+
+    form: str
+    """One of FORMATS."""
+    triples: str = "default"
+    """Triple set of the workspace."""
+    lists: str | None = None
+    """N-way lists of the workspace, in place of triples."""
+    ids: bool = False
+    """External ids in place of texts."""
+    negatives: int | None = None
+    """So many for each positive or query; None is what the format says."""
+    seed: int = 0
+    """Of the order of queries, and of the draw among more negatives."""
+    licence: str = "unknown"
+    """For the card."""
+    overwrite: bool = False
+    """Whether an earlier export may be replaced."""
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMATS:
+            raise UsageError(f"no format {self.form!r}", expected=", ".join(FORMATS))
+        form = FORMATS[self.form]
+        if self.ids and form.texts and not form.either:
+            raise UsageError(f"{self.form} needs texts", todo="leave out --ids")
+        if self.lists is not None and not form.lists:
+            raise UsageError(f"{self.form} needs to know positives", todo="export triples, not lists")
+        if self.negatives is not None and (self.negatives < 1 or form.rows == "triples"):
+            what = "must be positive" if self.negatives < 1 else f"means nothing to {self.form}"
+            raise UsageError(f"--negatives {what}", found=self.negatives)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    directory: Path
+    configs: list[Config]
+    left_out: int
+    """Groups with too few negatives."""
+
+
+def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> Exported:
+    """Write an export to a directory that is not there yet, or is empty.
+
+    Raises:
+        WorkspaceError: no such triples or lists, or the directory holds something else.
+        UsageError: nothing would be left.
+    """
+    directory = directory.expanduser().absolute()
+    _refuse_foreign(directory, settings.overwrite)
+    paths, origin = _load(workspace, settings)
+    staged = directory.with_name(f".tmp-{directory.name}-{uuid.uuid4().hex[:12]}")
+    staged.mkdir(parents=True)
+    try:
+        ids = settings.ids or not FORMATS[settings.form].texts
+        words = Words(
+            Texts(workspace, "queries"),
+            Texts(workspace, "passages"),
+            Names(workspace, "queries"),
+            Names(workspace, "passages"),
+            ids,
+        )
+        rows = _Rows(settings)
+        with workspace.staging("export") as scratch, connect(scratch, memory_limit="1GB") as connection:
+            configs = FORMATS[settings.form].write(rows.of(connection, paths), words, staged / "out")
+        if not configs[0].rows:
+            raise UsageError(
+                "nothing to export",
+                expected=f"queries with {rows.negatives} negatives",
+                found=f"{rows.left_out:,} groups have fewer",
+                todo="lower --negatives",
+            )
+        title = f"{settings.form} from {origin.dataset}"
+        text = card(title, configs, origin, settings.licence, rows.left_out)
+        (staged / "out" / CARD).write_text(text, encoding="utf-8")
+        _sync(staged / "out")
+        replace_directory(staged / "out", directory)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return Exported(directory, configs, rows.left_out)
+
+
+class _Rows:
+    """The rows a format asks for; groups that are too small are counted."""
+
+    def __init__(self, settings: ExportSettings) -> None:
+        self._settings, self._form = settings, FORMATS[settings.form]
+        self.negatives = settings.negatives or self._form.negatives
+        self.left_out = 0
+
+    def of(self, connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> Iterator[Any]:
+        """Batches of triples, or groups."""
+        if self._settings.lists is not None:
+            # A list has a positive among its passages, so that it is as long as a group.
+            return self._even(list_groups(paths, self.negatives and self.negatives + 1))
+        if self._form.rows == "triples":
+            return triple_batches(paths)
+        groups = triple_groups(connection, paths, self._settings.seed, self._form.rows, self.negatives)
+        return self._even(groups)
+
+    def _even(self, groups: Iterator[Groups]) -> Iterator[Groups]:
+        for group in groups:
+            kept = group
+            if self._form.even and self.negatives is not None:
+                enough = group.lengths == self.negatives + 1
+                self.left_out += int((~enough).sum())
+                kept = group.where(enough)
+            if len(kept.query):
+                yield kept
+
+
+def _load(workspace: Workspace, settings: ExportSettings) -> tuple[list[Path], Origin]:
+    if settings.lists is None:
+        paths, footers = load_triples(workspace, settings.triples)
+        return paths, _origin(workspace, f"triples/{settings.triples}", footers[0])
+    paths = workspace.parts("lists", settings.lists)
+    if not paths:
+        known = ", ".join(workspace.names("lists")) or "none yet"
+        raise WorkspaceError(f"no lists {settings.lists!r}", where=workspace.root, expected=f"one of: {known}")
+    footers = set_footers(paths)
+    require_complete(f"lists {settings.lists!r}", paths, footers, "build them again")
+    return paths, _origin(workspace, f"lists/{settings.lists}", footers[0])
+
+
+def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:
+    teachers: dict[str, dict[str, Any]] = {}
+    for name in footer.recipe.settings.get("teachers", []):
+        parts = workspace.parts("scores", name)
+        teachers[name] = dict(footer_of(parts[0]).recipe.settings) if parts else {}
+        teachers[name]["scores"] = footer.recipe.inputs.get(f"scores/{name}", "")
+    told = footer.extra.get("funnel")
+    known = {name: count for name, count in (told or {}).items() if name in Funnel.__dataclass_fields__}
+    funnel = Funnel(**known) if told else None
+    return Origin(dataset, footer.recipe.settings, footer.fingerprint, teachers, funnel)
+
+
+def _refuse_foreign(directory: Path, overwrite: bool) -> None:
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    is_export = directory.is_dir() and (directory / CARD).is_file()
+    if not (is_export and overwrite):
+        todo = "pass --overwrite to replace it" if is_export else "name a new directory"
+        raise WorkspaceError("something is there already", where=directory, todo=todo)
+
+
+def _sync(directory: Path) -> None:
+    """Make all files survive a power cut."""
+    for path in directory.rglob("*"):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
