@@ -29,6 +29,7 @@ _COUNTS = (
 _NOT_NEGATIVE = (
     "random_negatives",
     "max_steps",
+    "min_steps",
     "warmup_steps",
     "warmup_share",
     "weight_decay",
@@ -201,6 +202,8 @@ class TrainSettings:
     """Steps between validations by nDCG@10, the best state of which is kept; None keeps the last state."""
     patience: int | None = None
     """Validations without a gain after which training ends; None goes to the end."""
+    min_steps: int = 0
+    """Steps before which training does not end for want of a gain."""
     eval_split: str = "dev"
     """Queries to validate on."""
     eval_queries: int | None = 100

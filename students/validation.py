@@ -43,8 +43,8 @@ class Validation(TrainerCallback):
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing was gained for as long as `patience` says."""
-        if self._settings.patience is None or self.best is None:
+        """Whether nothing was gained for as long as `patience` says, and `min_steps` are done."""
+        if self._settings.patience is None or self.best is None or self.measures[-1][0] < self._settings.min_steps:
             return False
         return sum(step > self.best[0] for step, _ in self.measures) >= self._settings.patience
 
