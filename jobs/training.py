@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.checkpoints import locate_checkpoint
 from jobs.token_stores import make_stores, open_stores
 from jobs.validation import reranking_measure
-from pipeline.errors import ModelError, WorkspaceError
+from pipeline.errors import ModelError, PrepError, WorkspaceError
 from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.pairs import current_pairs
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from students.training import Trained
 
 _RECIPE_FILE = "recipe.json"
+_TRAINER = "trainer"
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,12 @@ def train_student(
                     todo="choose another name, or pass --overwrite",
                 )
         checkpoints = _checkpoints(workspace, name, recipe)
-        started, tokens = _start(workspace, settings, checkpoints, on_tokens)
-        from students.training import train  # brings torch in; a plan or a status needs none
-
-        trained = train(
-            started,
-            source,
-            tokens,
-            checkpoints / "trainer",
-            on_step=on_step,
-            measure=reranking_measure(workspace, settings) if settings.eval_steps else None,
-        )
+        try:
+            trained = _train(workspace, settings, source, checkpoints, on_step, on_tokens)
+        except PrepError:
+            if not (checkpoints / _TRAINER).exists():  # nothing was trained that could be gone on with
+                shutil.rmtree(checkpoints)
+            raise
         _publish(workspace, name, recipe, trained)
         shutil.rmtree(checkpoints, ignore_errors=True)
     done = trained.steps - trained.resumed_at
@@ -136,6 +132,21 @@ def train_student(
         steps_per_second=done / trained.seconds if done and trained.seconds else None,
         data_share=trained.data_seconds / trained.seconds if done and trained.seconds else None,
     )
+
+
+def _train(
+    workspace: Workspace,
+    settings: TrainSettings,
+    source: BatchSource,
+    checkpoints: Path,
+    on_step: Callable[[int, int, float], None],
+    on_tokens: Callable[[int, int], None],
+) -> Trained:
+    from students.training import train  # brings torch in; a plan or a status needs none
+
+    started, tokens = _start(workspace, settings, checkpoints, on_tokens)
+    measure = reranking_measure(workspace, settings) if settings.eval_steps else None
+    return train(started, source, tokens, checkpoints / _TRAINER, on_step=on_step, measure=measure)
 
 
 def _start(

@@ -26,6 +26,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import WEIGHTS_NAME
 
 from pipeline.errors import PrepError, UsageError
 from students.architectures import architecture
@@ -198,6 +199,13 @@ class _Trainer(Trainer):
         # A loader without its own generator draws from the global one, and a resumed run's dropout would differ.
         own = torch.Generator()
         return DataLoader(self.train_dataset, batch_size=None, generator=own, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint's weights, as they are: safetensors has no place for weights that share their memory."""
+        directory = Path(output_dir or str(self.args.output_dir))
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = cast(nn.Module, self.model).state_dict() if state_dict is None else state_dict
+        torch.save(weights, directory / WEIGHTS_NAME)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, with parameters that have their own rate in groups of their own."""

@@ -19,7 +19,7 @@ from transformers import AutoModel, PreTrainedModel
 from students.architectures.base import layers_override, refuse_missing
 from students.architectures.directory import Module, read_json, read_modules, write_modules
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published, published_state
-from students.architectures.separate import SeparateStudent, States
+from students.architectures.separate import SeparateStudent, States, exactly
 from students.settings import Pooling, StudentSettings
 from teachers.checkpoint import resolve
 from teachers.loading import load_config, load_model, load_tokenizer, loading
@@ -81,7 +81,8 @@ class BertDot(SeparateStudent):
 
     def interact_all(self, queries: States, passages: States) -> Tensor:
         """Dot products (B, N), or cosines."""
-        return queries.values[:, 0] @ passages.values[:, 0].T
+        with exactly(queries):
+            return queries.values[:, 0] @ passages.values[:, 0].T
 
     def save(self, directory: Path) -> None:
         """Write a directory that SentenceTransformer and AutoModel load."""

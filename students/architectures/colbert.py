@@ -26,7 +26,7 @@ from pipeline.errors import ModelError
 from students.architectures.base import layers_override, load_strictly, refuse_missing
 from students.architectures.directory import Module, read_modules, write_modules
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published, published_state
-from students.architectures.separate import SeparateStudent, States
+from students.architectures.separate import SeparateStudent, States, exactly
 from students.settings import StudentSettings
 from students.token_rows import Frame, TextRows
 from teachers.checkpoint import resolve
@@ -125,14 +125,16 @@ class ColBert(SeparateStudent):
 
     def interact(self, queries: States, passages: States) -> Tensor:
         """Sum over query tokens of the best dot product, (N,); padding takes no part."""
-        matches = queries.values @ passages.values.transpose(1, 2)  # (N, T, S)
+        with exactly(queries):
+            matches = queries.values @ passages.values.transpose(1, 2)  # (N, T, S)
         best = matches.masked_fill(~passages.mask.unsqueeze(1), _LEAST).amax(-1)
         return (best * queries.mask).sum(-1)
 
     def interact_all(self, queries: States, passages: States) -> Tensor:
         """The same for B queries and all N passages, (B, N), in one product."""
         few, width = queries.mask.shape
-        matches = queries.values.flatten(0, 1) @ passages.values.flatten(0, 1).T  # (B*T, N*S)
+        with exactly(queries):
+            matches = queries.values.flatten(0, 1) @ passages.values.flatten(0, 1).T  # (B*T, N*S)
         matches = matches.view(few, width, *passages.mask.shape)
         best = matches.masked_fill(~passages.mask, _LEAST).amax(-1)  # (B, T, N)
         return (best * queries.mask.unsqueeze(-1)).sum(1)

@@ -32,6 +32,11 @@ class States(NamedTuple):
         return States(self.values[rows], self.mask[rows])
 
 
+def exactly(states: States) -> torch.autocast:
+    """A block without autocast: a sum over a query's words in half precision would lose what tells passages apart."""
+    return torch.autocast(states.values.device.type, enabled=False)
+
+
 class SeparateStudent(Student):
     """A student with one encoding for queries and one for passages."""
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from students.architectures.base import layers_override, refuse_missing
 from students.architectures.directory import Module, write_modules
-from students.architectures.separate import SeparateStudent, States
+from students.architectures.separate import SeparateStudent, States, exactly
 from students.settings import StudentSettings
 from teachers.checkpoint import resolve
 from teachers.loading import load_config, load_model, load_tokenizer, loading
@@ -61,7 +61,8 @@ class Sparse(SeparateStudent):
 
     def interact_all(self, queries: States, passages: States) -> Tensor:
         """Dot products (B, N)."""
-        return queries.values[:, 0] @ passages.values[:, 0].T
+        with exactly(queries):
+            return queries.values[:, 0] @ passages.values[:, 0].T
 
     def penalise(self, queries: States, passages: States) -> Tensor:
         """FLOPS of queries and of passages, (2,): the squared mean weight of an entry, summed over entries."""

@@ -27,7 +27,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 from pipeline.errors import ModelError, UsageError
 from students.architectures.base import load_strictly, refuse_missing
 from students.architectures.directory import write_json
-from students.architectures.separate import SeparateStudent, States
+from students.architectures.separate import SeparateStudent, States, exactly
 from students.architectures.word_vectors import embedding_of, read_word_vectors
 from students.settings import StudentSettings
 from students.token_rows import Frame
@@ -101,6 +101,10 @@ class Tk(SeparateStudent):
 
     def interact(self, queries: States, passages: States) -> Tensor:
         """Scores (N,): for each kernel the log of soft counts, summed over query words and weighed."""
+        with exactly(queries):
+            return self._pooled(queries, passages)
+
+    def _pooled(self, queries: States, passages: States) -> Tensor:
         cosines = (queries.values @ passages.values.transpose(1, 2)).unsqueeze(-1)  # (N, T, S, 1)
         near = torch.exp(-(cosines - self._means).square() / (2 * KERNEL_DEVIATION**2))  # (N, T, S, K)
         counts = (near * passages.mask[:, None, :, None]).sum(2)  # (N, T, K)

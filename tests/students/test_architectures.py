@@ -349,3 +349,16 @@ def test_every_architecture_has_a_live_scorer(students, tiny):
     with pytest.raises(UsageError, match="no architecture"):
         architecture("gpt")
     assert isinstance(cat.head()[0], nn.Parameter)
+
+
+@pytest.mark.parametrize("kind", ["bert_dot", "colbert", "sparse", "tk"])
+@torch.inference_mode()
+def test_half_precision_ends_where_query_and_passage_meet(students, kind):
+    student, _ = students[kind]
+    features = student.features(*(TextRows.of(student.tokenizer, texts) for texts in (QUERIES, PASSAGES)))
+    queries = student.encode_queries(features["query_input_ids"], features["query_attention_mask"])
+    passages = student.encode_passages(features["passage_input_ids"], features["passage_attention_mask"])
+    expected = student.interact_all(queries, passages)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(student.interact_all(queries, passages), expected)
+        assert torch.isfinite(student(in_batch=True, **features)).all()
