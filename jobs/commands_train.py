@@ -148,6 +148,15 @@ def train(
     eval_depth: Annotated[int, typer.Option(min=1, help="Passages of each list that are.")] = 50,
     seed: Annotated[int, typer.Option(help="Seed of new weights, dropout and the order of rows.")] = 0,
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    num_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train in that many Ray workers. [in this process]", show_default=False),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster. [$RAY_ADDRESS, which `ray job submit` sets]", show_default=False),
+    ] = None,
+    cpus_per_worker: Annotated[float, typer.Option(min=0.1, help="CPUs of a worker.")] = 1.0,
     overwrite: Annotated[bool, typer.Option(help="Replace a student trained otherwise.")] = False,
 ) -> None:
     """Train a student from triples, or a teacher from judgements; goes on where it was cut short."""
@@ -155,7 +164,7 @@ def train(
     from jobs.recipes import load_recipe, resolve_options
     from jobs.show import console
     from jobs.summary import run_summary
-    from jobs.training import train_student
+    from jobs.training import TrainCluster, train_student
     from pipeline.workspace import Workspace
 
     chosen = load_recipe(recipe) if recipe else {}
@@ -165,6 +174,7 @@ def train(
         shown = ", ".join(f"{key} {options[key]}" for key in chosen)
         console.print(f"recipe {recipe}: {shown}", highlight=False, markup=False)
     ws = Workspace.open(workspace)
+    workers = TrainCluster(num_workers or 1, address, cpus_per_worker) if num_workers or address else None
     with (
         run_summary(ws, "train") as facts,
         progress("tokenise", "texts") as tokens,
@@ -175,7 +185,9 @@ def train(
             meter.label = f"train {name}, loss {loss_value:.3f}"
             meter.set(step, steps)
 
-        trained = train_student(ws, name, settings, overwrite=overwrite, on_step=on_step, on_tokens=tokens.set)
+        trained = train_student(
+            ws, name, settings, overwrite=overwrite, workers=workers, on_step=on_step, on_tokens=tokens.set
+        )
         facts |= {key: value for key, value in vars(trained).items() if key != "directory"}
     if trained.unchanged:
         console.print(f"students/{name} is trained already; nothing to do")

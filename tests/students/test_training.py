@@ -140,7 +140,7 @@ def test_the_best_state_is_kept_and_no_gain_ends_the_run(trained_on, monkeypatch
         states.append({name: weight.clone() for name, weight in student.encoder.state_dict().items()})
         return next(measures)
 
-    monkeypatch.setattr("jobs.training.reranking_measure", lambda workspace, settings: measure)
+    monkeypatch.setattr("jobs.training_run.reranking_measure", lambda workspace, settings: measure)
     options = {"eval_steps": 4, "patience": 2, "max_steps": 40}
     trained = train_student(workspace, "stopped", settings(init, **options))
     assert (trained.steps, trained.kept_step) == (16, 8)
