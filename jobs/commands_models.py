@@ -128,9 +128,12 @@ def evaluate(
     depth: Annotated[int, typer.Option(min=1, help="Longest list.")] = 1000,
     relevance_level: Annotated[int, typer.Option(min=1, help="Least grade that is relevant for MRR and recall.")] = 1,
     dtype: Annotated[str, typer.Option(help="Arithmetic of students: float32, bfloat16 or float16.")] = "float32",
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Also time each student: one query at a time, warm.")
+    ] = False,
 ) -> None:
     """Measure systems on all judged queries of a split; ties go to the passage that comes first in the collection."""
-    from jobs.evaluation import EvaluationSettings
+    from jobs.evaluation import EvaluationSettings, student_latencies
     from jobs.evaluation import evaluate as measure
     from jobs.show import console, show_evaluation
     from jobs.summary import run_summary
@@ -143,7 +146,15 @@ def evaluate(
     with run_summary(ws, "evaluate") as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
         facts["systems"] = [{"system": row.system, "kind": row.kind, **row.means} for row in rows]
+        timed = student_latencies(ws, settings) if latency else []
+        facts["latency"] = [found._asdict() for found in timed]
     show_evaluation(split, rows)
+    for found in timed:
+        how = "passages encoded beforehand" if found.stored else "query and passage read together"
+        console.print(
+            f"{found.student}: {found.median_ms:.1f} ms a query (95th percentile {found.p95_ms:.1f}), re-ranking "
+            f"{found.candidates:.0f} passages, {found.queries} queries, {how}"
+        )
     console.print("runs: " + ", ".join(str(row.path) for row in rows), soft_wrap=True)
 
 

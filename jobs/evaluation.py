@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,9 @@ from pipeline.tables import open_part
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
 from teachers.settings import Dtype, ScoringSettings
+
+if TYPE_CHECKING:
+    from jobs.latency import Latency
 
 Mode = Literal["rerank", "retrieve"]
 
@@ -99,6 +102,24 @@ def evaluate(
         missing = len(np.setdiff1d(found.query_id, kept.query_id))
         evaluated.append(Evaluated(name, kind, found.means(), len(found.query_id), missing, path, kept))
     return evaluated
+
+
+def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> list[Latency]:
+    """Time each student on the judged queries, re-ranking.
+
+    Raises:
+        WorkspaceError: no judgements or candidates for the split.
+    """
+    from jobs.latency import measure_latency
+
+    queries = np.unique(split_qrels(workspace, settings.split, settings.max_queries).query_id)
+    found = []
+    for text in settings.students:
+        name, _, checkpoint = text.partition("=")
+        where = locate_checkpoint(workspace, checkpoint or name)
+        options = {"split": settings.split, "candidates": settings.candidates, "depth": settings.depth}
+        found.append(measure_latency(workspace, name, where, queries, dtype=settings.dtype, **options))  # type: ignore[arg-type]
+    return found
 
 
 def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None) -> Qrels:

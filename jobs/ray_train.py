@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.train import RunConfig, ScalingConfig
-from ray.train.base_trainer import TrainingFailedError
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
 from jobs.training import TrainCluster
@@ -64,8 +62,7 @@ def _cause(error: BaseException) -> PrepError:
     for found in seen:
         if isinstance(found, PrepError):
             return found
-        inner = [found.__cause__, found.__context__, *getattr(found, "worker_failures", {}).values()]
-        with suppress(AttributeError):
-            inner.append(found.cause)  # type: ignore[attr-defined]
-        seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
+        # Ray Train wraps what a worker raises, and keeps it under a private name.
+        inner = [getattr(found, "_base_exc", None), *getattr(found, "worker_failures", {}).values()]
+        seen += [one for one in inner if isinstance(one, BaseException)]
     return PrepError("training failed on a worker", found=str(error).strip().splitlines()[0], todo="run it again")
