@@ -19,6 +19,7 @@ from jobs import (
     commands_models,
     commands_plan,
     commands_score,
+    commands_train,
 )
 from pipeline.errors import PrepError
 
@@ -47,7 +48,7 @@ app.command("mine")(commands_data.mine)
 app.command("build-pairs")(commands_data.build_pairs)
 app.command("score")(commands_score.score)
 app.command("build-triples")(commands_data.build_triples)
-app.command("train")(commands_models.train)
+app.command("train")(commands_train.train)
 app.command("evaluate")(commands_models.evaluate)
 app.command("export")(commands_export.export)
 app.command("status")(commands_data.status)

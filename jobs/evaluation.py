@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,9 @@ from pipeline.tables import open_part
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
 from teachers.settings import Dtype, ScoringSettings
+
+if TYPE_CHECKING:
+    from jobs.latency import Latency
 
 Mode = Literal["rerank", "retrieve"]
 
@@ -101,6 +104,24 @@ def evaluate(
     return evaluated
 
 
+def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> list[Latency]:
+    """Time each student on the judged queries, re-ranking.
+
+    Raises:
+        WorkspaceError: no judgements or candidates for the split.
+    """
+    from jobs.latency import measure_latency
+
+    queries = np.unique(split_qrels(workspace, settings.split, settings.max_queries).query_id)
+    found = []
+    for text in settings.students:
+        name, _, checkpoint = text.partition("=")
+        where = locate_checkpoint(workspace, checkpoint or name)
+        options = {"split": settings.split, "candidates": settings.candidates, "depth": settings.depth}
+        found.append(measure_latency(workspace, name, where, queries, dtype=settings.dtype, **options))  # type: ignore[arg-type]
+    return found
+
+
 def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None) -> Qrels:
     """Judgements of a split's queries, or of a stable sample of them.
 
@@ -118,6 +139,31 @@ def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None
     if not len(found["query_id"]):
         raise WorkspaceError(f"no judgements for split {split!r}", where=workspace.root, todo="import its qrels")
     return Qrels(*(np.asarray(found[name]) for name in Qrels._fields))
+
+
+def candidates_of(
+    workspace: Workspace, system: str, split: str, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a retriever found for some queries (Q,) of a split: query ids, passage ids and scores (N,).
+
+    Raises:
+        WorkspaceError: it has not been asked about the split.
+    """
+    found = load_retrieved(workspace, system)
+    if not found.covers(split):
+        raise WorkspaceError(
+            f"{system} has not been asked about split {split!r}",
+            where=found.paths[0].parent,
+            todo=f"run: prep mine --system {system} --split {split}",
+        )
+    with connect(workspace.root) as connection:
+        connection.read_parquet([str(path) for path in found.paths]).create_view("retrieved")
+        columns = connection.execute(
+            # A query in two splits may have been retrieved for both.
+            "SELECT query_id, passage_id, max(score) AS score FROM retrieved GROUP BY query_id, passage_id"
+        ).fetchnumpy()
+    rows = np.isin(columns["query_id"], queries)
+    return columns["query_id"][rows], columns["passage_id"][rows], columns["score"][rows]
 
 
 def _judged(run: Run, qrels: Qrels) -> Run:
@@ -164,21 +210,7 @@ class _Systems:
 
     def _candidates(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Retrieved query ids, passage ids and scores (N,) of the judged queries."""
-        found = load_retrieved(self._workspace, system)
-        if not found.covers(self._settings.split):
-            raise WorkspaceError(
-                f"{system} has not been asked about split {self._settings.split!r}",
-                where=found.paths[0].parent,
-                todo=f"run: prep mine --system {system} --split {self._settings.split}",
-            )
-        with connect(self._workspace.root) as connection:
-            connection.read_parquet([str(path) for path in found.paths]).create_view("retrieved")
-            columns = connection.execute(
-                # A query in two splits may have been retrieved for both.
-                "SELECT query_id, passage_id, max(score) AS score FROM retrieved GROUP BY query_id, passage_id"
-            ).fetchnumpy()
-        rows = np.isin(columns["query_id"], self._queries)
-        return columns["query_id"][rows], columns["passage_id"][rows], columns["score"][rows]
+        return candidates_of(self._workspace, system, self._settings.split, self._queries)
 
     def _teacher(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Query ids, passage ids and scores (N,) of the candidates, from the teacher's score files."""
@@ -201,6 +233,7 @@ class _Systems:
         return query, passage, score
 
     def _student(self, name: str, checkpoint: str, mode: Mode) -> tuple[str, str, Run]:
+        from students.architectures import architecture
         from students.loading import architecture_of
 
         if not checkpoint and name not in self._workspace.names("students"):
@@ -212,9 +245,9 @@ class _Systems:
                 todo="or give NAME=CHECKPOINT",
             )
         where = locate_checkpoint(self._workspace, checkpoint or name)
-        if mode == "retrieve" and architecture_of(where) != "bert_dot":
+        if mode == "retrieve" and not architecture(architecture_of(where)).searches:
             raise UsageError(
-                f"student {name!r} reads query and passage together and cannot search",
+                f"student {name!r} is a {architecture_of(where)}, which cannot search a collection",
                 todo="use --mode rerank",
             )
         return f"{name}-{mode}", mode, self._search(where) if mode == "retrieve" else self._rerank(where)
@@ -228,11 +261,11 @@ class _Systems:
         return self._ranked(query, passage, scorer.score(pairs_with_texts((query, passage), queries, passages)))
 
     def _search(self, checkpoint: str) -> Run:
-        from students.encoding import DenseScorer
+        from students.encoding import SeparateScorer
 
         texts = Texts(self._workspace, "queries").take(self._queries)
         passages = Texts(self._workspace, "passages")
-        scorer = DenseScorer(checkpoint, ScoringSettings(dtype=self._settings.dtype))
+        scorer = SeparateScorer.load(checkpoint, ScoringSettings(dtype=self._settings.dtype))
         scores, ids = scorer.search(texts, passages.chunks(), self._settings.depth)
         query = np.repeat(self._queries, ids.shape[1])
         return self._ranked(query, ids.ravel().astype(np.int32), scores.ravel())

@@ -7,29 +7,41 @@ The directory `students/<name>` appears when training is complete. Until then ch
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.checkpoints import locate_checkpoint
-from pipeline.errors import WorkspaceError
+from jobs.model_card import write_card
+from jobs.training_run import RESULT, TRAINER, Run, batch_source, load_lists, prepare, read_facts, work
+from pipeline.errors import PrepError, UsageError, WorkspaceError
+from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.pairs import current_pairs
 from pipeline.provenance import Recipe
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.tables import set_content, set_footers
-from pipeline.texts import Texts
 from pipeline.triples import load_triples
 from pipeline.workspace import Workspace, atomic_write, replace_directory
-from students.batches import BatchSource, JudgedPairs, TripleShards
 from students.settings import STUDENT_FILE, TrainSettings
 from teachers.checkpoint import resolve
 
-if TYPE_CHECKING:
-    from students.training import Trained
-
 _RECIPE_FILE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class TrainCluster:
+    """Workers on Ray."""
+
+    num_workers: int
+    address: str | None = None
+    """Cluster; None is a cluster of this process's own, unless one is connected."""
+    cpus_per_worker: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1 or not self.cpus_per_worker > 0:
+            raise UsageError("workers and their CPUs must be positive", found=(self.num_workers, self.cpus_per_worker))
 
 
 @dataclass(frozen=True)
@@ -44,17 +56,27 @@ class TrainedStudent:
     last_loss: float | None
     resumed_at: int
     unchanged: bool
+    validations: tuple[tuple[int, float], ...] = ()
+    """(step, nDCG@10) of each validation."""
+    kept_step: int | None = None
+    """Step whose state was kept; None where nothing was validated."""
+    steps_per_second: float | None = None
+    """Of this run; None where nothing was trained."""
+    data_share: float | None = None
+    """Share of the time that training waited for data."""
 
 
 def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
     """What training would make from the workspace as it stands."""
-    inputs = {"init": resolve(locate_checkpoint(workspace, settings.init)).weights_hash}
+    inputs = {"init": _start_hash(locate_checkpoint(workspace, settings.init))}
     for table in ("passages", "queries"):
         inputs[table] = set_content(set_footers(workspace.parts(table)))
-    if settings.triples is None:
-        inputs["pairs"] = current_pairs(workspace).content
-    else:
+    if settings.lists is not None:
+        inputs[f"lists/{settings.lists}"] = set_content(load_lists(workspace, settings.lists)[1])
+    elif settings.triples is not None:
         inputs[f"triples/{settings.triples}"] = set_content(load_triples(workspace, settings.triples)[1])
+    else:
+        inputs["pairs"] = current_pairs(workspace).content
     return Recipe("students", settings.as_dict(), inputs)
 
 
@@ -64,9 +86,11 @@ def train_student(
     settings: TrainSettings,
     *,
     overwrite: bool = False,
+    workers: TrainCluster | None = None,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    on_tokens: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainedStudent:
-    """Train `students/<name>`, go on with it, or leave it where it is already there.
+    """Train `students/<name>`, go on with it, or leave it where it is already there; on Ray if `workers` says so.
 
     Raises:
         WorkspaceError: inputs missing or stale, or another student stands under the name.
@@ -76,13 +100,11 @@ def train_student(
     final = workspace.path("students", name)
     with workspace.exclusive(f"train-{name}"):
         recipe = training_recipe(workspace, settings)
-        source = _source(workspace, settings)
+        rows = batch_source(workspace, settings).rows
         if final.exists():
             facts = workspace.read_json("students", name, STUDENT_FILE)
             if facts.get("fingerprint") == recipe.fingerprint:
-                return TrainedStudent(
-                    name, final, source.rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True
-                )
+                return TrainedStudent(name, final, rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True)
             if not overwrite:
                 raise WorkspaceError(
                     f"student {name!r} is there, trained with other settings or inputs",
@@ -95,34 +117,44 @@ def train_student(
                     todo="choose another name, or pass --overwrite",
                 )
         checkpoints = _checkpoints(workspace, name, recipe)
-        queries, passages = Texts(workspace, "queries"), Texts(workspace, "passages")
-        from students.training import train  # brings torch in; a plan or a status needs none
+        try:
+            run = prepare(workspace, settings, checkpoints, on_tokens)
+            if workers is None:
+                work(run, on_step)
+            else:
+                from jobs.ray_train import work_on_cluster
 
-        started = TrainSettings(**{**vars(settings), "init": locate_checkpoint(workspace, settings.init)})
-        trained = train(started, source, queries.take, passages.take, checkpoints / "trainer", on_step)
-        _publish(workspace, name, recipe, trained)
+                work_on_cluster(run, workers)
+        except PrepError:
+            if not (checkpoints / TRAINER).exists():  # nothing was trained that could be gone on with
+                shutil.rmtree(checkpoints)
+            raise
+        given = read_facts(run)
+        _publish(workspace, name, recipe, run, given)
         shutil.rmtree(checkpoints, ignore_errors=True)
+    done, seconds = given["steps"] - given["resumed_at"], given["seconds"]
     return TrainedStudent(
-        name, final, source.rows, trained.steps, _last(trained.losses), trained.resumed_at, unchanged=False
+        name,
+        final,
+        rows,
+        given["steps"],
+        _last(given["losses"]),
+        given["resumed_at"],
+        unchanged=False,
+        validations=tuple((step, value) for step, value in given["validations"]),
+        kept_step=given["kept_step"],
+        steps_per_second=done / seconds if done and seconds else None,
+        data_share=given["data_seconds"] / seconds if done and seconds else None,
     )
+
+
+def _start_hash(init: str) -> str:
+    file = Path(init).expanduser()
+    return digest_files([file]) if file.is_file() else resolve(init).weights_hash
 
 
 def _last(losses: list[Any]) -> float | None:
     return float(losses[-1][1]) if losses else None
-
-
-def _source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
-    if settings.triples is not None:
-        paths, footers = load_triples(workspace, settings.triples)
-        return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
-    return JudgedPairs.load(
-        workspace,
-        current_pairs(workspace),
-        settings.split,
-        negatives=settings.negatives,
-        random_negatives=settings.random_negatives,
-        seed=settings.seed,
-    )
 
 
 def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> Path:
@@ -138,26 +170,18 @@ def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> Path:
     return directory
 
 
-def _publish(workspace: Workspace, name: str, recipe: Recipe, trained: Trained) -> None:
-    from teachers.loading import quiet_loading
-
+def _publish(workspace: Workspace, name: str, recipe: Recipe, run: Run, given: Mapping[str, Any]) -> None:
+    """Move the result to its place, with what made it."""
     with workspace.staging(f"train-{name}") as staging:
-        directory = staging / name
-        directory.mkdir()
-        with quiet_loading():
-            trained.student.save(directory)
-        workspace.write_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "fingerprint": recipe.fingerprint,
-                "architecture": trained.student.name,
-                "settings": dict(recipe.settings),
-                "inputs": dict(recipe.inputs),
-                "steps": trained.steps,
-                "losses": [list(point) for point in trained.losses],
-            },
-            staging.name,
-            name,
-            STUDENT_FILE,
-        )
-        replace_directory(directory, workspace.path("students", name))
+        shutil.move(run.checkpoints / RESULT, staging / name)
+        facts = {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": recipe.fingerprint,
+            "architecture": run.settings.architecture,
+            "settings": dict(recipe.settings),
+            "inputs": dict(recipe.inputs),
+            **{key: given[key] for key in ("steps", "losses", "validations", "kept_step")},
+        }
+        workspace.write_json(facts, staging.name, name, STUDENT_FILE)
+        write_card(staging / name, name, facts)
+        replace_directory(staging / name, workspace.path("students", name))

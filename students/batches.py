@@ -1,23 +1,25 @@
 """Training batches as arrays of ids: which rows make step s is a function of seed, epoch and step alone.
 
-Two sources: triple shards with teacher scores, read as a stream, and judged pairs with retrieved negatives.
-Any step can be asked for directly, so a resumed run reads nothing that came before.
+Three sources: triple shards and list shards with teacher scores, read as a stream, and judged pairs with retrieved
+negatives. Any step can be asked for directly, so a resumed run reads nothing that came before.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import duckdb
 import numpy as np
+import pyarrow.compute as pc
 
 from pipeline import schemas
 from pipeline.errors import WorkspaceError
 from pipeline.pairs import PairSet
 from pipeline.selection import require_split, view_tables
-from pipeline.tables import read_part
+from pipeline.tables import open_part, read_part
 from pipeline.workspace import Workspace
 
 
@@ -27,6 +29,7 @@ class Batch(NamedTuple):
     query: np.ndarray  # (B,) int32
     passages: np.ndarray  # (B, K) int32
     teacher: np.ndarray | None  # (B, K) float32 raw logits, or None
+    margin_std: np.ndarray | None = None  # (B,) float32 deviation among the teachers' margins, or None
 
 
 class BatchSource(Protocol):
@@ -38,8 +41,8 @@ class BatchSource(Protocol):
         """Rows start to start + size (fewer at the end) of an epoch's order."""
 
 
-class TripleShards:
-    """Triple shards in their order on disk, which is shuffled; later epochs shuffle parts and rows again.
+class _Shards(ABC):
+    """Shards in their order on disk, which is shuffled; later epochs shuffle parts and rows again.
 
     Holds one part at a time.
     """
@@ -63,12 +66,15 @@ class TripleShards:
             columns = self._part(epoch, int(order[place]))
             pieces.append({name: column[start - first : end - first] for name, column in columns.items()})
             start = end
-        joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        return Batch(
-            joined["query_id"],
-            np.stack([joined["positive_id"], joined["negative_id"]], axis=1),
-            np.stack([joined["positive_score"], joined["negative_score"]], axis=1),
-        )
+        return self._batch({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
+
+    @abstractmethod
+    def _read(self, path: Path) -> dict[str, np.ndarray]:
+        """Columns (rows, ...) of a part."""
+
+    @abstractmethod
+    def _batch(self, columns: dict[str, np.ndarray]) -> Batch:
+        """A batch from some rows of the columns."""
 
     def _part_order(self, epoch: int) -> np.ndarray:
         if epoch == 0:
@@ -77,14 +83,57 @@ class TripleShards:
 
     def _part(self, epoch: int, number: int) -> dict[str, np.ndarray]:
         if self._held != (epoch, number):
-            columns = ["query_id", "positive_id", "negative_id", "positive_score", "negative_score"]
-            table, _ = read_part(self._paths[number], schemas.TRIPLES, columns)
-            self._columns = {name: table.column(name).to_numpy() for name in columns}
+            self._columns = self._read(self._paths[number])
             if epoch:
-                rows = np.random.default_rng((self._seed, epoch, number)).permutation(table.num_rows)
+                rows = np.random.default_rng((self._seed, epoch, number)).permutation(int(self._counts[number]))
                 self._columns = {name: column[rows] for name, column in self._columns.items()}
             self._held = (epoch, number)
         return self._columns
+
+
+class TripleShards(_Shards):
+    """Triples with teacher scores: one negative each."""
+
+    def _read(self, path: Path) -> dict[str, np.ndarray]:
+        names = ["query_id", "positive_id", "negative_id", "positive_score", "negative_score", "margin_std"]
+        table, _ = read_part(path, schemas.TRIPLES, names)
+        return {name: table.column(name).to_numpy() for name in names}
+
+    def _batch(self, columns: dict[str, np.ndarray]) -> Batch:
+        passages = np.stack([columns["positive_id"], columns["negative_id"]], axis=1)
+        scores = np.stack([columns["positive_score"], columns["negative_score"]], axis=1)
+        return Batch(columns["query_id"], passages, scores, columns["margin_std"])
+
+
+class ListShards(_Shards):
+    """Lists of several passages with teacher scores, the positive first; each is cut to the same size."""
+
+    def __init__(self, paths: Sequence[Path], rows: Sequence[int], seed: int, size: int) -> None:
+        super().__init__(paths, rows, seed)
+        self._size = size
+
+    def _read(self, path: Path) -> dict[str, np.ndarray]:
+        file, _ = open_part(path)
+        with file:
+            table = file.read(columns=["query_id", "passage_ids", "scores"]).combine_chunks()
+        query = table.column("query_id").to_numpy()
+        shortest = pc.min(pc.list_value_length(table.column("passage_ids"))).as_py()
+        if shortest is not None and shortest < self._size:
+            raise WorkspaceError(
+                "a list is shorter than asked for",
+                where=path,
+                expected=f"{self._size} passages",
+                found=shortest,
+                todo="lower --list-size, or build longer lists",
+            )
+        columns = {"query_id": query}
+        for name in ("passage_ids", "scores"):
+            cut = pc.list_slice(table.column(name), 0, self._size).combine_chunks()
+            columns[name] = pc.list_flatten(cut).to_numpy().reshape(len(query), self._size)
+        return columns
+
+    def _batch(self, columns: dict[str, np.ndarray]) -> Batch:
+        return Batch(columns["query_id"], columns["passage_ids"], columns["scores"].astype(np.float32))
 
 
 class JudgedPairs:

@@ -1,72 +1,110 @@
-"""A dense student at work: encoding texts, scoring pairs, exact search.
+"""A student that reads query and passage apart, at work: encoding texts, scoring pairs, exhaustive search.
 
 Texts run in batches of like length under a token budget. Implements `teachers.scorer.Scorer`, so that
 evaluation and search need not know what scores.
 
-Shapes: N texts or pairs, Q queries, D width.
+Shapes: N texts or pairs, Q queries, T and S vectors of a query and of a passage, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import ModelError
-from pipeline.fingerprint import digest_json
-from students.architectures.bert_dot import BertDot
-from students.loading import load_bert_dot
+from pipeline.errors import ModelError, UsageError
+from students.architectures.separate import SeparateStudent, States
+from students.encoded import Encoded
+from students.loading import load_student, student_fingerprint
+from students.ranking import Ranked, best, keys_of, unkey
+from students.token_rows import Frame, TextRows
 from teachers.batching import plan_batches
-from teachers.checkpoint import resolve
 from teachers.device import DTYPES, batch_tokens, choose_device
 from teachers.scorer import Pairs, Work
 from teachers.settings import ScoringSettings
 
-TEXTS_PER_CHUNK = 16_384
+PASSAGES_PER_CHUNK = 4096
 QUERIES_PER_BLOCK = 512
-_INT32_MAX = 0x7FFF_FFFF
-Ranked = tuple[NDArray[np.float32], NDArray[np.int64]]
+MATCHES_PER_BLOCK = 1 << 26
+"""Products of a query's and a passage's vectors that stand in memory at once."""
+LEAST_PASSAGES = 256
+"""Passages that queries meet at once, where they have many vectors."""
 
 
-class DenseScorer:
-    """A loaded bi-encoder in eval mode."""
+class SeparateScorer:
+    """A student in eval mode on a device."""
 
-    def __init__(self, checkpoint: str, settings: ScoringSettings) -> None:
-        self._student: BertDot = load_bert_dot(checkpoint)
+    def __init__(self, student: SeparateStudent, settings: ScoringSettings, fingerprint: str = "") -> None:
+        self.student, self.fingerprint = student, fingerprint
         self._device = choose_device(settings)
         self._dtype = DTYPES[settings.dtype]
         self._budget = batch_tokens(settings, self._device)
-        self._student.to(self._device).eval()
-        shape = self._student.settings
-        self.fingerprint = digest_json(
-            [
-                resolve(checkpoint).weights_hash,
-                shape.max_query_tokens,
-                shape.max_passage_tokens,
-                settings.dtype,
-            ]
-        )
+        student.to(self._device).eval()
 
-    def encode_queries(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> torch.Tensor:
-        """Vectors (N, D) float32 of queries."""
-        return self._encode(texts, self._student.settings.max_query_tokens, on_progress)
+    @classmethod
+    def load(cls, checkpoint: str, settings: ScoringSettings) -> SeparateScorer:
+        """From a directory or a Hub name.
 
-    def encode_passages(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> torch.Tensor:
-        """Vectors (N, D) float32 of passages."""
-        return self._encode(texts, self._student.settings.max_passage_tokens, on_progress)
+        Raises:
+            ModelError: it reads query and passage together.
+        """
+        student = load_student(checkpoint)
+        if not isinstance(student, SeparateStudent):
+            raise ModelError("reads query and passage together", where=checkpoint, found=student.name)
+        return cls(student, settings, student_fingerprint(checkpoint, student, settings.dtype))
+
+    def encode_queries(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> Encoded:
+        """States of queries."""
+        return self._encode(texts, self.student.query_frame, queries=True, on_progress=on_progress)
+
+    def encode_passages(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> Encoded:
+        """States of passages."""
+        return self._encode(texts, self.student.passage_frame, queries=False, on_progress=on_progress)
 
     def score(self, pairs: Pairs, on_progress: Callable[[Work], None] | None = None) -> NDArray[np.float32]:
-        """Dot products (N,) of the pairs; see `teachers.scorer.Scorer`."""
-        queries, passages = self.encode_queries(pairs.queries), self.encode_passages(pairs.passages)
+        """Scores (N,) of pairs; every text is encoded once, and some thousand passages stand in memory.
+
+        Raises:
+            ModelError: a state or a score is not finite.
+        """
+        queries = self.encode_queries(pairs.queries)
         scores = np.empty(len(pairs.query), np.float32)
-        for start in range(0, len(scores), TEXTS_PER_CHUNK):
-            rows = slice(start, start + TEXTS_PER_CHUNK)
-            found = (queries[pairs.query[rows]] * passages[pairs.passage[rows]]).sum(-1)
-            scores[rows] = found.numpy()
+        order = np.argsort(pairs.passage, kind="stable")
+        for start in range(0, len(pairs.passages), PASSAGES_PER_CHUNK):
+            end = min(start + PASSAGES_PER_CHUNK, len(pairs.passages))
+            first, last = np.searchsorted(pairs.passage[order], [start, end])
+            rows = order[first:last]
+            passages = self.encode_passages([pairs.passages[i] for i in range(start, end)])
+            scores[rows] = self.score_encoded(queries, passages, pairs.query[rows], pairs.passage[rows] - start)
             if on_progress is not None:
-                on_progress(Work(len(found)))
+                on_progress(Work(len(rows)))
+        return scores
+
+    @torch.inference_mode()
+    def score_encoded(
+        self,
+        queries: Encoded,
+        passages: Encoded,
+        query: NDArray[np.integer],
+        passage: NDArray[np.integer],
+    ) -> NDArray[np.float32]:
+        """Scores (N,) of pairs given as rows of texts that were encoded before.
+
+        Raises:
+            ModelError: one is not finite.
+        """
+        query, passage = query.astype(np.int64), passage.astype(np.int64)
+        lengths = (queries.lengths.numpy()[query] + passages.lengths.numpy()[passage]).clip(1)
+        scores = np.empty(len(query), np.float32)
+        for rows in plan_batches(lengths, self._budget) if len(query) else []:
+            own = queries.padded(torch.from_numpy(query[rows]), self._device)
+            other = passages.padded(torch.from_numpy(passage[rows]), self._device)
+            with self._autocast():
+                scores[rows] = self.student.interact(own, other).float().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise ModelError("scores that are not finite", found="overflow in the student", todo="use float32")
         return scores
 
     def search(
@@ -76,55 +114,59 @@ class DenseScorer:
         k: int,
         on_progress: Callable[[int], None] | None = None,
     ) -> Ranked:
-        """Exact top `k` over passages given in chunks, ids counted from 0: scores (Q, k) and ids (Q, k)."""
-        vectors = self.encode_queries(queries)
-        keys = torch.empty(len(vectors), 0, dtype=torch.int64)
-        first = 0
+        """Exact top `k` over passages given in chunks, ids counted from 0: scores (Q, k) and ids (Q, k).
+
+        Raises:
+            UsageError: the architecture is none for searching.
+        """
+        if not self.student.searches:
+            raise UsageError(f"{self.student.name} is no retriever", todo="let it re-rank candidates")
+        own = self.encode_queries(queries)
+        keys, first = torch.empty(len(queries), 0, dtype=torch.int64), 0
         for chunk in passages:
-            encoded = self.encode_passages(chunk)
-            ids = torch.arange(first, first + len(chunk))
-            blocks = zip(torch.split(vectors, QUERIES_PER_BLOCK), torch.split(keys, QUERIES_PER_BLOCK), strict=True)
-            keys = torch.cat([_best(torch.cat([held, _keys(own @ encoded.T, ids)], dim=1), k) for own, held in blocks])
+            for start in range(0, len(chunk), PASSAGES_PER_CHUNK):
+                some = chunk[start : start + PASSAGES_PER_CHUNK]
+                keys = self._merge(own, self.encode_passages(some), keys, first + start, k)
             first += len(chunk)
             if on_progress is not None:
                 on_progress(len(chunk))
-        return _unkey(keys)
+        return unkey(keys)
+
+    @torch.inference_mode()
+    def _merge(self, queries: Encoded, passages: Encoded, keys: torch.Tensor, first: int, k: int) -> torch.Tensor:
+        """The best keys (Q, k) from those held and all of some passages."""
+        matches = int(queries.lengths.max()) * max(1, int(passages.lengths.max()))
+        few = min(QUERIES_PER_BLOCK, max(1, MATCHES_PER_BLOCK // (LEAST_PASSAGES * matches)))
+        many = max(1, MATCHES_PER_BLOCK // (few * matches))
+        own = [queries.padded(rows, self._device) for rows in torch.split(torch.arange(len(queries.lengths)), few)]
+        for rows in torch.split(torch.arange(len(passages.lengths)), many):
+            other = passages.padded(rows, self._device)
+            found = [keys_of(self.student.interact_all(block, other).float().cpu(), first + rows) for block in own]
+            keys = torch.cat(
+                [best(torch.cat(both, dim=1), k) for both in zip(torch.split(keys, few), found, strict=True)]
+            )
+        return keys
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
 
     @torch.inference_mode()
     def _encode(
-        self, texts: Sequence[str], max_length_tokens: int, on_progress: Callable[[int], None] | None
-    ) -> torch.Tensor:
-        tokens = self._student.tokenizer(list(texts), truncation=True, max_length=max_length_tokens)["input_ids"]
-        lengths = np.array([len(row) for row in tokens])
-        vectors = torch.empty(len(texts), 0)
-        for rows in plan_batches(lengths, self._budget):
-            batch = self._student.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt")
-            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-                found = self._student.encode(
-                    batch["input_ids"].to(self._device), batch["attention_mask"].to(self._device)
-                )
-            if not vectors.shape[1]:
-                vectors = torch.empty(len(texts), found.shape[1])
-            vectors[rows] = found.float().cpu()
-            if on_progress is not None:
-                on_progress(len(rows))
-        if not torch.isfinite(vectors).all():
+        self, texts: Sequence[str], frame: Frame, *, queries: bool, on_progress: Callable[[int], None] | None
+    ) -> Encoded:
+        tokens = TextRows.of(self.student.tokenizer, texts)
+        inputs = self.student.query_inputs if queries else self.student.passage_inputs
+        encode = self.student.encode_queries if queries else self.student.encode_passages
+
+        def batches() -> Iterator[tuple[np.ndarray, States]]:
+            for rows in plan_batches(frame.lengths(tokens).clip(1), self._budget) if len(texts) else []:
+                batch = {name: tensor.to(self._device) for name, tensor in inputs(tokens.take(rows)).items()}
+                with self._autocast():
+                    yield rows, encode(**batch)
+                if on_progress is not None:
+                    on_progress(len(rows))
+
+        encoded = Encoded.of(batches(), len(texts))
+        if not torch.isfinite(encoded.values).all():
             raise ModelError("vectors that are not finite", found="overflow in the encoder", todo="use float32")
-        return vectors
-
-
-def _keys(scores: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Integers (Q, n) whose descending order is score descending, then id ascending: `torch.topk` has no tie rule."""
-    bits = (scores + 0.0).view(torch.int32)  # adding 0 makes -0 and 0 one value
-    ordered = bits ^ ((bits >> 31) & _INT32_MAX)
-    return (ordered.long() << 32) | (_INT32_MAX - ids)
-
-
-def _best(keys: torch.Tensor, k: int) -> torch.Tensor:
-    return keys.topk(min(k, keys.shape[1]), dim=1).values
-
-
-def _unkey(keys: torch.Tensor) -> Ranked:
-    ordered = (keys >> 32).int()
-    scores = (ordered ^ ((ordered >> 31) & _INT32_MAX)).view(torch.float32)
-    return scores.numpy(), (_INT32_MAX - (keys & _INT32_MAX)).numpy()
+        return encoded

@@ -7,44 +7,76 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.fingerprint import digest_files, digest_json
 from students.architectures import architecture
-from students.architectures.bert_dot import BertDot
+from students.architectures.base import Student
+from students.architectures.directory import read_modules
+from students.architectures.published import ENCODER_PREFIX, is_published, published_state
 from students.settings import STUDENT_FILE, StudentSettings
-from teachers.checkpoint import resolve
+from teachers.checkpoint import Checkpoint, resolve
+
+_MODULES = {"MultiVectorMask": "colbert", "SpladePooling": "sparse"}
 
 
 def architecture_of(checkpoint: str) -> str:
-    """Architecture of a checkpoint: as its student file says; a directory in sentence-transformers' form, or
-    a bare encoder, is a bert_dot; a sequence classifier a bert_cat.
+    """Architecture of a checkpoint: as its student file says, else by its form.
+
+    A directory of sentence-transformers is told by its modules, a published state dict by its keys; a sequence
+    classifier is a bert_cat, a bare encoder a bert_dot.
 
     Raises:
-        ModelError: nothing there.
+        ModelError: nothing there, or a state dict of no known form.
     """
     found = resolve(checkpoint)
     facts = _student_file(found.directory)
     if facts is not None:
         return str(facts["architecture"])
+    for module in read_modules(found.directory):
+        if module in _MODULES:
+            return _MODULES[module]
+    if found.config.get("model_type") == "TK":
+        return "tk"
+    if is_published(found) and not found.is_bert_cat:
+        return _by_keys(found)
     names = found.config.get("architectures") or []
     is_classifier = found.is_bert_cat or any(name.endswith("ForSequenceClassification") for name in names)
     return "bert_cat" if is_classifier else "bert_dot"
 
 
-def load_bert_dot(checkpoint: str, settings: StudentSettings | None = None) -> BertDot:
-    """A dense student, with its own lengths, pooling and normalisation unless `settings` says otherwise.
+def load_student(checkpoint: str, settings: StudentSettings | None = None) -> Student:
+    """A student with its own lengths, pooling and markers unless `settings` says otherwise, in eval mode.
 
     Raises:
-        ModelError: not a dense encoder.
+        ModelError: nothing there, or weights that do not fit.
     """
-    if architecture_of(checkpoint) != BertDot.name:
-        raise ModelError("not a bert_dot student", where=checkpoint, found=architecture_of(checkpoint))
     if settings is None:
         facts = _student_file(resolve(checkpoint).directory)
-        settings = (
-            StudentSettings(**{**facts["settings"]["student"], "num_layers": None, "pooling": None, "normalize": None})
-            if facts
-            else StudentSettings()
-        )
-    return BertDot.from_checkpoint(checkpoint, settings)
+        own = {"num_layers": None, "pooling": None, "normalize": None}  # these stand in the directory's own files
+        settings = StudentSettings(**{**facts["settings"]["student"], **own}) if facts else StudentSettings()
+    return architecture(architecture_of(checkpoint)).from_checkpoint(checkpoint, settings).eval()
+
+
+def student_fingerprint(checkpoint: str, student: Student, dtype: str) -> str:
+    """Identity of a loaded student's scores."""
+    found = resolve(checkpoint)
+    modules = sorted(found.directory.glob("*/*.safetensors"))
+    return digest_json([found.weights_hash, digest_files(modules), student.name, vars(student.settings), dtype])
+
+
+def _by_keys(checkpoint: Checkpoint) -> str:
+    state = published_state(checkpoint)
+    if "compressor.weight" in state:
+        return "colbert"
+    if "_classification_layer.weight" in state and "_classification_layer.bias" not in state:
+        return "prettr"
+    if all(name.startswith(ENCODER_PREFIX) for name in state):
+        return "bert_dot"
+    raise ModelError(
+        "a state dict of no known form",
+        where=checkpoint.directory,
+        expected="the weights of a BERT_Cat, BERT_Dot, ColBERT or PreTTR",
+        found=", ".join(sorted(state)[:4]),
+    )
 
 
 def _student_file(directory: Path) -> dict[str, Any] | None:

@@ -5,17 +5,82 @@ Imports no torch, so that a plan or a status costs nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from pipeline.errors import UsageError
 
 Pooling = Literal["cls", "mean"]
 Precision = Literal["float32", "bfloat16", "float16"]
-LossName = Literal["margin_mse", "ranknet", "bce"]
-NEEDS_TEACHER: frozenset[LossName] = frozenset({"margin_mse"})
+Schedule = Literal["linear", "cosine", "constant"]
+LossName = Literal["margin_mse", "pointwise_mse", "weighted_ranknet", "ranknet", "bce", "mnrl", "kl"]
+NEEDS_TEACHER: frozenset[LossName] = frozenset({"margin_mse", "pointwise_mse", "weighted_ranknet", "kl"})
+_COUNTS = (
+    "negatives",
+    "batch_size",
+    "save_steps",
+    "micro_batch_size",
+    "eval_steps",
+    "patience",
+    "eval_queries",
+    "eval_depth",
+)
+_NOT_NEGATIVE = (
+    "random_negatives",
+    "max_steps",
+    "min_steps",
+    "warmup_steps",
+    "warmup_share",
+    "weight_decay",
+    "freeze_layers",
+    "flops_query",
+    "flops_passage",
+)
+_POSITIVE = (
+    "epochs",
+    "learning_rate",
+    "head_learning_rate",
+    "embedding_learning_rate",
+    "max_gradient_norm",
+    "temperature",
+    "mnrl_scale",
+    "agreement",
+)
 STUDENT_FILE = "prep.json"
 """What made a student, beside its weights."""
+
+
+class LossTerm(NamedTuple):
+    """One part of a loss."""
+
+    factor: float
+    name: LossName
+
+
+def parse_loss(text: str) -> tuple[LossTerm, ...]:
+    """Read a loss: names with optional factors, joined by plus signs: "margin_mse", "margin_mse+0.2*mnrl".
+
+    Raises:
+        UsageError: an unknown name, one named twice, or a factor that is no positive number.
+    """
+    terms = []
+    for part in text.split("+"):
+        factor, star, name = part.strip().rpartition("*")
+        if name.strip() not in get_args(LossName):
+            raise UsageError(
+                f"no loss {name.strip()!r}", expected=f"one of: {', '.join(get_args(LossName))}", found=text
+            )
+        try:
+            value = float(factor) if star else 1.0
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise UsageError("a loss's factor must be a positive number", expected="0.2*mnrl", found=part.strip())
+        terms.append(LossTerm(value, cast(LossName, name.strip())))
+    if len({term.name for term in terms}) < len(terms):
+        raise UsageError("a loss is named twice", found=text)
+    return tuple(terms)
 
 
 @dataclass(frozen=True)
@@ -37,16 +102,40 @@ class StudentSettings:
     scale: float = 20.0
     """What the cosine of unit vectors is multiplied with in training, so that it can reach the teachers' margins;
     sentence-transformers' factor for its ranking loss."""
+    projection_width: int | None = None
+    """colbert: values of a token's vector; None takes the checkpoint's own, else the encoder's width."""
+    query_marker: str = ""
+    """colbert: text after a query's first token, like "[Q]"."""
+    passage_marker: str = ""
+    """colbert: text after a passage's first token, like "[D]"."""
+    expand_queries: bool = False
+    """colbert: fill every query up to `max_query_tokens` with mask tokens."""
+    query_masks: int = 0
+    """colbert: that many mask tokens after every query; 8 in the paper's published checkpoint."""
+    split_layer: int = 3
+    """prettr: layers that query and passage run through apart."""
+    tk_layers: int = 2
+    """tk: transformer layers."""
+    tk_heads: int = 10
+    """tk: attention heads; the next smaller number that divides the vectors' width."""
+    tk_inner: int = 300
+    """tk: width of the feed-forward part."""
 
     def __post_init__(self) -> None:
         for name in ("max_query_tokens", "max_passage_tokens", "max_length_tokens"):
             if getattr(self, name) < 4:
                 raise UsageError(f"{name} must be 4 or more", found=getattr(self, name))
-        if self.num_layers is not None and self.num_layers < 1:
-            raise UsageError("num_layers must be positive", found=self.num_layers)
+        for name in ("num_layers", "projection_width", "split_layer", "tk_layers", "tk_heads", "tk_inner"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"{name} must be positive", found=getattr(self, name))
+        if self.query_masks < 0 or (self.query_masks and self.expand_queries):
+            raise UsageError(
+                "queries are followed by a number of mask tokens, or filled up with them",
+                found=f"query_masks {self.query_masks}, expand_queries {self.expand_queries}",
+            )
         if not self.scale > 0:
             raise UsageError("scale must be positive", found=self.scale)
-        if self.pooling not in (None, "cls", "mean"):
+        if self.pooling not in (None, *get_args(Pooling)):
             raise UsageError("unknown pooling", expected="cls or mean", found=self.pooling)
 
 
@@ -56,10 +145,11 @@ class TrainSettings:
 
     architecture: str
     init: str
-    """Checkpoint to start from: a Hub name or a local directory."""
-    loss: LossName
+    """Checkpoint to start from: a Hub name or a local directory; for tk also a file of word vectors."""
+    loss: str
+    """Names with optional factors, joined by plus signs."""
     triples: str | None = None
-    """Triple set to learn from; None learns from judgements (`--targets qrels`)."""
+    """Triple set to learn from; None, and no lists, learns from judgements (`--targets qrels`)."""
     split: str = "train"
     """Queries to learn from, for judgements; triples carry their own."""
     negatives: int = 1
@@ -67,15 +157,15 @@ class TrainSettings:
     random_negatives: int = 0
     """Negatives more of each positive, from what was retrieved for other queries."""
     batch_size: int = 32
-    """Queries of one step."""
+    """Queries of one step, over all workers."""
     epochs: float = 1.0
     max_steps: int | None = None
     """Stop after that many steps, whatever the epochs; 0 only brings the start into the student's form."""
     learning_rate: float = 2e-5
     head_learning_rate: float | None = None
-    """Of a cross-encoder's head and pooler, which start from nothing; None takes `learning_rate`."""
+    """Of what stands above the encoder and starts from nothing; None takes `learning_rate`."""
     warmup_share: float = 0.1
-    """Share of the steps with a rising learning rate; it falls linearly to 0 after that."""
+    """Share of the steps with a rising learning rate."""
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
     precision: Precision = "float32"
@@ -84,28 +174,82 @@ class TrainSettings:
     save_steps: int = 500
     """Steps between checkpoints that a killed run goes on from."""
     student: StudentSettings = field(default_factory=StudentSettings)
+    lists: str | None = None
+    """Set of lists of several passages to learn from, instead of triples."""
+    list_size: int = 8
+    """Passages of each list, the first ones; the first of all is the positive."""
+    micro_batch_size: int | None = None
+    """Queries that run together, gradients being summed to `batch_size`; None runs a worker's share at once."""
+    warmup_steps: int | None = None
+    """Steps with a rising learning rate; None takes `warmup_share`."""
+    schedule: Schedule = "linear"
+    """How the learning rate falls after that: to 0 in a line or a half wave, or not."""
+    embedding_learning_rate: float | None = None
+    """Of the table of word embeddings; None takes `learning_rate`."""
+    freeze_layers: int | None = None
+    """Keep the embeddings and that many first layers as they are; 0 keeps the embeddings alone, None nothing."""
+    temperature: float = 1.0
+    """kl: what all scores are divided by."""
+    mnrl_scale: float = 1.0
+    """mnrl: what scores are multiplied with, on top of the cosine's `scale`."""
+    agreement: float | None = None
+    """Deviation among the teachers' margins, in raw logits, at which a triple counts half; None counts all alike."""
+    flops_query: float = 0.0
+    """sparse: weight of the queries' FLOPS in the loss."""
+    flops_passage: float = 0.0
+    """sparse: weight of the passages' FLOPS in the loss."""
+    eval_steps: int | None = None
+    """Steps between validations by nDCG@10, the best state of which is kept; None keeps the last state."""
+    patience: int | None = None
+    """Validations without a gain after which training ends; None goes to the end."""
+    min_steps: int = 0
+    """Steps before which training does not end for want of a gain."""
+    eval_split: str = "dev"
+    """Queries to validate on."""
+    eval_queries: int | None = 100
+    """A stable sample of that many judged ones."""
+    eval_candidates: str = "bm25"
+    """Retriever whose lists are re-ranked for validation."""
+    eval_depth: int = 50
+    """Passages of each list that are re-ranked for validation."""
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(LossName):
-            raise UsageError(f"no loss {self.loss!r}", expected=f"one of: {', '.join(get_args(LossName))}")
-        if self.loss in NEEDS_TEACHER and self.triples is None:
-            raise UsageError(f"loss {self.loss} learns from teacher scores", todo="name the triples: --triples NAME")
-        if self.precision not in get_args(Precision):
-            raise UsageError("unknown precision", expected=" or ".join(get_args(Precision)), found=self.precision)
-        for name in ("negatives", "batch_size", "save_steps"):
-            if getattr(self, name) < 1:
+        for value, kind in ((self.precision, Precision), (self.schedule, Schedule)):
+            if value not in get_args(kind):
+                raise UsageError("unknown option value", expected=" or ".join(get_args(kind)), found=value)
+        self._check_source()
+        for name in _COUNTS:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} must be positive", found=getattr(self, name))
-        for name in ("random_negatives", "max_steps"):
+        for name in _NOT_NEGATIVE:
             if (getattr(self, name) or 0) < 0:
                 raise UsageError(f"{name} must not be negative", found=getattr(self, name))
-        rates = [self.learning_rate, self.learning_rate if self.head_learning_rate is None else self.head_learning_rate]
-        if self.epochs <= 0 or min(rates) <= 0:
-            raise UsageError("epochs and learning rates must be positive", found=(self.epochs, *rates))
+        for name in _POSITIVE:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be a positive number", found=getattr(self, name))
+        if self.patience is not None and self.eval_steps is None:
+            raise UsageError("patience counts validations", todo="say how often: --eval-steps N")
+
+    def _check_source(self) -> None:
+        """The loss and the options fit what is learned from."""
+        if self.list_size < 2:
+            raise UsageError("list_size must be 2 or more", found=self.list_size)
+        if self.triples and self.lists:
+            raise UsageError("triples and lists exclude each other", found=f"{self.triples}, {self.lists}")
+        needy = [term.name for term in parse_loss(self.loss) if term.name in NEEDS_TEACHER]
+        if needy and self.triples is None and self.lists is None:
+            raise UsageError(f"loss {needy[0]} learns from teacher scores", todo="name the triples: --triples NAME")
+        if self.agreement is not None and self.triples is None:
+            raise UsageError("agreement is that of the teachers of a triple", todo="name the triples: --triples NAME")
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over a source of that many rows; a last batch may be smaller."""
         per_epoch = -(-rows // self.batch_size)
         return self.max_steps if self.max_steps is not None else max(1, round(per_epoch * self.epochs))
+
+    def warmup(self, steps: int) -> int:
+        """Steps of a run with a rising learning rate."""
+        return round(self.warmup_share * steps) if self.warmup_steps is None else self.warmup_steps
 
     def as_dict(self) -> dict[str, Any]:
         """The options as JSON values."""

@@ -1,22 +1,22 @@
-"""The one training loop, for students and trained teachers alike: `transformers.Trainer` over id batches.
+"""The one training loop, for students and trained teachers alike: `transformers.Trainer` over token batches.
 
-In: a student, a batch source and texts by id. Out: the trained student and its loss by step. The order of
+In: a batch source and the token ids of all texts. Out: the trained student and its loss by step. The order of
 rows is a function of seed and step, so a run that was cut short goes on from its last checkpoint at the right
-row, reading nothing twice. Does not know where files stand.
+row, reading nothing twice. Where a process group stands, each of its workers calls this and takes its rows. Does not
+know where files stand.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -26,18 +26,21 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import WEIGHTS_NAME
 
-from pipeline.errors import PrepError
+from pipeline.errors import PrepError, UsageError
 from students.architectures import architecture
 from students.architectures.base import Student
-from students.batches import Batch, BatchSource
-from students.losses import LOSSES
-from students.settings import LossName, TrainSettings
+from students.architectures.separate import SeparateStudent
+from students.batches import BatchSource
+from students.objective import Objective
+from students.settings import TrainSettings
+from students.stream import BatchStream, Tokens, Workers, parts_of, split_inputs
+from students.validation import Measure, Validation
 from teachers.loading import quiet_loading
 
-log = logging.getLogger(__name__)
-TextsOf = Callable[[np.ndarray], Sequence[str]]
 LOGGED_POINTS = 200
+_SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 @dataclass(frozen=True)
@@ -50,42 +53,101 @@ class Trained:
     """(step, mean loss since the last point)."""
     resumed_at: int
     """Step the run went on from; 0 for a fresh one."""
+    validations: list[tuple[int, float]] = field(default_factory=list)
+    """(step, measure)."""
+    kept_step: int | None = None
+    """Step whose state was kept as the best; None where nothing was validated."""
+    seconds: float = 0.0
+    """What training took, this time."""
+    data_seconds: float = 0.0
+    """What of that it waited for data."""
 
 
 def train(
     settings: TrainSettings,
     source: BatchSource,
-    query_texts: TextsOf,
-    passage_texts: TextsOf,
+    tokens: Tokens,
     checkpoints: Path,
+    *,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    measure: Measure | None = None,
 ) -> Trained:
     """Train from `settings.init`, or go on from the last checkpoint under `checkpoints`.
 
+    Args:
+        settings: the run.
+        source: rows to train on.
+        tokens: ids of all texts, from the start's tokenizer.
+        checkpoints: where they go; all workers must see it.
+        on_step: told step, steps and the last logged loss.
+        measure: for validation, higher is better; needed if `settings.eval_steps` is set.
+
     Raises:
-        PrepError: the loss is not finite; the message names the step and its first query.
+        PrepError: the loss is not finite, or a batch does not fit into memory; checkpoints stay.
+        UsageError: a loss that the architecture cannot have, or layers to freeze that it has not.
     """
     torch.manual_seed(settings.seed)
     student = architecture(settings.architecture).from_checkpoint(settings.init, settings.student)
-    steps = settings.steps(source.rows)
+    steps, objective = settings.steps(source.rows), Objective(settings)
+    if objective.in_batch and not isinstance(student, SeparateStudent):
+        raise UsageError(
+            f"{settings.architecture} reads query and passage together: it has no scores for in-batch negatives",
+            found=settings.loss,
+            todo="choose a loss without mnrl",
+        )
+    if settings.freeze_layers is not None:
+        student.freeze(settings.freeze_layers)
     if not steps:
         return Trained(student.eval(), 0, [], 0)
+    arguments = _arguments(settings, steps, checkpoints)  # joins the process group, where there is one
+    workers = Workers.here()
+    arguments.gradient_accumulation_steps = parts_of(settings, workers)
     last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     start = int(last.rsplit("-", 1)[1]) if last else 0
-    stream = _BatchStream(student, source, settings, steps, start, query_texts, passage_texts)
+    stream = BatchStream(student, source, tokens, settings, workers, steps=steps, start=start)
+    validation = None
+    if settings.eval_steps is not None:
+        assert measure is not None
+        validation = Validation(measure, student, settings, checkpoints, start, workers)
     trainer = _Trainer(
-        loss=settings.loss,
-        head_rate=settings.head_learning_rate,
+        objective=objective,
+        rates=_rates(settings, student),
         model=student,
-        args=_arguments(settings, steps, checkpoints),
+        args=arguments,
         train_dataset=stream,
-        callbacks=[_Progress(on_step)],
+        callbacks=[*([validation] if validation else []), _Progress(on_step)],
     )
     trainer.remove_callback(PrinterCallback)
-    with quiet_loading():
-        trainer.train(resume_from_checkpoint=last)
+    started = time.perf_counter()
+    if not (validation and validation.exhausted):
+        with quiet_loading():
+            _run(trainer, settings, last)
+    elif last:
+        trainer.state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
     losses = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
-    return Trained(student.cpu().eval(), steps, losses, start)
+    student = student.cpu()
+    return Trained(
+        student.eval(),
+        trainer.state.global_step,
+        losses,
+        start,
+        validation.measures if validation else [],
+        validation.restore_best() if validation else None,
+        time.perf_counter() - started,
+        stream.seconds,
+    )
+
+
+def _run(trainer: Trainer, settings: TrainSettings, last: str | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    except torch.OutOfMemoryError as error:
+        raise PrepError(
+            "a batch does not fit into memory",
+            where=f"step {trainer.state.global_step + 1}",
+            found=f"{settings.micro_batch_size or settings.batch_size} queries at once",
+            todo="pass --micro-batch-size with a smaller number; the batch, and so the result, stays the same",
+        ) from error
 
 
 def _arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> TrainingArguments:
@@ -94,7 +156,8 @@ def _arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> Traini
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        warmup_steps=round(settings.warmup_share * steps),
+        lr_scheduler_type=_SCHEDULERS[settings.schedule],
+        warmup_steps=settings.warmup(steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_gradient_norm,
         bf16=settings.precision == "bfloat16",
@@ -107,49 +170,28 @@ def _arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> Traini
         logging_nan_inf_filter=False,  # would print 0 for a loss that is not a number
         ignore_data_skip=True,  # the stream starts at the right row itself
         remove_unused_columns=False,
-        average_tokens_across_devices=False,
+        average_tokens_across_devices=False,  # doubles the logged loss of two workers
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         report_to="none",
     )
 
 
-class _BatchStream(IterableDataset[dict[str, Tensor]]):
-    """Model inputs of each step from `start` on."""
-
-    def __init__(
-        self,
-        student: Student,
-        source: BatchSource,
-        settings: TrainSettings,
-        steps: int,
-        start: int,
-        query_texts: TextsOf,
-        passage_texts: TextsOf,
-    ) -> None:
-        self._student, self._source, self._size = student, source, settings.batch_size
-        self._steps, self._start = steps, start
-        self._query_texts, self._passage_texts = query_texts, passage_texts
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        per_epoch = -(-self._source.rows // self._size)
-        for step in range(self._start, self._steps):
-            epoch, place = divmod(step, per_epoch)
-            yield self._inputs(self._source.batch(epoch, place * self._size, self._size))
-
-    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        features = self._student.features(self._query_texts(batch.query), self._passage_texts(batch.passages.ravel()))
-        if batch.teacher is not None:
-            features["teacher"] = torch.from_numpy(batch.teacher)
-        return {**features, "query_ids": torch.from_numpy(np.ascontiguousarray(batch.query))}
+def _rates(settings: TrainSettings, student: Student) -> list[tuple[float, list[nn.Parameter]]]:
+    """Parameters that learn at a rate of their own."""
+    given = ((settings.head_learning_rate, student.head()), (settings.embedding_learning_rate, student.embeddings()))
+    return [(rate, parameters) for rate, parameters in given if rate is not None]
 
 
 class _Trainer(Trainer):
     """Trainer whose loader is the stream itself and whose loss is one of ours."""
 
-    def __init__(self, *, loss: LossName, head_rate: float | None, **options: Any) -> None:
+    def __init__(
+        self, *, objective: Objective, rates: Iterable[tuple[float, list[nn.Parameter]]], **options: Any
+    ) -> None:
         super().__init__(**options)
-        self._loss, self._head_rate = LOSSES[loss], head_rate
+        self._objective, self._rates = objective, list(rates)
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -158,16 +200,23 @@ class _Trainer(Trainer):
         own = torch.Generator()
         return DataLoader(self.train_dataset, batch_size=None, generator=own, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint's weights, as they are: safetensors has no place for weights that share their memory."""
+        directory = Path(output_dir or str(self.args.output_dir))
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = cast(nn.Module, self.model).state_dict() if state_dict is None else state_dict
+        torch.save(weights, directory / WEIGHTS_NAME)
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW, with the head in groups of its own where it has its own rate."""
+        """AdamW, with parameters that have their own rate in groups of their own."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        if self._head_rate is not None:
-            head = {id(weight) for weight in cast(Student, self.model).head()}
+        for rate, parameters in self._rates:
+            chosen = {id(weight) for weight in parameters}
             for group in list(optimizer.param_groups):
-                own = [weight for weight in group["params"] if id(weight) in head]
+                own = [weight for weight in group["params"] if id(weight) in chosen]
                 if own:
-                    group["params"] = [weight for weight in group["params"] if id(weight) not in head]
-                    optimizer.add_param_group({**group, "params": own, "lr": self._head_rate})
+                    group["params"] = [weight for weight in group["params"] if id(weight) not in chosen]
+                    optimizer.add_param_group({**group, "params": own, "lr": rate})
         return optimizer
 
     def compute_loss(
@@ -178,13 +227,13 @@ class _Trainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Loss of one batch."""
-        teacher, query_ids = inputs.pop("teacher", None), inputs.pop("query_ids")
-        scores = model(**inputs)  # (B, K)
-        loss = self._loss(scores, teacher)
+        features, targets = split_inputs(inputs)
+        scores = model(in_batch=self._objective.in_batch, **features)
+        loss = self._objective(scores, targets, cast(Student, self.model).penalties)
         if not torch.isfinite(loss):
             raise PrepError(
                 "the loss is not a finite number",
-                where=f"step {self.state.global_step + 1}, first query id {int(query_ids[0])}",
+                where=f"step {self.state.global_step + 1}, first query id {int(targets.query_ids[0])}",
                 found=float(loss.detach()),
                 todo="lower --learning-rate, or use --precision float32",
             )

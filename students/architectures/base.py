@@ -1,6 +1,6 @@
 """What every student is: a module that scores K candidates for each of B queries, and can be saved and loaded.
 
-Shapes: B queries, K candidates of each, T tokens, D width.
+Shapes: B queries, K candidates of each, N pairs or texts, T tokens, D width.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, UsageError
 from students.settings import StudentSettings
+from students.token_rows import TextRows
 
 
 class Student(nn.Module, ABC):
@@ -22,6 +24,11 @@ class Student(nn.Module, ABC):
 
     name: ClassVar[str]
     """The architecture's name on the command line."""
+    searches: ClassVar[bool] = False
+    """Whether it can be compared with a whole collection."""
+    penalties: Tensor | None = None
+    """What the last forward pass, in training, wants kept small besides the loss: one number for queries and one
+    for passages, (2,)."""
 
     def __init__(self, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings) -> None:
         super().__init__()
@@ -32,25 +39,66 @@ class Student(nn.Module, ABC):
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
         """Start from a checkpoint: a Hub name or a local directory.
 
+        A checkpoint of the same architecture is taken whole; from another, what it has, and what it lacks above
+        the encoder is drawn by torch's seed.
+
         Raises:
             ModelError: it cannot be the start of this architecture.
         """
 
     @abstractmethod
-    def features(self, queries: Sequence[str], passages: Sequence[str]) -> dict[str, Tensor]:
+    def features(self, queries: TextRows, passages: TextRows) -> dict[str, Tensor]:
         """Model inputs for B queries and B x K passages, row by row; runs in the data loader."""
 
     @abstractmethod
-    def forward(self, **features: Tensor) -> Tensor:
-        """Raw scores (B, K)."""
+    def forward(self, *, in_batch: bool = False, **features: Tensor) -> Tensor:
+        """Raw scores (B, K) of each query's own candidates, or (B, B*K) of all passages of the batch.
+
+        Raises:
+            UsageError: `in_batch`, and the architecture reads query and passage together.
+        """
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> Tensor:
+        """Raw scores (B,) of pairs of texts, each query with the passage beside it."""
+        rows = (TextRows.of(self.tokenizer, texts) for texts in (queries, passages))
+        device = next(self.parameters()).device
+        features = {name: tensor.to(device) for name, tensor in self.features(*rows).items()}
+        return self(**features).squeeze(1)  # type: ignore[no-any-return]
 
     def head(self) -> list[nn.Parameter]:
         """The parameters above the encoder, which may learn at a rate of their own."""
         return []
 
+    def embeddings(self) -> list[nn.Parameter]:
+        """The table of word embeddings, which may learn at a rate of its own."""
+        tables = [module for module in self.encoder.modules() if isinstance(module, nn.Embedding)]
+        return list(max(tables, key=lambda table: table.num_embeddings).parameters())
+
+    def freeze(self, layers: int) -> None:
+        """Keep the embeddings and the first `layers` layers of the encoder as they are.
+
+        Raises:
+            UsageError: the encoder has no such stack of layers, or too few.
+        """
+        stack = layers_of(self.encoder)
+        if stack is None or layers > len(stack):
+            found = "none" if stack is None else len(stack)
+            raise UsageError("fewer layers than are to be frozen", expected=layers, found=found)
+        frozen = [module for name, module in self.encoder.named_modules() if name.split(".")[-1] == "embeddings"]
+        for module in [*frozen, *stack[:layers]]:
+            module.requires_grad_(False)
+
     @abstractmethod
     def save(self, directory: Path) -> None:
-        """Write model and tokenizer so that the ecosystem's own classes load the directory."""
+        """Write model and tokenizer so that the ecosystem's own classes load the directory, where there are any."""
+
+
+def layers_of(encoder: nn.Module) -> nn.ModuleList | None:
+    """The transformer layers of an encoder, or of a model that contains one; None where they are not one list."""
+    for name, module in encoder.named_modules():
+        if name.split(".")[-1] in ("layer", "layers") and isinstance(module, nn.ModuleList):
+            return module
+    return None
 
 
 def layers_override(config: PreTrainedConfig, num_layers: int | None, where: object) -> dict[str, Any]:
@@ -83,3 +131,24 @@ def refuse_missing(info: dict[str, Any], where: object, *, may_be_new: tuple[str
             found=", ".join(sorted(lost)[:5]),
             todo="name another checkpoint",
         )
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], where: object) -> None:
+    """Load every weight of a module, and nothing else.
+
+    Raises:
+        ModelError: weights missing, left over or of another shape.
+    """
+    own = module.state_dict()
+    wrong = sorted(set(own) ^ set(state))
+    wrong += [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if wrong:
+        raise ModelError(
+            "weights missing, left over or of another shape",
+            where=where,
+            expected=f"the {len(own)} weights of {type(module).__name__}",
+            found=", ".join(wrong[:5]),
+            todo="name another checkpoint",
+        )
+    with torch.no_grad():
+        module.load_state_dict(state)

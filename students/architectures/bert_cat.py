@@ -2,22 +2,31 @@
 
 Nogueira and Cho 2019 (arXiv 1901.04085), in the form of Hofstätter et al. 2020 (arXiv 2010.02666), section
 3.1. Deviation: the score is the sequence classifier's own head for the encoder's family (with its pooler or
-dense layer where it has one), so that the directory is an ordinary one-label classifier.
+dense layer where it has one), so that the directory is an ordinary one-label classifier. A start in the published
+form keeps its one linear layer and is saved in that form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from pipeline.errors import ModelError, UsageError
 from students.architectures.base import Student, layers_override, refuse_missing
+from students.architectures.published import ENCODER_PREFIX, write_published
 from students.settings import StudentSettings
-from teachers.checkpoint import resolve
+from students.token_rows import TextRows
+from teachers.bert_cat import HEAD, load_bert_cat
+from teachers.bert_cat import BertCat as PublishedBertCat
+from teachers.checkpoint import BERT_CAT, resolve
 from teachers.loading import load_config, load_model, load_tokenizer, loading
+from teachers.pair_tokenizer import PairTokenizer
 
 # Heads and poolers by the names that the families give them; an encoder checkpoint lacks them.
 _HEAD = ("classifier", "pooler", "pre_classifier", "head.", "score")
@@ -32,36 +41,59 @@ class BertCat(Student):
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
         """See Student; a checkpoint without a head gets a new one, drawn by torch's seed."""
         checkpoint = resolve(init)
-        directory, tokenizer = checkpoint.directory, load_tokenizer(checkpoint)
+        directory = checkpoint.directory
+        if checkpoint.is_bert_cat:
+            with loading("a BERT_Cat", directory):
+                published = load_bert_cat(checkpoint).float()
+            return cls(published, load_tokenizer(checkpoint, published.config), settings)
+        tokenizer = load_tokenizer(checkpoint)
         with loading("a cross-encoder", directory):
             layers = layers_override(load_config(directory), settings.num_layers, directory)
             model, info = load_model(AutoModelForSequenceClassification, directory, num_labels=1, **layers)
         refuse_missing(info, directory, may_be_new=_HEAD)
         return cls(model.float(), tokenizer, settings)
 
-    def features(self, queries: Sequence[str], passages: Sequence[str]) -> dict[str, Tensor]:
-        """Tokens (B*K, T) of every pair; `of_query` (B) only carries the number of queries."""
-        k = len(passages) // len(queries)
-        first = [query for query in queries for _ in range(k)]
-        model = cast(PreTrainedModel, self.encoder)
-        # Some tokenizers (ALBERT's) leave token types out unless asked, and the model then sees zeros.
-        types = (getattr(model.config, "type_vocab_size", None) or 0) > 1
-        encoded = self.tokenizer(
-            first,
-            list(passages),
-            truncation="longest_first",
-            max_length=self.settings.max_length_tokens,
-            padding=True,
-            return_tensors="pt",
-            return_token_type_ids=types,
-        )
-        features = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        if types:
-            features["token_type_ids"] = encoded["token_type_ids"]
-        return {**features, "of_query": features["input_ids"].new_zeros(len(queries))}
+    @cached_property
+    def _pairs(self) -> PairTokenizer:
+        """Some tokenizers (ALBERT's) leave token types out unless asked, and the model then sees zeros.
 
-    def forward(self, **features: Tensor) -> Tensor:
+        Raises:
+            ModelError: pairs cannot be put together from ids.
+        """
+        types = (getattr(cast(PreTrainedModel, self.encoder).config, "type_vocab_size", None) or 0) > 1
+        pairs = PairTokenizer(
+            self.tokenizer,
+            with_types=types,
+            max_length_tokens=self.settings.max_length_tokens,
+            truncation="longest_first",
+        )
+        if not pairs.assembles:
+            raise ModelError(
+                "pairs cannot be put together from token ids as this tokenizer does it",
+                where=pairs.name,
+                expected="a fast tokenizer that cuts and pads on the right",
+                todo="name a checkpoint with such a tokenizer",
+            )
+        return pairs
+
+    def features(self, queries: TextRows, passages: TextRows) -> dict[str, Tensor]:
+        """Tokens (B*K, T) of every pair; `of_query` (B) only carries the number of queries."""
+        count = len(queries.rows)
+        own = np.repeat(queries.rows, len(passages.rows) // count)
+        pairs = self._pairs.assembled(queries.texts, passages.texts, own, passages.rows)
+        batch = pairs.assemble(np.arange(len(own)))
+        mask = np.ones_like(batch.input_ids) if batch.attention_mask is None else batch.attention_mask
+        arrays = {"input_ids": batch.input_ids, "attention_mask": mask, "token_type_ids": batch.token_type_ids}
+        features = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        return {**features, "of_query": torch.zeros(count, dtype=torch.int64)}
+
+    def forward(self, *, in_batch: bool = False, **features: Tensor) -> Tensor:
         """Raw scores (B, K)."""
+        if in_batch:
+            raise UsageError(
+                "bert_cat reads query and passage together and has no scores for the batch's other passages",
+                todo="choose a loss without in-batch negatives",
+            )
         of_query = features.pop("of_query")
         return cast(Tensor, self.encoder(**features).logits).float().view(len(of_query), -1)
 
@@ -71,8 +103,13 @@ class BertCat(Student):
 
     def save(self, directory: Path) -> None:
         """Write a sequence classifier that AutoModelForSequenceClassification and CrossEncoder load."""
+        self.tokenizer.save_pretrained(directory)
+        if isinstance(self.encoder, PublishedBertCat):
+            state: dict[str, Any] = {f"{ENCODER_PREFIX}{k}": v for k, v in self.encoder.encoder.state_dict().items()}
+            state |= {f"{HEAD}{k}": v for k, v in self.encoder.head.state_dict().items()}
+            write_published(directory, BERT_CAT, self.encoder.encoder, state)
+            return
         model = cast(PreTrainedModel, self.encoder)
         # Read by sentence-transformers' CrossEncoder, whose default for one label is a sigmoid.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
         model.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)

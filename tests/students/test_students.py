@@ -7,10 +7,11 @@ import torch
 from pipeline.errors import ModelError
 from students.architectures.bert_cat import BertCat
 from students.architectures.bert_dot import BertDot
-from students.encoding import DenseScorer
-from students.loading import architecture_of, load_bert_dot
+from students.encoding import SeparateScorer
+from students.loading import architecture_of, load_student
 from students.scoring import load_student_scorer
 from students.settings import StudentSettings
+from students.token_rows import TextRows
 from teachers.engine import load_scorer
 from teachers.scorer import pairs_of
 from teachers.settings import ScoringSettings
@@ -45,26 +46,25 @@ def test_a_dense_student_leaves_as_a_sentence_transformer(dense):
     loaded = SentenceTransformer(directory, device="cpu")
     assert loaded.similarity_fn_name == ("cosine" if student.normalize else "dot") and loaded.max_seq_length == 40
     theirs = torch.from_numpy(loaded.encode(PASSAGES))
-    ours = DenseScorer(directory, ScoringSettings()).encode_passages(PASSAGES)
+    ours = SeparateScorer.load(directory, ScoringSettings()).encode_passages(PASSAGES).values
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_scores_are_the_forward_pass_in_any_batching(dense):
     student, directory = dense
-    features = student.features(QUERIES, [p for q in QUERIES for p in PASSAGES[:5]])
-    expected = student(**features).flatten().detach().numpy()
+    expected = student.score(*zip(*PAIRS, strict=True)).detach().numpy()
     for budget in (64, 100_000):
-        found = DenseScorer(directory, ScoringSettings(batch_tokens=budget)).score(pairs_of(PAIRS))
+        found = SeparateScorer.load(directory, ScoringSettings(batch_tokens=budget)).score(pairs_of(PAIRS))
         assert np.allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("k", [1, 7, 30, 99])
 def test_search_is_exact_and_breaks_ties_by_id(dense, k):
     _, directory = dense
-    scorer = DenseScorer(directory, ScoringSettings())
+    scorer = SeparateScorer.load(directory, ScoringSettings())
     passages = [*PASSAGES, *PASSAGES[:4]]  # ids 30 to 33 tie with 0 to 3
     scores, ids = scorer.search(QUERIES, [passages[:9], passages[9:11], passages[11:]], k)
-    every = (scorer.encode_queries(QUERIES) @ scorer.encode_passages(passages).T).numpy()
+    every = (scorer.encode_queries(QUERIES).values @ scorer.encode_passages(passages).values.T).numpy()
     assert ids.shape == (len(QUERIES), min(k, len(passages)))
     for row, (found, own) in enumerate(zip(ids, scores, strict=True)):
         assert np.allclose(own, np.sort(every[row])[::-1][:k], atol=1e-5)
@@ -77,9 +77,9 @@ def test_a_sentence_transformer_keeps_its_form(dense):
     student, directory = dense
     fresh = BertDot.from_checkpoint(directory, StudentSettings(scale=5.0))
     assert (fresh.pooling, fresh.normalize) == (student.pooling, student.normalize)
-    assert load_bert_dot(directory).settings.max_passage_tokens == 40
+    assert load_student(directory).settings.max_passage_tokens == 40
     assert not BertDot.from_checkpoint(directory, StudentSettings(normalize=False)).normalize
-    features = student.features(QUERIES, PASSAGES[: len(QUERIES)])
+    features = student.features(*(TextRows.of(student.tokenizer, texts) for texts in (QUERIES, PASSAGES)))
     factor = 5.0 if student.normalize else 1.0
     assert torch.allclose(fresh.eval()(**features), factor * student(**features), atol=1e-4)
 
@@ -88,7 +88,7 @@ def test_a_sentence_transformer_keeps_its_form(dense):
 def test_a_trained_cross_encoder_scores_as_it_trained(tiny, kind, tmp_path):
     student = BertCat.from_checkpoint(tiny[kind], StudentSettings(max_length_tokens=30)).eval()
     with torch.inference_mode():
-        expected = student(**student.features([q for q, _ in PAIRS], [p for _, p in PAIRS])).flatten().numpy()
+        expected = student.score(*zip(*PAIRS, strict=True)).numpy()
     student.save(tmp_path)
     facts = {"architecture": "bert_cat", "settings": {"student": {"max_length_tokens": 30}}}
     (tmp_path / "prep.json").write_text(json.dumps(facts))
@@ -107,8 +107,8 @@ def test_a_cross_encoder_leaves_as_a_cross_encoder(tiny, tmp_path):
 
 def test_architectures_are_recognised(tiny, dense):
     assert architecture_of(dense[1]) == "bert_dot" and architecture_of(tiny["bert"]) == "bert_cat"
-    with pytest.raises(ModelError, match="not a bert_dot"):
-        load_bert_dot(tiny["bert"])
+    with pytest.raises(ModelError, match="together"):
+        SeparateScorer.load(tiny["bert"], ScoringSettings())
 
 
 def test_layers_can_be_cut(tiny):

@@ -1,15 +1,22 @@
 import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from jobs.evaluation import EvaluationSettings, evaluate
 from jobs.training import train_student
 from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
+from pipeline.provenance import Recipe
+from pipeline.tables import part_name, write_part
 from pipeline.triples import TripleSettings, build_triples
 from students.architectures.bert_cat import BertCat
+from students.batches import ListShards
+from students.loading import load_student
 from students.settings import StudentSettings, TrainSettings
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -57,6 +64,114 @@ def test_labels_train_either_architecture(trained_on, architecture, loss):
     assert model.from_pretrained(trained.directory).config.hidden_size
 
 
+@pytest.mark.parametrize(
+    ("architecture", "loss", "more"),
+    [
+        ("colbert", "margin_mse+0.1*mnrl", {}),
+        ("prettr", "ranknet", {"student": replace(TINY, split_layer=1)}),
+        ("tk", "pointwise_mse+weighted_ranknet", {"embedding_learning_rate": 1e-4, "head_learning_rate": 1e-2}),
+        ("sparse", "kl", {"flops_query": 1e-3, "flops_passage": 1e-3}),
+        ("bert_dot", "mnrl", {"triples": None, "negatives": 2}),
+        ("bert_dot", "margin_mse", {"agreement": 1.0, "freeze_layers": 1, "schedule": "cosine", "warmup_steps": 2}),
+    ],
+)
+def test_every_architecture_learns_and_is_kept(trained_on, architecture, loss, more):
+    workspace, init = trained_on
+    name = "-".join([architecture, *loss.replace("*", "-").split("+")])
+    trained = train_student(workspace, name, settings(init, architecture=architecture, loss=loss, max_steps=40, **more))
+    losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    assert np.isfinite(load_student(str(trained.directory)).score(["aka"], ["aka bel"]).item())
+
+
+def test_cross_encoders_have_no_in_batch_negatives(trained_on):
+    workspace, init = trained_on
+    with pytest.raises(UsageError, match="in-batch"):
+        train_student(workspace, "no", settings(init, architecture="bert_cat", loss="mnrl"))
+    assert not workspace.path("students", ".training-no").exists()
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(trained_on):
+    workspace, _ = trained_on
+    plain = str(save_tiny("bert", workspace.root / "plain", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    changes = {"max_steps": 40, "agreement": 2.0, "batch_size": 8}  # the last batch of an epoch is smaller
+    whole, parts = (
+        train_student(workspace, f"parts-{size}", settings(plain, micro_batch_size=size, **changes))
+        for size in (None, 3)
+    )
+    first, second = (json.loads((t.directory / "prep.json").read_text())["losses"] for t in (whole, parts))
+    assert whole.rows % 8 and whole.rows < 8 * 40
+    assert np.allclose(first, second, rtol=1e-4)
+
+
+def test_lists_train_with_all_their_passages(trained_on):
+    workspace, init = trained_on
+    rng = np.random.default_rng(0)
+    lists = pa.table(
+        {
+            "query_id": pa.array(np.arange(20) % 16, pa.int32()),
+            "passage_ids": [rng.permutation(80)[: 4 + i % 2].astype(np.int32) for i in range(20)],
+            "scores": [rng.normal(size=4 + i % 2).astype(np.float32) for i in range(20)],
+        }
+    )
+    for part in range(2):
+        path = workspace.path("lists", "own") / part_name(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recipe = Recipe("lists", {}, {})
+        write_part(path, lists.slice(part * 10, 10).to_batches(), lists.schema, recipe, part=part, parts=2)
+    options = {"triples": None, "lists": "own", "list_size": 4, "loss": "kl"}
+    assert train_student(workspace, "lists", settings(init, **options)).rows == 20
+    source = ListShards(workspace.parts("lists", "own"), [10, 10], 0, 4)
+    batch = source.batch(0, 8, 5)
+    assert batch.passages.tolist() == [row[:4] for row in lists["passage_ids"].to_pylist()[8:13]]
+    assert np.array_equal(batch.teacher, [row[:4] for row in lists["scores"].to_pylist()[8:13]])
+    with pytest.raises(WorkspaceError, match="shorter than asked"):
+        train_student(workspace, "long", settings(init, **{**options, "list_size": 5}))
+    with pytest.raises(WorkspaceError, match="no lists"):
+        train_student(workspace, "none", settings(init, **{**options, "lists": "others"}))
+
+
+def test_the_best_state_is_kept_and_no_gain_ends_the_run(trained_on, monkeypatch):
+    workspace, init = trained_on
+    measures = iter([0.1, 0.5, 0.5, 0.4, 0.3])
+    states = []
+
+    def measure(student):
+        states.append({name: weight.clone() for name, weight in student.encoder.state_dict().items()})
+        return next(measures)
+
+    monkeypatch.setattr("jobs.training_run.reranking_measure", lambda workspace, settings: measure)
+    options = {"eval_steps": 4, "patience": 2, "max_steps": 40}
+    trained = train_student(workspace, "stopped", settings(init, **options))
+    assert (trained.steps, trained.kept_step) == (16, 8)
+    assert trained.validations == ((4, 0.1), (8, 0.5), (12, 0.5), (16, 0.4))
+    kept = load_file(trained.directory / "model.safetensors")
+    assert all(torch.equal(weight, states[1][name]) for name, weight in kept.items())
+    assert any(not torch.equal(weight, states[3][name]) for name, weight in kept.items())
+
+
+def test_validation_measures_by_reranking_and_survives_a_kill(trained_on):
+    workspace, init = trained_on
+    options = {"eval_steps": 4, "max_steps": 12, "eval_queries": 5, "eval_depth": 8, "seed": 3}
+    whole = train_student(workspace, "measured", settings(init, **options))
+
+    def die(step, steps, loss):
+        if step == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_student(workspace, "measured-2", settings(init, **options), on_step=die)
+    resumed = train_student(workspace, "measured-2", settings(init, **options))
+    assert resumed.resumed_at == 8 and resumed.validations == whole.validations and len(whole.validations) == 3
+    assert resumed.kept_step == whole.kept_step and all(0 <= value <= 1 for _, value in whole.validations)
+    first, second = (load_file(t.directory / "model.safetensors") for t in (whole, resumed))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    evaluated = evaluate(
+        workspace, EvaluationSettings("dev", students=["measured"], max_queries=5, candidates="bm25", depth=8)
+    )
+    assert evaluated[0].queries == 5
+
+
 def test_the_head_learns_at_its_own_rate(trained_on):
     workspace, init = trained_on
     options = {"architecture": "bert_cat", "loss": "bce", "triples": None, "head_learning_rate": 1e-9}
@@ -97,7 +212,7 @@ def test_a_killed_run_goes_on_at_the_right_row_to_the_same_weights(trained_on, m
     assert resumed.resumed_at == 5 and seen[0] == (0, 40)
     first, second = (load_file(t.directory / "model.safetensors") for t in (whole, resumed))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert not list(workspace.path("students").glob(".training-*"))
+    assert not workspace.path("students", ".training-resumed").exists()
 
 
 def _recording(seen):
@@ -160,6 +275,12 @@ def test_checkpoints_are_never_completed_with_random_weights(trained_on, tmp_pat
         {"max_steps": -1},
         {"precision": "int8"},
         {"epochs": 0.0},
+        {"schedule": "step"},
+        {"patience": 3},
+        {"lists": "a"},
+        {"agreement": -1.0},
+        {"list_size": 1},
+        {"micro_batch_size": 0},
     ],
 )
 def test_bad_settings(changes):
@@ -167,3 +288,5 @@ def test_bad_settings(changes):
         settings("x", **changes)
     with pytest.raises(UsageError):
         StudentSettings(pooling="max")
+    with pytest.raises(UsageError):
+        StudentSettings(query_masks=8, expand_queries=True)

@@ -1,0 +1,159 @@
+"""One training run, as each of its workers does it: rows, token ids and the loop; the first worker saves the result.
+
+In: a workspace's location and settings. Out: the student's directory under `checkpoints/result`, with what training
+gave beside it. Knows neither names of students nor Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.checkpoints import locate_checkpoint
+from jobs.token_stores import make_stores, open_stores
+from jobs.validation import reranking_measure
+from pipeline.errors import ModelError, WorkspaceError
+from pipeline.pairs import current_pairs
+from pipeline.provenance import Footer
+from pipeline.tables import require_complete, set_footers
+from pipeline.triples import load_triples
+from pipeline.workspace import Workspace
+from students.batches import BatchSource, JudgedPairs, ListShards, TripleShards
+from students.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from students.stream import Tokens
+
+TRAINER, RESULT, FACTS = "trainer", "result", "facts.json"
+_START = "start"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a worker needs to know."""
+
+    location: str
+    """Of the workspace."""
+    settings: TrainSettings
+    """With a start that has a directory."""
+    checkpoints: Path
+    """Where checkpoints and the result go; all workers see it."""
+
+
+def prepare(
+    workspace: Workspace,
+    settings: TrainSettings,
+    checkpoints: Path,
+    on_tokens: Callable[[int, int], None] = lambda done, total: None,
+) -> Run:
+    """Make what all workers share: a start with a directory, and the token ids of all texts.
+
+    Raises:
+        ModelError: the start cannot be loaded, or its tokenizer gives no ids beforehand.
+    """
+    init = locate_checkpoint(workspace, settings.init)
+    if Path(init).expanduser().is_file():
+        init = str(_directory_of(Path(init).expanduser(), settings, checkpoints / _START))
+    make_stores(workspace, init, on_progress=on_tokens)
+    return Run(str(workspace.root), replace(settings, init=init), checkpoints)
+
+
+def work(run: Run, on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None) -> None:
+    """Train; the first worker, or the only one, writes the result.
+
+    Raises:
+        PrepError: as `students.training.train`.
+    """
+    from students.stream import Workers
+    from students.training import train
+    from teachers.loading import quiet_loading
+
+    workspace = Workspace.open(run.location)
+    settings = run.settings
+    source = batch_source(workspace, settings)
+    measure = reranking_measure(workspace, settings) if settings.eval_steps else None
+    tokens = _tokens(workspace, settings.init)
+    trained = train(settings, source, tokens, run.checkpoints / TRAINER, on_step=on_step, measure=measure)
+    if Workers.here().rank:
+        return
+    result = run.checkpoints / RESULT
+    shutil.rmtree(result, ignore_errors=True)
+    result.mkdir(parents=True)
+    with quiet_loading():
+        trained.student.save(result)
+    facts = {name: value for name, value in vars(trained).items() if name != "student"}
+    (run.checkpoints / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def read_facts(run: Run) -> dict[str, Any]:
+    """What training gave, as the first worker wrote it."""
+    facts: dict[str, Any] = json.loads((run.checkpoints / FACTS).read_text(encoding="utf-8"))
+    return facts
+
+
+def _tokens(workspace: Workspace, init: str) -> Tokens:
+    from students.stream import Tokens
+
+    stores = open_stores(workspace, init)
+    if stores is None:
+        raise ModelError(
+            "texts cannot be tokenised beforehand", where=init, expected="a fast tokenizer", found="a slow one"
+        )
+    return Tokens(*stores)
+
+
+def _directory_of(file: Path, settings: TrainSettings, directory: Path) -> Path:
+    """A student's directory made from a file of word vectors."""
+    import torch
+
+    from students.architectures import architecture
+
+    if not directory.is_dir():
+        torch.manual_seed(settings.seed)
+        staged = directory.with_name(f".tmp-{directory.name}")
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        architecture(settings.architecture).from_checkpoint(str(file), settings.student).save(staged)
+        staged.rename(directory)
+    return directory
+
+
+def load_lists(workspace: Workspace, name: str) -> tuple[list[Path], list[Footer]]:
+    """A complete set of lists.
+
+    Raises:
+        WorkspaceError: no set of this name, or files are missing or mixed.
+    """
+    paths = workspace.parts("lists", name)
+    if not paths:
+        known = ", ".join(workspace.names("lists")) or "none yet"
+        raise WorkspaceError(f"no lists {name!r}", where=workspace.root, expected=f"one of: {known}")
+    footers = set_footers(paths)
+    require_complete(f"lists {name!r}", paths, footers, "build them again")
+    return paths, footers
+
+
+def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
+    """The rows to train on.
+
+    Raises:
+        WorkspaceError: missing, incomplete, or of another state of the workspace.
+    """
+    if settings.lists is not None:
+        paths, footers = load_lists(workspace, settings.lists)
+        return ListShards(paths, [footer.rows for footer in footers], settings.seed, settings.list_size)
+    if settings.triples is not None:
+        paths, footers = load_triples(workspace, settings.triples)
+        return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
+    return JudgedPairs.load(
+        workspace,
+        current_pairs(workspace),
+        settings.split,
+        negatives=settings.negatives,
+        random_negatives=settings.random_negatives,
+        seed=settings.seed,
+    )

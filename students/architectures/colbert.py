@@ -1,0 +1,215 @@
+"""ColBERT: a vector for each token, and for each query token its best match among the passage's.
+
+Khattab and Zaharia 2020 (arXiv 2004.12832), in the form of Hofstätter et al. 2020 (arXiv 2010.02666), section 3.2:
+one projection with bias, plain dot products, no normalisation, no markers, every token counts. Options give the
+forms of others: unit vectors, a narrower projection, markers after the first token, and queries filled up with mask
+tokens (`expand_queries`, as PyLate and the original do) or followed by a fixed number of them (`query_masks`: 8 in
+the checkpoint published with the paper; here after the final separator, as its notebook has it). Mask tokens
+are attended to.
+
+Shapes: B queries, N texts or pairs, T and S tokens of a query and of a passage, D width of the projection.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Self, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AddedToken, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.errors import ModelError
+from students.architectures.base import layers_override, load_strictly, refuse_missing
+from students.architectures.directory import Module, read_modules, write_modules
+from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published, published_state
+from students.architectures.separate import SeparateStudent, States, exactly
+from students.settings import StudentSettings
+from students.token_rows import Frame, TextRows
+from teachers.checkpoint import resolve
+from teachers.loading import load_config, load_model, load_tokenizer, loading
+
+_PROJECTION = "compressor."
+_LEAST = torch.finfo(torch.float32).min
+
+
+class ColBert(SeparateStudent):
+    """Late interaction."""
+
+    name: ClassVar[str] = "colbert"
+    searches: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: StudentSettings,
+        projection: nn.Linear,
+        normalize: bool,
+    ) -> None:
+        super().__init__(encoder, tokenizer, settings)
+        self.projection, self.normalize = projection, normalize
+        self.training_scale = settings.scale if normalize else 1.0
+        if (settings.expand_queries or settings.query_masks) and tokenizer.mask_token_id is None:
+            raise ModelError(
+                "queries cannot be filled up", where=type(tokenizer).__name__, expected="a tokenizer with a mask token"
+            )
+        vocabulary = tokenizer.get_vocab()
+        # A marker that the vocabulary has as one piece must not be cut up.
+        whole = [marker for marker in (settings.query_marker, settings.passage_marker) if marker in vocabulary]
+        tokenizer.add_tokens([AddedToken(marker, normalized=False, special=True) for marker in whole])
+
+    @classmethod
+    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+        """See Student. The projection comes with a directory of this architecture or of MultiVectorEncoder's, or
+        with the published form (`compressor`); for any other encoder it is new.
+        """
+        checkpoint = resolve(init)
+        directory = checkpoint.directory
+        modules = read_modules(directory)
+        with loading("an encoder of token vectors", directory):
+            if is_published(checkpoint):
+                state = published_state(checkpoint)
+                encoder = encoder_of(checkpoint, state, ENCODER_PREFIX, rest=(_PROJECTION,))
+                found = {k.removeprefix(_PROJECTION): v for k, v in state.items() if k.startswith(_PROJECTION)}
+            else:
+                layers = layers_override(load_config(directory), settings.num_layers, directory)
+                encoder, info = load_model(AutoModel, directory, **layers)
+                refuse_missing(info, directory, may_be_new=("pooler",))
+                found = _dense(modules["Dense"]) if "Dense" in modules else {}
+        _drop_pooler(encoder)
+        projection = _projection(found, encoder.config.hidden_size, settings, directory)
+        normalize = "Normalize" in modules if settings.normalize is None else settings.normalize
+        tokenizer = load_tokenizer(checkpoint, encoder.config)
+        return cls(encoder.float(), tokenizer, settings, projection, normalize)
+
+    @cached_property
+    def query_frame(self) -> Frame:
+        """Marker after the first token; mask tokens after the last."""
+        masks = (self.tokenizer.mask_token_id,) * self.settings.query_masks
+        return self._marked(super().query_frame, self.settings.query_marker, masks)
+
+    @cached_property
+    def passage_frame(self) -> Frame:
+        """Marker after the first token."""
+        return self._marked(super().passage_frame, self.settings.passage_marker)
+
+    def _marked(self, frame: Frame, marker: str, after: tuple[int, ...] = ()) -> Frame:
+        ids = tuple(self.tokenizer(marker, add_special_tokens=False)["input_ids"]) if marker else ()
+        # Mask tokens come on top of the limit; a marker counts.
+        return Frame(frame.before + ids, frame.after + after, frame.limit + len(after), frame.pad_id)
+
+    def query_inputs(self, texts: TextRows) -> dict[str, Tensor]:
+        """Padded with mask tokens to the longest query there may be, if so set."""
+        if not self.settings.expand_queries:
+            return super().query_inputs(texts)
+        inputs = self.query_frame.padded(texts, self.query_frame.limit)
+        filled = inputs["attention_mask"] == 0
+        inputs["input_ids"][filled] = int(self.tokenizer.mask_token_id)
+        return {**inputs, "attention_mask": torch.ones_like(inputs["attention_mask"])}
+
+    def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
+        """A vector for each token: (N, T, D)."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        vectors = self.projection(states).float()
+        mask = attention_mask.bool()
+        vectors = functional.normalize(vectors, dim=-1) if self.normalize else vectors
+        return States(vectors * mask.unsqueeze(-1), mask)
+
+    def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
+        """A vector for each token: (N, S, D)."""
+        return self.encode_queries(input_ids, attention_mask)
+
+    def interact(self, queries: States, passages: States) -> Tensor:
+        """Sum over query tokens of the best dot product, (N,); padding takes no part."""
+        with exactly(queries):
+            matches = queries.values @ passages.values.transpose(1, 2)  # (N, T, S)
+        best = matches.masked_fill(~passages.mask.unsqueeze(1), _LEAST).amax(-1)
+        return (best * queries.mask).sum(-1)
+
+    def interact_all(self, queries: States, passages: States) -> Tensor:
+        """The same for B queries and all N passages, (B, N), in one product."""
+        few, width = queries.mask.shape
+        with exactly(queries):
+            matches = queries.values.flatten(0, 1) @ passages.values.flatten(0, 1).T  # (B*T, N*S)
+        matches = matches.view(few, width, *passages.mask.shape)
+        best = matches.masked_fill(~passages.mask, _LEAST).amax(-1)  # (B, T, N)
+        return (best * queries.mask.unsqueeze(-1)).sum(1)
+
+    def head(self) -> list[nn.Parameter]:
+        """The projection."""
+        return list(self.projection.parameters())
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that MultiVectorEncoder loads; only a fixed number of mask tokens has no place there."""
+        cast(PreTrainedModel, self.encoder).save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        settings, base = self.settings, "sentence_transformers.base.modules"
+        dense = {
+            "in_features": self.projection.in_features,
+            "out_features": self.projection.out_features,
+            "bias": self.projection.bias is not None,
+            "activation_function": "torch.nn.modules.linear.Identity",
+            "module_input_name": "token_embeddings",
+            "module_output_name": "token_embeddings",
+        }
+        weights = {f"linear.{name}": weight for name, weight in self.projection.state_dict().items()}
+        modules = [
+            Module("", f"{base}.transformer.Transformer"),
+            Module("1_Dense", f"{base}.dense.Dense", dense, weights),
+        ]
+        if self.normalize:
+            inout = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+            modules.append(Module("2_Normalize", f"{base}.normalize.Normalize", inout))
+        kind = "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"
+        modules.append(Module(f"{len(modules)}_MultiVectorMask", kind, {"skiplist_words": []}))
+        expansion = {"strategy": "fixed", "attend": True, "token": None, "length": settings.max_query_tokens}
+        lengths = {"query_length": settings.max_query_tokens} if not settings.expand_queries else {}
+        prompts = {
+            side: f"{marker} " if marker else ""
+            for side, marker in (("query", settings.query_marker), ("document", settings.passage_marker))
+        }
+        write_modules(
+            directory,
+            modules,
+            transformer={
+                "transformer_task": "feature-extraction",
+                "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+                "module_output_name": "token_embeddings",
+                "document_length": settings.max_passage_tokens,
+                **lengths,
+                **({"query_expansion": expansion} if settings.expand_queries else {}),
+            },
+            model={"model_type": "MultiVectorEncoder", "prompts": prompts, "similarity_fn_name": "maxsim"},
+        )
+
+
+def _projection(found: dict[str, Tensor], width: int, settings: StudentSettings, where: Path) -> nn.Linear:
+    """The projection found, or a new one."""
+    if not found:
+        return nn.Linear(width, settings.projection_width or width)
+    out, into = found["weight"].shape
+    projection = nn.Linear(into, out, bias="bias" in found)
+    load_strictly(projection, found, where)
+    if into != width or settings.projection_width not in (None, out):
+        raise ModelError(
+            "a projection of another shape",
+            where=where,
+            expected=f"{width} to {settings.projection_width or 'any number of'} values",
+            found=f"{into} to {out}",
+        )
+    return projection
+
+
+def _dense(directory: Path) -> dict[str, Tensor]:
+    return {name.removeprefix("linear."): weight for name, weight in load_file(directory / "model.safetensors").items()}
+
+
+def _drop_pooler(encoder: PreTrainedModel) -> None:
+    """A pooler is no part of the score; frozen, so that nothing waits for its gradient."""
+    pooler = getattr(encoder, "pooler", None)
+    if pooler is not None:
+        pooler.requires_grad_(False)

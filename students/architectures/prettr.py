@@ -1,0 +1,140 @@
+"""PreTTR: query and passage run apart through the first layers and together through the rest.
+
+MacAvaney et al. 2020 (arXiv 2004.14255), in the form of Hofstätter et al. 2020 (arXiv 2010.02666), section 3.2, and
+of the checkpoint published with it: the passage loses its first token, the score is a linear layer without bias over
+the query's first token, nothing is compressed. Deviation: the passage's positions start at the longest query there
+may be, not at the batch's, so that its states do not depend on the queries beside it and can be stored.
+
+Shapes: N texts or pairs, T and S tokens of a query and of a passage, D width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.masking_utils import create_bidirectional_mask
+
+from pipeline.errors import ModelError
+from students.architectures.base import layers_of, layers_override, refuse_missing
+from students.architectures.published import encoder_of, is_published, published_state, write_published
+from students.architectures.separate import SeparateStudent, States
+from students.settings import StudentSettings
+from students.token_rows import Frame
+from teachers.checkpoint import resolve
+from teachers.loading import load_config, load_model, load_tokenizer, loading
+
+_KIND = "PreTTR"
+_HEAD = "_classification_layer."
+_FAMILIES = ("distilbert", "bert")
+
+
+class PreTtr(SeparateStudent):
+    """A cross-encoder whose first layers can be computed beforehand."""
+
+    name: ClassVar[str] = "prettr"
+
+    def __init__(
+        self, encoder: Any, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings, head: Tensor | None
+    ) -> None:
+        super().__init__(encoder, tokenizer, settings)
+        config, stack = encoder.config, layers_of(encoder)
+        if config.model_type not in _FAMILIES or stack is None:
+            raise ModelError(
+                "an encoder that cannot be run layer by layer", expected=" or ".join(_FAMILIES), found=config.model_type
+            )
+        if not settings.split_layer < len(stack):
+            raise ModelError(
+                "no layer is left for query and passage together",
+                expected=f"a split layer below {len(stack)}",
+                found=settings.split_layer,
+            )
+        longest = settings.max_query_tokens + settings.max_passage_tokens - 1
+        if longest > config.max_position_embeddings:
+            raise ModelError(
+                "query and passage exceed the positions", expected=f"{config.max_position_embeddings} or less",
+                found=longest, todo="lower the maximum lengths",
+            )  # fmt: skip
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler.requires_grad_(False)
+        self._stack = [stack]  # in a list, or it would be registered twice
+        self._classification_layer = nn.Linear(config.hidden_size, 1, bias=False)
+        if head is not None:
+            self._classification_layer.weight.data = head.float()
+
+    @classmethod
+    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+        """See Student. The head comes with a directory of this architecture, or with the published form."""
+        checkpoint = resolve(init)
+        where = checkpoint.directory
+        if not is_published(checkpoint):
+            tokenizer = load_tokenizer(checkpoint)
+            with loading("an encoder to split", where):
+                layers = layers_override(load_config(where), settings.num_layers, where)
+                encoder, info = load_model(AutoModel, where, **layers)
+            refuse_missing(info, where, may_be_new=("pooler",))
+            return cls(encoder.float(), tokenizer, settings, None)
+        state = published_state(checkpoint)
+        head = state.get(f"{_HEAD}weight")
+        if head is None or head.shape[0] != 1 or f"{_HEAD}bias" in state:
+            raise ModelError(
+                "not a PreTTR checkpoint", where=where, expected=f"{_HEAD}weight (1, D) without a bias",
+                found=", ".join(sorted(key for key in state if key.startswith(_HEAD))) or "no such weight",
+            )  # fmt: skip
+        with loading("an encoder to split", where):
+            encoder = encoder_of(checkpoint, state, "", rest=(_HEAD,))
+        return cls(encoder, load_tokenizer(checkpoint, encoder.config), settings, head)
+
+    @property
+    def passage_frame(self) -> Frame:
+        """Without the first token; the limit counts it all the same."""
+        frame = super().passage_frame
+        return Frame(frame.before[1:], frame.after, frame.limit - 1, frame.pad_id)
+
+    def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
+        """States (N, T, D) after the first layers."""
+        return self._first_layers(input_ids, attention_mask, 0, 0)
+
+    def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
+        """States (N, S, D) after the first layers."""
+        return self._first_layers(input_ids, attention_mask, self.settings.max_query_tokens, 1)
+
+    def interact(self, queries: States, passages: States) -> Tensor:
+        """Scores (N,): both run through the remaining layers side by side."""
+        joined = torch.cat([queries.values, passages.values], dim=1)  # (N, T + S, D)
+        mask = torch.cat([queries.mask, passages.mask], dim=1)
+        states = self._run(joined, mask, self._layers()[self.settings.split_layer :])
+        return self._classification_layer(states[:, 0]).float().squeeze(-1)  # type: ignore[no-any-return]
+
+    def _layers(self) -> nn.ModuleList:
+        return self._stack[0]
+
+    def _first_layers(self, input_ids: Tensor, attention_mask: Tensor, position: int, kind: int) -> States:
+        places = torch.arange(position, position + input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        inputs = {"input_ids": input_ids, "position_ids": places}
+        if self.encoder.config.model_type == "bert":  # type: ignore[union-attr]
+            inputs["token_type_ids"] = torch.full_like(input_ids, kind)
+        embedded = self.encoder.embeddings(**inputs)  # type: ignore[operator]
+        mask = attention_mask.bool()
+        return States(self._run(embedded, mask, self._layers()[: self.settings.split_layer]), mask)
+
+    def _run(self, states: Tensor, mask: Tensor, layers: Any) -> Tensor:
+        """States (N, T, D) through some layers, padding not attended to."""
+        config = cast(PreTrainedModel, self.encoder).config
+        attended = create_bidirectional_mask(config=config, inputs_embeds=states, attention_mask=mask.long())
+        for layer in layers:
+            states = layer(states, attended)
+        return states
+
+    def head(self) -> list[nn.Parameter]:
+        """The linear layer."""
+        return list(self._classification_layer.parameters())
+
+    def save(self, directory: Path) -> None:
+        """Write the published form; no library has a class for it."""
+        state = {**self.encoder.state_dict(), f"{_HEAD}weight": self._classification_layer.weight}
+        write_published(directory, _KIND, self.encoder, state)  # type: ignore[arg-type]
+        self.tokenizer.save_pretrained(directory)

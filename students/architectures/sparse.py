@@ -1,0 +1,100 @@
+"""A sparse student: a text is weights over the vocabulary, and the score their dot product.
+
+SPLADE: Formal et al. 2021 (arXiv 2107.05720) with the max pooling of SPLADE v2 (arXiv 2109.10086): the weight of a
+vocabulary entry is the largest log(1 + relu(logit)) that a masked language model gives it over the text's tokens.
+What is to be kept small is the FLOPS of Paria et al. 2020 (arXiv 2004.05665).
+
+Shapes: B queries, N texts or pairs, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Self, cast
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+
+from students.architectures.base import layers_override, refuse_missing
+from students.architectures.directory import Module, write_modules
+from students.architectures.separate import SeparateStudent, States, exactly
+from students.settings import StudentSettings
+from teachers.checkpoint import resolve
+from teachers.loading import load_config, load_model, load_tokenizer, loading
+
+# The head of a masked language model by the names that the families give it; bare encoders lack it.
+_HEAD = ("cls.predictions", "vocab_", "lm_head", "predictions.", "generator_", "head.", "decoder")
+
+
+class Sparse(SeparateStudent):
+    """A learned sparse retriever with one shared encoder."""
+
+    name: ClassVar[str] = "sparse"
+    searches: ClassVar[bool] = True
+
+    @classmethod
+    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+        """See Student; an encoder without its language model's head gets a new one, over its own embeddings."""
+        checkpoint = resolve(init)
+        directory, tokenizer = checkpoint.directory, load_tokenizer(checkpoint)
+        with loading("a masked language model", directory):
+            layers = layers_override(load_config(directory), settings.num_layers, directory)
+            model, info = load_model(AutoModelForMaskedLM, directory, **layers)
+        refuse_missing(info, directory, may_be_new=_HEAD)
+        return cls(model.float(), tokenizer, settings)
+
+    def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
+        """One vector each, nowhere negative: (N, 1, V)."""
+        logits = self.encoder(input_ids=input_ids, attention_mask=attention_mask).logits  # (N, T, V)
+        kept = logits.float().masked_fill(attention_mask.unsqueeze(-1) == 0, 0.0)
+        # The largest first: log and relu keep the order, and this needs one number for each entry, not for each token.
+        return States(torch.log1p(kept.amax(1, keepdim=True).relu()), attention_mask[:, :1].bool())
+
+    def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
+        """One vector each, nowhere negative: (N, 1, V)."""
+        return self.encode_queries(input_ids, attention_mask)
+
+    def interact(self, queries: States, passages: States) -> Tensor:
+        """Dot products (N,)."""
+        return (queries.values * passages.values).sum((1, 2))
+
+    def interact_all(self, queries: States, passages: States) -> Tensor:
+        """Dot products (B, N)."""
+        with exactly(queries):
+            return queries.values[:, 0] @ passages.values[:, 0].T
+
+    def penalise(self, queries: States, passages: States) -> Tensor:
+        """FLOPS of queries and of passages, (2,): the squared mean weight of an entry, summed over entries."""
+        return torch.stack([states.values[:, 0].mean(0).square().sum() for states in (queries, passages)])
+
+    def head(self) -> list[torch.nn.Parameter]:
+        """The language model's head."""
+        return [weight for name, weight in self.encoder.named_parameters() if any(part in name for part in _HEAD)]
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that SparseEncoder and AutoModelForMaskedLM load."""
+        cast(PreTrainedModel, self.encoder).save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        pooling = {"pooling_strategy": "max", "activation_function": "relu", "embedding_dimension": None}
+        base = "sentence_transformers"
+        modules = [
+            Module("", f"{base}.base.modules.transformer.Transformer"),
+            Module("1_SpladePooling", f"{base}.sparse_encoder.modules.splade_pooling.SpladePooling", pooling),
+        ]
+        write_modules(
+            directory,
+            modules,
+            transformer={
+                "transformer_task": "fill-mask",
+                "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+                "module_output_name": "token_embeddings",
+                "document_length": self.settings.max_passage_tokens,
+                "query_length": self.settings.max_query_tokens,
+            },
+            model={
+                "model_type": "SparseEncoder",
+                "prompts": {"query": "", "document": ""},
+                "similarity_fn_name": "dot",
+            },
+        )
