@@ -1,0 +1,41 @@
+"""The experiments in the repository are well-formed, and their commands exist with these options."""
+
+import shlex
+import tomllib
+
+import pytest
+import typer
+
+from jobs.cli import app
+from jobs.experiment_config import read_experiment
+from tests.integration.ray_nodes import ROOT
+
+FILES = sorted((ROOT / "experiments").glob("*.toml"))
+RECIPES = tomllib.loads((ROOT / "jobs" / "recipes.toml").read_text())
+VALUES = {"data": "DIR", "encoder": "NAME"}
+
+
+def parse(words):
+    """Understand a command line without running it."""
+    command = typer.main.get_command(app)
+    context = command.make_context("prep", list(words), resilient_parsing=False)
+    while hasattr(command, "commands"):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_command_is_understood(path):
+    experiment = read_experiment(path, VALUES)
+    assert experiment.name == path.stem and len(experiment.cells) > 5
+    compared = {target for pair in experiment.comparisons for target in pair}
+    assert compared <= {cell.target for cell in experiment.cells}
+    for command in [
+        *experiment.stages,
+        f"evaluate {experiment.baselines}",
+        *(f"train --name {cell.name} {cell.train}" for cell in experiment.cells),
+        *(f"evaluate --student {cell.name} {cell.evaluate}" for cell in experiment.cells),
+    ]:
+        parse([*shlex.split(command), "-w", "ws"])
+        if " --recipe " in command:
+            assert shlex.split(command.partition(" --recipe ")[2])[0] in RECIPES
