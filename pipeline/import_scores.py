@@ -73,6 +73,7 @@ def import_scores(workspace: Workspace, path: Path, teacher: str, options: Score
         InputError: malformed, contradicting and `strict`, or pairs of the workspace have no score.
         WorkspaceError: no pairs and not `as_pairs`, or scores of another origin are there.
     """
+    check_name("teacher", teacher)
     form = options.form or form_of(path)
     content = digest_files(sorted(path.rglob("*.parquet"))) if path.is_dir() else digest_file(existing(path))
     read, unit = FORMS[form]

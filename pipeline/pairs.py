@@ -28,7 +28,7 @@ from pipeline.tables import is_made, part_name, require_complete, set_content, s
 from pipeline.workspace import Workspace, replace_directory
 
 # How many query ids one counting pass takes on: bounds its memory.
-QUERIES_PER_PASS = 10_000
+QUERIES_PER_PASS = 50_000
 TODO = "run: prep build-pairs"
 
 
@@ -181,7 +181,7 @@ def _build(
     connection.execute("CREATE TABLE mined AS SELECT DISTINCT query_id FROM candidates WHERE NOT judged")
     if recipe.settings["all_judged"]:
         connection.execute("INSERT INTO mined SELECT DISTINCT query_id FROM qrels EXCEPT FROM mined")
-    queries, counts, judged = _count(connection)
+    queries, counts, judged = _count(connection, "count_listed_pairs" if recipe.settings.get("only") else "count_pairs")
     cuts = shard_ends(counts, recipe.settings["pairs_per_shard"])
     (left_out,) = one_row(connection, "SELECT count(*) FROM qrels ANTI JOIN mined USING (query_id)")
     extra = {"queries": len(queries), "judged": judged, "unmined_judgements": left_out}
@@ -214,11 +214,11 @@ def _candidates_sql(workspace: Workspace, systems: Sequence[str]) -> str:
     return " UNION ALL ".join(selects)
 
 
-def _count(connection: duckdb.DuckDBPyConnection) -> tuple[np.ndarray, np.ndarray, int]:
+def _count(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Query ids (Q,) ascending, their numbers of pairs (Q,), and the number of judged pairs."""
     (last,) = one_row(connection, "SELECT coalesce(max(query_id), -1) FROM mined")
     parts = [
-        connection.execute(sql("count_pairs"), {"first": first, "last": first + QUERIES_PER_PASS - 1}).fetchnumpy()
+        connection.execute(sql(query), {"first": first, "last": first + QUERIES_PER_PASS - 1}).fetchnumpy()
         for first in range(0, last + 1, QUERIES_PER_PASS)
     ]
     if not parts:

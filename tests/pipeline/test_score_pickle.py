@@ -37,6 +37,7 @@ def test_batches_of_a_thousand_and_their_rest(protocol, size, monkeypatch):
     shared = "p"
     scores = {n: {n * 50 + i: i / 3 for i in range(3)} | {shared: 1.0} for n in range(size)}
     scores[-1] = {i * 7: float(i) for i in range(size)}
+    scores[-70_000] = {70_000 + i: float(i) for i in range(3)}
     assert loaded(pickle.dumps(scores, protocol)) == scores
 
 
