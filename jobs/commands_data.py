@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -57,7 +57,14 @@ def mine(
             show_default=False,
         ),
     ],
-    system: Annotated[str, typer.Option(help="Retriever: bm25, or random passages of the whole collection.")] = "bm25",
+    system: Annotated[
+        str, typer.Option(help="bm25; random passages of the whole collection; or with --student a name of your own.")
+    ] = "bm25",
+    student: Annotated[
+        str | None,
+        typer.Option(help="Search with a student of the workspace, a directory or a Hub name.", show_default=False),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Arithmetic of the student.")] = "float32",
     k: Annotated[int, typer.Option(help="Passages kept for each query.")] = 100,
     max_queries: Annotated[
         int | None, typer.Option(min=1, help="A stable sample of that many judged queries of each split.")
@@ -84,12 +91,23 @@ def mine(
         progress("search", "queries") as searched,
     ):
         retriever: Retriever
-        if system == "bm25":
+        if student is not None:
+            from jobs.checkpoints import locate_checkpoint
+            from jobs.student_retriever import StudentRetriever
+            from teachers.settings import ScoringSettings
+
+            if system in ("bm25", "random"):
+                raise UsageError("a student's lists need a name of their own", todo="pass --system NAME")
+            scoring = ScoringSettings(dtype=cast(Any, dtype))
+            retriever = StudentRetriever(system, locate_checkpoint(ws, student), scoring, indexed.set)
+        elif system == "bm25":
             retriever = Bm25Retriever(Bm25Settings(k1, b), processes or os.cpu_count() or 1, indexed.set)
         elif system == "random":
             retriever = RandomRetriever(seed)
         else:
-            raise UsageError(f"no retriever {system!r}", expected="bm25 or random", found=system)
+            raise UsageError(
+                f"no retriever {system!r}", expected="bm25, random, or any name with --student", found=system
+            )
         splits = list(dict.fromkeys(split))
         mined = run(ws, splits, k, retriever, max_queries=max_queries, on_search=searched.set)
         facts["splits"] = [vars(one) for one in mined]

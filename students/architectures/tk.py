@@ -6,7 +6,7 @@ query word, the passage's words in bands of cosine similarity. Kernel pooling is
 1706.06613). Deviation: words are split at blanks and punctuation, not by BlingFire.
 
 The start is a text file of word vectors in GloVe's format, or the embedding table of an encoder with its tokenizer,
-without special tokens.
+without special tokens and scaled, so that words count in the mix as much as their context.
 
 Shapes: N texts or pairs, T and S tokens of a query and of a passage, D width, K kernels.
 """
@@ -79,6 +79,8 @@ class Tk(SeparateStudent):
             encoder, info = load_model(AutoModel, where)
         refuse_missing(info, where, may_be_new=("pooler",))
         table: Tensor = encoder.get_input_embeddings().weight.detach().float().clone()
+        # As long as what the layers give: beside that, an encoder's short vectors would not be seen in the mix.
+        table *= math.sqrt(table.shape[1]) / table.norm(dim=1).mean()
         return cls(embedding_of(table), load_tokenizer(checkpoint), settings)
 
     @cached_property

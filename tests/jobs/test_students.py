@@ -65,3 +65,16 @@ def test_a_student_describes_itself(world):
     assert "| triples/default |" in card and "| loss | margin_mse |" in card and "| 2 | 0." in card
     assert (directory / "training.png").stat().st_size > 1000
     assert "Loads with prep alone" in (world.path("students", "tk") / "README.md").read_text()
+
+
+def test_a_student_mines(world):
+    where = ("-w", str(world.root), "--split", "dev")
+    prep("mine", *where, "--system", "late", "--student", "colbert", "--k", "5")
+    prep("evaluate", *where, "--run", "late", "--student", "colbert", "--mode", "retrieve", "--depth", "5")
+    mined, searched = (
+        [line.split()[:4] for line in (world.root / "runs" / f"dev-{name}.run").read_text().splitlines()]
+        for name in ("late", "colbert-retrieve")
+    )
+    assert mined == searched and len(mined) == 5 * worlds.DEV
+    with pytest.raises(UsageError, match="name of their own"):
+        prep("mine", *where, "--student", "colbert")

@@ -222,6 +222,14 @@ def test_tk_by_hand(students):
         sinusoids(0, 3, 5)
 
 
+def test_tk_scales_an_encoders_table(students, tiny):
+    student, _ = students["tk"]
+    table = AutoModel.from_pretrained(tiny["bert"]).get_input_embeddings().weight
+    ratio = student.encoder.weight / table
+    assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-3)
+    assert student.encoder.weight.norm(dim=1).mean().item() == pytest.approx(math.sqrt(32), rel=1e-4)
+
+
 def test_tk_starts_from_a_file_of_word_vectors(tmp_path):
     file = tmp_path / "vectors.txt"
     file.write_text("river 1 0 0 .5\nlake 0 1 0 0\nriver 9 9 9 9\n")

@@ -13,6 +13,7 @@ from jobs.training import train_student
 from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
 from pipeline.provenance import Recipe
 from pipeline.tables import part_name, write_part
+from pipeline.texts import Texts
 from pipeline.triples import TripleSettings, build_triples
 from students.architectures.bert_cat import BertCat
 from students.batches import ListShards
@@ -290,3 +291,17 @@ def test_bad_settings(changes):
         StudentSettings(pooling="max")
     with pytest.raises(UsageError):
         StudentSettings(query_masks=8, expand_queries=True)
+
+
+def test_tk_trains_from_a_file_of_word_vectors(trained_on, tmp_path):
+    workspace, _ = trained_on
+    words = sorted({word for text in Texts(workspace, "passages").take(np.arange(80)) for word in text.split()})
+    rng = np.random.default_rng(0)
+    file = tmp_path / "vectors.txt"
+    file.write_text("".join(f"{word} {' '.join(map(str, rng.normal(size=6).round(3)))}\n" for word in words))
+    trained = train_student(workspace, "words", settings(str(file), architecture="tk", freeze_layers=0))
+    student = load_student(str(trained.directory))
+    assert student.encoder.weight.shape == (len(words) + 2, 6)
+    kept = np.array([line.split()[1:] for line in file.read_text().splitlines()], np.float32)
+    assert np.array_equal(student.encoder.weight.detach().numpy()[2:], kept)
+    assert train_student(workspace, "words", settings(str(file), architecture="tk", freeze_layers=0)).unchanged
