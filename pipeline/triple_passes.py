@@ -1,0 +1,137 @@
+"""The two passes over shards and parts as tasks that any worker can do, and the runner of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.funnel import Funnel
+from pipeline.processes import map_in_order
+from pipeline.provenance import Recipe
+from pipeline.shuffle import in_key_order, read_part, row_type, shuffle_keys, write_by_bucket
+from pipeline.tables import part_name, write_part
+from pipeline.triple_shards import Plan, ShardWorker
+from pipeline.triple_statistics import TripleStatistics
+from pipeline.workspace import atomic_write
+
+IDS = ("query_id", "positive_id", "negative_id")
+ROW = row_type([(field.name, "i4" if field.name in IDS else "f4") for field in schemas.TRIPLES])
+WORTH_PROCESSES = 4_000_000
+"""Pairs below which starting processes costs more than they save."""
+
+
+@dataclass(frozen=True)
+class FilterTask:
+    """Filter one shard."""
+
+    shard: int
+
+    def run(self, worker: ShardWorker) -> None:
+        """Write the shard's triples by the leading bits of their keys, then what became of the others."""
+        worker.load(self.shard)
+        worker.measure()
+        funnel, statistics = worker.count()
+        columns = worker.kept()
+        rows = np.zeros(len(columns["query_id"]), ROW)
+        for name, column in columns.items():
+            rows[name] = column
+        keys = _keys(rows, worker.plan.settings.seed)
+        write_by_bucket(_rows_path(worker.plan, self.shard), rows, keys)
+        facts = {"funnel": funnel.as_dict(), "statistics": statistics.as_dict()}
+        with atomic_write(_facts_path(worker.plan, self.shard)) as stream:
+            stream.write(json.dumps(facts).encode())
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """Gather one part."""
+
+    part: int
+    parts: int
+    directory: Path
+    recipe: Recipe
+    extra: Mapping[str, Any]
+
+    @property
+    def file(self) -> str:
+        """Its file name."""
+        return part_name(self.part)
+
+    def run(self, worker: ShardWorker) -> None:
+        """Read the part's rows from all shards, order them by key and write them."""
+        plan = worker.plan
+        paths = [_rows_path(plan, shard) for shard in range(len(plan.shards))]
+        rows = read_part(paths, ROW, self.part, self.parts)
+        rows = in_key_order(rows, _keys(rows, plan.settings.seed), IDS)
+        columns = [pa.array(np.ascontiguousarray(rows[name])) for name in schemas.TRIPLES.names]
+        batch = pa.RecordBatch.from_arrays(columns, schema=schemas.TRIPLES)
+        path = self.directory / self.file
+        write_part(
+            path, [batch], schemas.TRIPLES, self.recipe, part=self.part, parts=self.parts, extra=self.extra, plain=True
+        )
+
+
+Task = FilterTask | PartTask
+Runner = Callable[[Sequence[Task], Callable[[int], None]], None]
+"""Does all tasks, in any order; is told how many are done."""
+
+
+def local_runner(plan: Plan, processes: int | None, pairs: int) -> Runner:
+    """A runner in this process or in several."""
+    cores = os.cpu_count() or 1
+    count = processes or (cores if pairs >= WORTH_PROCESSES else 1)
+    threads = plan.threads or max(1, cores // count)
+    shared = Plan(**{**vars(plan), "threads": threads})
+
+    def run(tasks: Sequence[Task], on_done: Callable[[int], None]) -> None:
+        if count == 1:
+            with ShardWorker(shared) as worker:
+                for done, task in enumerate(tasks, 1):
+                    task.run(worker)
+                    on_done(done)
+            return
+        for done, _ in enumerate(map_in_order(partial(run_task, shared), tasks, processes=count), 1):
+            on_done(done)
+
+    return run
+
+
+def run_task(plan: Plan, task: Task) -> None:
+    """Do a task in a worker process, which keeps its database from task to task."""
+    task.run(_worker(plan))
+
+
+@lru_cache(maxsize=1)
+def _worker(plan: Plan) -> ShardWorker:
+    return ShardWorker(plan)
+
+
+def shard_facts(plan: Plan) -> tuple[Funnel, TripleStatistics]:
+    """What became of all shards, once every one is filtered."""
+    funnel, statistics = Funnel(), TripleStatistics()
+    for shard in range(len(plan.shards)):
+        facts = json.loads(_facts_path(plan, shard).read_text(encoding="utf-8"))
+        funnel += Funnel(**facts["funnel"])
+        statistics += TripleStatistics.from_dict(facts["statistics"])
+    return funnel, statistics
+
+
+def _keys(rows: np.ndarray, seed: int) -> np.ndarray:
+    return shuffle_keys(seed, *(rows[name] for name in IDS))
+
+
+def _rows_path(plan: Plan, shard: int) -> Path:
+    return plan.temp_directory / f"shard-{shard:05d}.rows"
+
+
+def _facts_path(plan: Plan, shard: int) -> Path:
+    return plan.staging / f"shard-{shard:05d}.json"
