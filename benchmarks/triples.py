@@ -38,7 +38,7 @@ from pipeline.same_texts import same_texts
 from pipeline.scores import score_recipe
 from pipeline.tables import part_name, set_content, set_footers, write_part
 from pipeline.triple_shards import ShardWorker
-from pipeline.triples import Resources, TripleSettings, build_triples, make_plan, scored_inputs
+from pipeline.triples import TRIPLES, Resources, TripleSettings, build_triples, make_plan, scored_inputs
 from pipeline.workspace import Workspace
 
 PER_QUERY = 200
@@ -149,7 +149,7 @@ def unshuffled(ws: Workspace, folder: Path) -> None:
     """Ours without the shuffle: every shard filtered and written where it stands."""
     folder.mkdir(parents=True)
     pairs, scores = scored_inputs(ws, ())
-    plan, _ = make_plan(ws, pairs, scores, TripleSettings(THRESHOLD), Resources(threads=2), folder, folder / "spill")
+    plan, _ = make_plan(ws, pairs, scores, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=2), folder, folder / "spill")
     with ShardWorker(plan) as worker:
         for number in range(len(plan.shards)):
             worker.load(number)

@@ -10,21 +10,16 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from pipeline import schemas
 from pipeline.funnel import Funnel
 from pipeline.processes import map_in_order
 from pipeline.provenance import Recipe
-from pipeline.shuffle import in_key_order, read_part, row_type, shuffle_keys, write_by_bucket
+from pipeline.row_layouts import keys
+from pipeline.shuffle import in_key_order, read_part, write_by_bucket
 from pipeline.tables import part_name, write_part
 from pipeline.triple_shards import Plan, ShardWorker
 from pipeline.triple_statistics import TripleStatistics
 from pipeline.workspace import atomic_write
 
-IDS = ("query_id", "positive_id", "negative_id")
-ROW = row_type([(field.name, "i4" if field.name in IDS else "f4") for field in schemas.TRIPLES])
 WORTH_PROCESSES = 4_000_000
 """Pairs below which starting processes costs more than they save."""
 
@@ -36,18 +31,15 @@ class FilterTask:
     shard: int
 
     def run(self, worker: ShardWorker) -> None:
-        """Write the shard's triples by the leading bits of their keys, then what became of the others."""
+        """Write the shard's rows by the leading bits of their keys, then what became of the others."""
         worker.load(self.shard)
         worker.measure()
         funnel, statistics = worker.count()
-        columns = worker.kept()
-        rows = np.zeros(len(columns["query_id"]), ROW)
-        for name, column in columns.items():
-            rows[name] = column
-        keys = _keys(rows, worker.plan.settings.seed)
-        write_by_bucket(_rows_path(worker.plan, self.shard), rows, keys)
-        facts = {"funnel": funnel.as_dict(), "statistics": statistics.as_dict()}
-        with atomic_write(_facts_path(worker.plan, self.shard)) as stream:
+        plan = worker.plan
+        rows = plan.layout.rows(worker)
+        write_by_bucket(_rows_path(plan, self.shard), rows, keys(plan.layout, rows, plan.settings.seed))
+        facts = {"funnel": funnel.as_dict(), "statistics": statistics.as_dict(), "rows": len(rows)}
+        with atomic_write(_facts_path(plan, self.shard)) as stream:
             stream.write(json.dumps(facts).encode())
 
 
@@ -70,13 +62,18 @@ class PartTask:
         """Read the part's rows from all shards, order them by key and write them."""
         plan = worker.plan
         paths = [_rows_path(plan, shard) for shard in range(len(plan.shards))]
-        rows = read_part(paths, ROW, self.part, self.parts)
-        rows = in_key_order(rows, _keys(rows, plan.settings.seed), IDS)
-        columns = [pa.array(np.ascontiguousarray(rows[name])) for name in schemas.TRIPLES.names]
-        batch = pa.RecordBatch.from_arrays(columns, schema=schemas.TRIPLES)
-        path = self.directory / self.file
+        layout = plan.layout
+        rows = read_part(paths, layout.kind, self.part, self.parts)
+        rows = in_key_order(rows, keys(layout, rows, plan.settings.seed), layout.ids)
         write_part(
-            path, [batch], schemas.TRIPLES, self.recipe, part=self.part, parts=self.parts, extra=self.extra, plain=True
+            self.directory / self.file,
+            [layout.batch(rows)],
+            layout.schema,
+            self.recipe,
+            part=self.part,
+            parts=self.parts,
+            extra=self.extra,
+            plain=True,
         )
 
 
@@ -115,18 +112,15 @@ def _worker(plan: Plan) -> ShardWorker:
     return ShardWorker(plan)
 
 
-def shard_facts(plan: Plan) -> tuple[Funnel, TripleStatistics]:
-    """What became of all shards, once every one is filtered."""
-    funnel, statistics = Funnel(), TripleStatistics()
+def shard_facts(plan: Plan) -> tuple[Funnel, TripleStatistics, int]:
+    """What became of all shards, once every one is filtered, and how many rows wait."""
+    funnel, statistics, rows = Funnel(), TripleStatistics(), 0
     for shard in range(len(plan.shards)):
         facts = json.loads(_facts_path(plan, shard).read_text(encoding="utf-8"))
         funnel += Funnel(**facts["funnel"])
         statistics += TripleStatistics.from_dict(facts["statistics"])
-    return funnel, statistics
-
-
-def _keys(rows: np.ndarray, seed: int) -> np.ndarray:
-    return shuffle_keys(seed, *(rows[name] for name in IDS))
+        rows += facts["rows"]
+    return funnel, statistics, rows
 
 
 def _rows_path(plan: Plan, shard: int) -> Path:

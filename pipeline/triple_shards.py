@@ -6,6 +6,7 @@ shard and the plan alone.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from pipeline.database import connect, one_row, sql
 from pipeline.ensemble import Ensemble, Sample
 from pipeline.errors import WorkspaceError
 from pipeline.funnel import OVER_LIMIT, REASONS, Funnel
+from pipeline.row_layouts import Layout
 from pipeline.triple_settings import TripleSettings
 from pipeline.triple_statistics import TripleStatistics
 
@@ -44,6 +46,7 @@ class Plan:
     systems: tuple[str, ...]
     ensemble: Ensemble
     settings: TripleSettings
+    layout: Layout
     queries: tuple[Path, ...]
     same_texts: Path
     """Passages that share their normalised text: `passage_id`, `text_id`."""
@@ -58,7 +61,9 @@ class ShardWorker:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._opened = connect(plan.temp_directory, memory_limit=plan.memory_limit, threads=plan.threads)
+        # Databases of several processes would mistake each other's files in one directory.
+        spill = plan.temp_directory / f"spill-{uuid.uuid4().hex[:12]}"
+        self._opened = connect(spill, memory_limit=plan.memory_limit, threads=plan.threads)
         self.connection = self._opened.__enter__()
         self.connection.execute("SET preserve_insertion_order = true")
         for view, paths in (("all_queries", plan.queries), ("same_texts", (plan.same_texts,))):

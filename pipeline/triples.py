@@ -28,6 +28,7 @@ from pipeline.funnel import Funnel
 from pipeline.names import check_name
 from pipeline.pairs import PairSet, current_pairs
 from pipeline.provenance import Footer, Recipe
+from pipeline.row_layouts import Layout, Triples
 from pipeline.same_texts import same_texts
 from pipeline.scores import ScoreSet, load_scores
 from pipeline.selection import require_split, view_tables
@@ -40,6 +41,7 @@ from pipeline.triple_statistics import TripleStatistics
 from pipeline.workspace import Workspace, replace_directory
 
 TRIPLES_PER_PART = 1_000_000
+TRIPLES = Triples()
 SAMPLE_SHARDS, SAMPLE_ROWS = 8, 400_000
 STATISTICS_FILE = "statistics.json"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -103,18 +105,23 @@ def load_triples(workspace: Workspace, name: str) -> tuple[list[Path], list[Foot
 
 
 def triples_recipe(
-    workspace: Workspace, pairs: PairSet, scores: Sequence[ScoreSet], settings: TripleSettings
+    workspace: Workspace,
+    pairs: PairSet,
+    scores: Sequence[ScoreSet],
+    settings: TripleSettings,
+    layout: Layout = TRIPLES,
 ) -> Recipe:
-    """What `build_triples` would make: settings, the SQL itself, and the fingerprints of all inputs."""
+    """What a build would make: settings, the SQL itself, and the fingerprints of all inputs."""
     inputs = {"pairs": pairs.content}
     inputs |= {name: set_content(set_footers(workspace.parts(name))) for name in ("queries", "passages")}
     inputs |= {f"scores/{teacher.teacher}": teacher.content for teacher in scores}
     return Recipe(
-        "triples",
+        layout.dataset,
         {
             **asdict(settings),
             "teachers": [teacher.teacher for teacher in scores],
-            "triples_per_part": TRIPLES_PER_PART,
+            "layout": str(layout),
+            "rows_per_part": TRIPLES_PER_PART,
             "sql": "\n".join(sql(f"triples_{name}") for name in STATEMENTS) + sql("same_texts"),
         },
         inputs,
@@ -127,33 +134,35 @@ def build_triples(
     *,
     name: str = "default",
     teachers: Sequence[str] = (),
+    layout: Layout = TRIPLES,
     resources: Resources | None = None,
-    runner: Runner | None = None,
+    runner: Callable[[Plan], Runner] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BuiltTriples:
-    """Build a set of triples from the named teachers (all under `scores/` if none is named).
+    """Build a set of triples, or of another layout, from the named teachers (all under `scores/` if none is named).
 
     Raises:
         WorkspaceError: pairs or a teacher's scores missing, incomplete or stale.
         PrepError: nothing is left; the message shows where it was lost, and the margins' quantiles.
     """
-    check_name("triple set", name)
+    check_name(f"set of {layout.dataset}", name)
     resources = resources or Resources()
-    with workspace.exclusive("build-triples"):
+    with workspace.exclusive(f"build-{layout.dataset}"):
         pairs, scores = scored_inputs(workspace, teachers)
         settings.least_agreeing(len(scores))
-        recipe = triples_recipe(workspace, pairs, scores, settings)
-        if is_made(workspace.parts("triples", name), recipe):
-            _, footers = load_triples(workspace, name)
+        recipe = triples_recipe(workspace, pairs, scores, settings, layout)
+        standing = workspace.parts(layout.dataset, name)
+        if is_made(standing, recipe):
+            footers = set_footers(standing)
             return _found(name, footers[0], len(footers), unchanged=True)
-        with workspace.staging("build-triples") as staging, scratch(workspace, resources, staging) as spill:
-            plan, sample = make_plan(workspace, pairs, scores, settings, resources, staging, spill)
-            run = runner or local_runner(plan, resources.processes, pairs.pairs)
+        with workspace.staging(f"build-{layout.dataset}") as staging, scratch(workspace, resources, staging) as spill:
+            plan, sample = make_plan(workspace, pairs, scores, settings, layout, resources, staging, spill)
+            run = runner(plan) if runner else local_runner(plan, resources.processes, pairs.pairs)
             shards = len(plan.shards)
             run([FilterTask(number) for number in range(shards)], lambda done: on_progress(done, 2 * shards))
-            funnel, statistics = shard_facts(plan)
+            funnel, statistics, rows = shard_facts(plan)
             margins = _quantiles(plan.ensemble.combine(sample.margins()))
-            if not funnel.triples:
+            if not rows:
                 raise _nothing_left(settings, funnel, margins)
             extra = {
                 "funnel": funnel.as_dict(),
@@ -162,14 +171,14 @@ def build_triples(
                 "ensemble": plan.ensemble.as_dict(),
                 "margins": margins,
             }
-            parts = min(BUCKETS, -(-funnel.triples // TRIPLES_PER_PART))
-            made = staging / "triples"
+            parts = min(BUCKETS, -(-rows // TRIPLES_PER_PART))
+            made = staging / layout.dataset
             made.mkdir()
             tasks = [PartTask(number, parts, made, recipe, extra) for number in range(parts)]
             run(tasks, lambda done: on_progress(shards + shards * done // parts, 2 * shards))
             built = _found(name, set_footers([made / tasks[0].file])[0], parts, unchanged=False)
             (made / STATISTICS_FILE).write_text(json.dumps(built.as_dict(), indent=2) + "\n", encoding="utf-8")
-            replace_directory(made, workspace.path("triples", name))
+            replace_directory(made, workspace.path(layout.dataset, name))
         return built
 
 
@@ -209,6 +218,7 @@ def make_plan(
     pairs: PairSet,
     scores: Sequence[ScoreSet],
     settings: TripleSettings,
+    layout: Layout,
     resources: Resources,
     staging: Path,
     spill: Path,
@@ -233,6 +243,7 @@ def make_plan(
         tuple(pairs.systems),
         Ensemble(names, ones, ones),
         settings,
+        layout,
         tuple(workspace.parts("queries")),
         duplicates,
         staging,
