@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from importlib.util import find_spec
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def make(folder: Path, pairs: int, teachers: int) -> None:
     recipe = pairs_recipe(ws, PAIRS_PER_SHARD, False)
     shards = max(1, round(pairs / PAIRS_PER_SHARD))
     cuts = [queries * i // shards for i in range(shards + 1)]
-    for number, (first, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for number, (first, end) in enumerate(pairwise(cuts)):
         _make_shard(ws, recipe, number, shards, (first, end), passages, teachers)
 
 
@@ -103,7 +104,13 @@ def _make_shard(
     extra |= {"queries": end - first, "judged": end - first, "unmined_judgements": 0}
     path = ws.path("pairs", part_name(number))
     footer = write_part(
-        path, [pa.RecordBatch.from_arrays(columns, schema=schema)], schema, recipe, part=number, parts=shards, extra=extra
+        path,
+        [pa.RecordBatch.from_arrays(columns, schema=schema)],
+        schema,
+        recipe,
+        part=number,
+        parts=shards,
+        extra=extra,
     )
     truth = np.where(relevant, 5.0, 0.0) + rng.normal(0, 2, len(query))
     for teacher in range(teachers):
@@ -149,7 +156,9 @@ def unshuffled(ws: Workspace, folder: Path) -> None:
     """Ours without the shuffle: every shard filtered and written where it stands."""
     folder.mkdir(parents=True)
     pairs, scores = scored_inputs(ws, ())
-    plan, _ = make_plan(ws, pairs, scores, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=2), folder, folder / "spill")
+    plan, _ = make_plan(
+        ws, pairs, scores, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=2), folder, folder / "spill"
+    )
     with ShardWorker(plan) as worker:
         for number in range(len(plan.shards)):
             worker.load(number)
@@ -199,7 +208,9 @@ def polars_streaming(ws: Workspace, folder: Path) -> None:
     numbers = {"positive_score": "p", "negative_score": "n", "margin": "margin"}
     divisors = {"p": len(names), "n": len(names), "margin": 1}
     columns = [(pl.col(one) / divisors[one]).cast(pl.Float32).alias(name) for name, one in numbers.items()]
-    kept.select("query_id", "positive_id", "negative_id", *columns).sink_parquet(folder / "part.parquet", engine="streaming")
+    kept.select("query_id", "positive_id", "negative_id", *columns).sink_parquet(
+        folder / "part.parquet", engine="streaming"
+    )
 
 
 def dictionaries(ws: Workspace, folder: Path) -> None:
@@ -211,7 +222,9 @@ def dictionaries(ws: Workspace, folder: Path) -> None:
     for number, path in enumerate(ws.parts("pairs")):
         table = pq.read_table(path)
         columns = [pq.read_table(ws.parts("scores", name)[number]).column("score").to_pylist() for name in names]
-        rows = zip(*(table.column(name).to_pylist() for name in ("query_id", "passage_id", "grade")), *columns, strict=True)
+        rows = zip(
+            *(table.column(name).to_pylist() for name in ("query_id", "passage_id", "grade")), *columns, strict=True
+        )
         for query, passage, grade, *given in rows:
             scores.setdefault(query, {})[passage] = sum(given)
             if grade:

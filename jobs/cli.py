@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from jobs import commands_data, commands_models
+from jobs import commands_data, commands_models, commands_triples
 from pipeline.errors import PrepError
 
 # What the command line library returns, instead of raising, after Ctrl-C.
@@ -30,7 +30,9 @@ app.add_typer(imports, name="import")
 app.command("mine")(commands_data.mine)
 app.command("build-pairs")(commands_data.build_pairs)
 app.command("score")(commands_models.score)
-app.command("build-triples")(commands_data.build_triples)
+app.command("build-triples")(commands_triples.build_triples)
+app.command("build-lists")(commands_triples.build_lists)
+app.command("explore-threshold")(commands_triples.explore_threshold)
 app.command("train")(commands_models.train)
 app.command("evaluate")(commands_models.evaluate)
 app.command("status")(commands_data.status)

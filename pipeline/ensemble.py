@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """score = Σ weight · logit / scale / Σ weight − centre."""
+    """score = Σ weight · logit / scale / Σ weight - centre."""
 
     teachers: tuple[str, ...]
     weights: tuple[float, ...]

@@ -48,7 +48,7 @@ class Funnel:
     @property
     def candidates(self) -> int:
         """Positives paired with the negatives of their query."""
-        return self.triples + sum(getattr(self, reason) for reason in REASONS)
+        return self.triples + sum(self.as_dict()[reason] for reason in REASONS)
 
     @property
     def queries_left_with_nothing(self) -> int:

@@ -121,8 +121,6 @@ class Lists:
         """See Layout."""
         offsets = pa.array(np.r_[0, np.cumsum(rows["length"])].astype(np.int32))
         filled = np.arange(self.size) < rows["length"][:, None]  # (N, size)
-        lists = [
-            pa.ListArray.from_arrays(offsets, pa.array(rows[name][filled])) for name in ("passage_ids", "scores")
-        ]
+        lists = [pa.ListArray.from_arrays(offsets, pa.array(rows[name][filled])) for name in ("passage_ids", "scores")]
         columns = [pa.array(np.ascontiguousarray(rows["query_id"])), *lists]
         return pa.RecordBatch.from_arrays(columns, names=self.schema.names).cast(self.schema)

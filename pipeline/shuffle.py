@@ -21,10 +21,8 @@ _WORD = np.dtype(np.uint64)
 def row_type(fields: Sequence[tuple[str, str] | tuple[str, str, int]]) -> np.dtype:
     """A structured type of these fields, filled up to whole 8-byte words."""
     bare = np.dtype(list(fields))
-    size = -(-bare.itemsize // _WORD.itemsize) * _WORD.itemsize
-    names = list(bare.names or ())
-    described = {"names": names, "formats": [bare[name] for name in names], "itemsize": size}
-    return np.dtype({**described, "offsets": [bare.fields[name][1] for name in names]})  # type: ignore[index,call-overload]
+    gap = -bare.itemsize % _WORD.itemsize
+    return np.dtype([*fields, ("_gap", f"V{gap}")]) if gap else bare
 
 
 def shuffle_keys(seed: int, *ids: np.ndarray) -> np.ndarray:
@@ -70,25 +68,40 @@ def read_part(paths: Sequence[Path], kind: np.dtype, part: int, parts: int) -> n
             bounds = np.frombuffer(stream.read((end - first + 1) * 8), np.int64)
             places.append((int(bounds[0]), int(bounds[-1])))
     rows = np.empty(sum(end - start for start, end in places), kind)
-    room, filled = memoryview(rows.view(np.uint8)) if len(rows) else memoryview(b""), 0
+    room, filled = memoryview(rows.view(np.uint8).data), 0
     for path, (start, end) in zip(paths, places, strict=True):
         if end > start:
             with path.open("rb", buffering=0) as stream:
                 stream.seek(header + start * kind.itemsize)
                 size = (end - start) * kind.itemsize
-                if stream.readinto(room[filled : filled + size]) != size:  # type: ignore[attr-defined]
+                if stream.readinto(room[filled : filled + size]) != size:
                     raise OSError(f"{path}: shorter than its own table says")
                 filled += size
     return rows
 
 
 def in_key_order(rows: np.ndarray, keys: np.ndarray, ids: Sequence[str]) -> np.ndarray:
-    """Rows (N,) by key; where two keys are equal, by the id fields."""
-    order = np.argsort(keys)
-    ordered = keys[order]
-    if (ordered[1:] == ordered[:-1]).any():
-        order = np.lexsort([*(rows[name] for name in reversed(ids)), keys])
+    """Rows (N,) by key; where two keys are equal, by the id fields.
+
+    Sorting numbers is several times faster than sorting places, so each key lends its last bits to its place.
+    """
+    low = np.uint64((1 << max(len(rows) - 1, 0).bit_length()) - 1)
+    packed = (keys & ~low) | np.arange(len(rows), dtype=np.uint64)
+    packed.sort()
+    order = (packed & low).astype(np.int64)
+    packed &= ~low
+    same = np.flatnonzero(packed[1:] == packed[:-1])  # each with the one after it
+    for first, end in _runs(same):
+        places = order[first:end]
+        fields = [rows[name][places] for name in reversed(ids)]
+        order[first:end] = places[np.lexsort([*fields, keys[places]])]
     return _take(rows, order)
+
+
+def _runs(same: np.ndarray) -> list[tuple[int, int]]:
+    """Stretches of equal neighbours, as [first, end), from the places that equal the next one."""
+    cuts = np.flatnonzero(np.diff(same) > 1) + 1
+    return [(int(run[0]), int(run[-1]) + 2) for run in np.split(same, cuts) if len(run)]
 
 
 def _take(rows: np.ndarray, order: np.ndarray) -> np.ndarray:

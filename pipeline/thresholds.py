@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.database import sql
 from pipeline.errors import PrepError, UsageError
 from pipeline.row_layouts import Triples
 from pipeline.triple_settings import TripleSettings
-from pipeline.triple_shards import Plan, ShardWorker
+from pipeline.triple_shards import ShardWorker
 from pipeline.triples import Resources, make_plan, scored_inputs, scratch
 from pipeline.workspace import Workspace
 
@@ -95,7 +94,7 @@ def explore_thresholds(
                 for number in range(len(plan.shards)):
                     worker.load(number)
                     worker.measure()
-                    counted.add(worker, plan)
+                    counted.add(worker)
                     on_progress(number + 1, len(plan.shards))
     if not counted.candidates:
         raise PrepError(
@@ -113,16 +112,15 @@ class _Counted:
         self.triples, self.query_bests, self.held_out = (np.zeros(len(grid) + 1, np.int64) for _ in range(3))
         self.candidates, self.sum, self.squares = 0, 0.0, 0.0
 
-    def add(self, worker: ShardWorker, plan: Plan) -> None:
+    def add(self, worker: ShardWorker) -> None:
         """Count the shard that was measured last."""
-        connection, divisor = worker.connection, sum(plan.ensemble.weights)
+        connection = worker.connection
         margins = "SELECT margin FROM candidates WHERE reason = 0 ORDER BY query_id, positive_id, negative_id"
         bests = "SELECT max(margin) AS margin FROM candidates WHERE reason = 0 GROUP BY query_id"
         found = connection.execute(margins).fetchnumpy()["margin"]
         self.triples += self._reached(found)
         self.query_bests += self._reached(connection.execute(bests).fetchnumpy()["margin"])
-        held_out = connection.execute(sql("held_out"), {"divisor": divisor}).fetchnumpy()["margin"]
-        self.held_out += self._reached(held_out)
+        self.held_out += self._reached(worker.held_out())
         self.candidates += len(found)
         self.sum += float(found.sum())
         self.squares += float(np.square(found).sum())

@@ -30,6 +30,11 @@ class FilterTask:
 
     shard: int
 
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return f"shard {self.shard}"
+
     def run(self, worker: ShardWorker) -> None:
         """Write the shard's rows by the leading bits of their keys, then what became of the others."""
         worker.load(self.shard)
@@ -52,6 +57,11 @@ class PartTask:
     directory: Path
     recipe: Recipe
     extra: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return f"part {self.part}"
 
     @property
     def file(self) -> str:

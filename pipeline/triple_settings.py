@@ -71,6 +71,10 @@ class TripleSettings:
         for name in ("relative_margin", "max_margin_std"):
             if (getattr(self, name) or 0) < 0:
                 raise UsageError(f"{_option(name)} must not be negative", found=getattr(self, name))
+        self._check_words()
+        self._check_together()
+
+    def _check_words(self) -> None:
         kinds = (("anchor", Anchor), ("ensemble", EnsembleKind), ("strategy", Strategy), ("pairs", Pairing))
         for name, kind in kinds:
             if getattr(self, name) not in get_args(kind):
@@ -80,7 +84,6 @@ class TripleSettings:
             first, last = getattr(self, low), getattr(self, high)
             if first is not None and last is not None and first > last:
                 raise UsageError(f"{_option(low)} is above {_option(high)}", found=f"{first} and {last}")
-        self._check_together()
 
     def _check_together(self) -> None:
         if self.threshold_on not in ("mean", "all", "any") and not (

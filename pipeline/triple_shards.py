@@ -24,7 +24,22 @@ from pipeline.row_layouts import Layout
 from pipeline.triple_settings import TripleSettings
 from pipeline.triple_statistics import TripleStatistics
 
-STATEMENTS = ("scored", "collapse", "positives", "ring", "candidates", "take", "draw", "leave", "counts", "funnel", "kept")
+STATEMENTS = (
+    "scored",
+    "collapse",
+    "positives",
+    "ring",
+    "candidates",
+    "take",
+    "draw",
+    "leave",
+    "counts",
+    "funnel",
+    "kept",
+)
+
+
+_OUTSIDE = "n.best_rank IS NULL OR n.best_rank < $rank_from::INTEGER OR n.best_rank > $rank_to::INTEGER"
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,8 @@ class ShardWorker:
         self._run("positives")
         bounds = ("min_score", "max_score", "rank_from", "rank_to", "relative_margin", "max_margin_std", "threshold")
         values = {name: getattr(settings, name) for name in bounds}
+        if not _by_rank(settings):
+            del values["rank_from"], values["rank_to"]
         values |= {"divisor": sum(ensemble.weights), "centre": ensemble.centre}
         own = self._text("candidates", "positives AS p JOIN scored AS n ON p.query_id = n.query_id")
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE candidates AS {own}", values)
@@ -170,6 +187,13 @@ class ShardWorker:
         scores = np.stack([found[f"s_{i}"] for i in range(len(self.plan.ensemble.teachers))], axis=1)
         return Sample(found["query_id"], found["is_positive"], found["is_negative"], scores.astype(np.float64))
 
+    def held_out(self) -> np.ndarray:
+        """Margins of each positive over every other relevant passage of its query."""
+        other = "AND o.text_id <> p.text_id" if self._has_duplicates else ""
+        statement = sql("held_out").replace("/*other_text*/", other)
+        values = {"divisor": sum(self.plan.ensemble.weights)}
+        return np.asarray(self.connection.execute(statement, values).fetchnumpy()["margin"])
+
     def _run(self, name: str, values: Mapping[str, Any] | None = None) -> None:
         self.connection.execute(self._text(name), dict(values) if values else None)
 
@@ -184,17 +208,22 @@ class ShardWorker:
         settings, ensemble = self.plan.settings, self.plan.ensemble
         teachers, systems = range(len(ensemble.teachers)), range(len(self.plan.systems))
         if name == "scored":
-            return _scored_columns(self.plan.systems, ensemble, self._has_duplicates)
+            return _scored_columns(self.plan.systems, ensemble, self._has_duplicates, settings)
         if name in ("positives", "ring"):
-            lowest = "min({}) OVER (PARTITION BY query_id)" if settings.anchor == "min" and name == "positives" else "{}"
+            lowest = (
+                "min({}) OVER (PARTITION BY query_id)" if settings.anchor == "min" and name == "positives" else "{}"
+            )
             owner = "p." if name == "ring" else ""
             return {
                 "anchor_total": lowest.format("total"),
+                "text_id": f"{owner}text_id," if self._has_duplicates else "",
                 "scores": ", ".join(f"{owner}s_{i}" for i in teachers),
                 "anchors": ", ".join(f"{lowest.format(f'{owner}s_{i}')} AS anchor_{i}" for i in teachers),
             }
         if name == "candidates":
-            agree = [f"(p.anchor_{i} - n.s_{i}) / {scale!r} >= $threshold::DOUBLE" for i, scale in enumerate(ensemble.scales)]
+            agree = [
+                f"(p.anchor_{i} - n.s_{i}) / {scale!r} >= $threshold::DOUBLE" for i, scale in enumerate(ensemble.scales)
+            ]
             least = settings.least_agreeing(len(ensemble.teachers))
             votes = " + ".join(f"(agree_{i})::INTEGER" for i in teachers)
             same = "(n.query_id, n.text_id) IN (SELECT query_id, text_id FROM positives) OR p.text_id = n.text_id"
@@ -203,6 +232,7 @@ class ShardWorker:
                 "ranks": "".join(f"n.rank_{i} AS rank_{i}, " for i in systems),
                 "agree": ", ".join(f"{test} AS agree_{i}" for i, test in enumerate(agree)),
                 "same_text": same if self._has_duplicates else "false",
+                "outside_ranks": _OUTSIDE if _by_rank(settings) else "false",
                 "too_close": "(p.anchor_total - n.total) / $divisor < $threshold::DOUBLE"
                 if least is None
                 else f"{votes} < {least}",
@@ -216,15 +246,17 @@ class ShardWorker:
         return {}
 
 
-def _scored_columns(systems: Sequence[str], ensemble: Ensemble, has_duplicates: bool) -> dict[str, str]:
+def _scored_columns(
+    systems: Sequence[str], ensemble: Ensemble, has_duplicates: bool, settings: TripleSettings
+) -> dict[str, str]:
     teachers = range(len(ensemble.teachers))
     factors = [weight / scale for weight, scale in zip(ensemble.weights, ensemble.scales, strict=True)]
     duplicate = "coalesce((SELECT text_id FROM duplicates AS d WHERE d.passage_id = pairs.passage_id), passage_id)"
     ranks = [f'"rank_{system}"' for system in systems]
     return {
         "ranks": "".join(f"{rank} AS rank_{i}, " for i, rank in enumerate(ranks)),
-        "best_rank": f"least({', '.join(ranks)})" if ranks else "NULL",
-        "text_id": duplicate if has_duplicates else "passage_id",
+        "best_rank": f"least({', '.join(ranks)})::SMALLINT AS best_rank," if _by_rank(settings) else "",
+        "text_id": f"{duplicate} AS text_id," if has_duplicates else "",
         "scores": ", ".join(f"s_{i}" for i in teachers),
         "total": " + ".join(f"s_{i}" if factor == 1 else f"{factor!r} * s_{i}" for i, factor in enumerate(factors)),
         "aligned": " AND ".join(f"query_{i} = query_id AND passage_{i} = passage_id" for i in teachers),
@@ -236,8 +268,12 @@ def _scored_columns(systems: Sequence[str], ensemble: Ensemble, has_duplicates: 
     }
 
 
+def _by_rank(settings: TripleSettings) -> bool:
+    return settings.rank_from is not None or settings.rank_to is not None
+
+
 def _squares(ensemble: Ensemble) -> str:
-    """Σ weight · (a teacher's scaled margin − margin)², written out."""
+    """Σ weight · (a teacher's scaled margin - margin)², written out."""
     terms = []
     for i, (weight, scale) in enumerate(zip(ensemble.weights, ensemble.scales, strict=True)):
         off = f"((p.s_{i} - n.s_{i}) / {scale!r}::DOUBLE - margin)"

@@ -63,4 +63,3 @@ class TripleStatistics:
 
 _BY_NAME = ("system_candidates", "system_triples", "teacher_alone")
 _BY_STEP = ("candidate_margins", "triple_margins")
-

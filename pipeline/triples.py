@@ -76,6 +76,7 @@ class BuiltTriples:
     ensemble: dict[str, Any]
     margins: dict[str, float]
     """Quantiles of the candidates' margins, on the fixed sample."""
+    rows: int
     parts: int
     unchanged: bool
 
@@ -170,6 +171,7 @@ def build_triples(
                 "correlations": sample.correlations(),
                 "ensemble": plan.ensemble.as_dict(),
                 "margins": margins,
+                "rows": rows,
             }
             parts = min(BUCKETS, -(-rows // TRIPLES_PER_PART))
             made = staging / layout.dataset
@@ -276,6 +278,7 @@ def _found(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTr
         extra["correlations"],
         extra["ensemble"],
         extra["margins"],
+        extra["rows"],
         parts,
         unchanged,
     )
@@ -284,7 +287,9 @@ def _found(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTr
 def _quantiles(margins: np.ndarray) -> dict[str, float]:
     if not len(margins):
         return {}
-    return {f"{q:.0%}": float(f"{value:.6g}") for q, value in zip(QUANTILES, np.quantile(margins, QUANTILES), strict=True)}
+    return {
+        f"{q:.0%}": float(f"{value:.6g}") for q, value in zip(QUANTILES, np.quantile(margins, QUANTILES), strict=True)
+    }
 
 
 def _nothing_left(settings: TripleSettings, funnel: Funnel, margins: dict[str, float]) -> PrepError:

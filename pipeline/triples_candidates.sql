@@ -9,8 +9,7 @@ SELECT p.query_id AS query_id, p.passage_id AS positive_id, n.passage_id AS nega
            WHEN /*same_text*/ THEN 1
            WHEN negative_score < $min_score::DOUBLE THEN 2
            WHEN negative_score > $max_score::DOUBLE THEN 3
-           WHEN n.best_rank IS NULL AND coalesce($rank_from, $rank_to)::INTEGER IS NOT NULL THEN 4
-           WHEN n.best_rank < $rank_from::INTEGER OR n.best_rank > $rank_to::INTEGER THEN 4
+           WHEN /*outside_ranks*/ THEN 4
            WHEN /*too_close*/ THEN 5
            WHEN negative_score > (p.anchor_total / $divisor - $centre)
                 - abs(p.anchor_total / $divisor - $centre) * $relative_margin::DOUBLE THEN 6

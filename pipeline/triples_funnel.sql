@@ -12,8 +12,8 @@ FROM (
            count(*) FILTER (NOT in_split) AS pairs_of_other_splits,
            count(*) FILTER (in_split AND is_positive) AS positives,
            count(*) FILTER (in_split AND is_negative) AS negatives,
-           count(*) FILTER (in_split AND is_collapsed) AS pairs_collapsed,
-           count(*) FILTER (in_split AND NOT is_positive AND NOT is_negative AND NOT is_collapsed)
+           count(*) FILTER (in_split AND is_negative IS NULL) AS pairs_collapsed,
+           count(*) FILTER (in_split AND NOT is_positive AND NOT is_negative)
                AS pairs_below_relevance_level
     FROM scored
 ) AS p,

@@ -39,8 +39,7 @@ def built(workspace, options, name="t", teachers=()):
 
 
 def rows(workspace, name):
-    found = {tuple(row.pop(key) for key in KEYS): tuple(row.values()) for row in read(workspace, f"triples/{name}")}
-    return found
+    return {tuple(row.pop(key) for key in KEYS): tuple(row.values()) for row in read(workspace, f"triples/{name}")}
 
 
 def same(found, expected):
@@ -158,7 +157,7 @@ def test_the_funnel_adds_up(graded, options):
     assert funnel.triples == len(found) == sum(counted.triple_margins.values())
     assert funnel.candidates == sum(counted.candidate_margins.values())
     assert funnel.queries_with_triples == len({query for query, *_ in found})
-    assert {step: n for step, n in counted.triple_margins.items()} == _steps(found)
+    assert dict(counted.triple_margins) == _steps(found)
 
 
 def _steps(found):
@@ -179,7 +178,7 @@ def test_the_same_bytes_whoever_works(graded, tmp_path, monkeypatch, resources):
     build_triples(graded, asked, name="two", resources=Resources(**resources, **elsewhere))
     one, two = ([path.read_bytes() for path in graded.parts("triples", name)] for name in ("one", "two"))
     assert len(one) > 2 and one == two
-    assert not [path for path in tmp_path.glob("spill/*")]
+    assert not list(tmp_path.glob("spill/*"))
 
 
 @pytest.mark.parametrize(

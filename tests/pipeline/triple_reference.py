@@ -33,13 +33,15 @@ class World:
         for row in read(workspace, "pairs"):
             self.pairs.setdefault(row["query_id"], []).append(row)
         self.scores = {
-            teacher: {(row["query_id"], row["passage_id"]): row["score"] for row in read(workspace, f"scores/{teacher}")}
+            teacher: {
+                (row["query_id"], row["passage_id"]): row["score"] for row in read(workspace, f"scores/{teacher}")
+            }
             for teacher in teachers
         }
         self.systems = sorted(name for name in next(iter(self.pairs.values()))[0] if name.startswith("rank_"))
 
 
-def triples(world, settings, teachers, weights=None, scales=None, centre=0.0):
+def triples(world, settings, teachers, weights=None, scales=None, centre=0.0):  # noqa: C901 — one loop, one rule after the other
     """{(query, positive, negative): (positive score, negative score, margin, spread)}."""
     weights, scales = weights or [1.0] * len(teachers), scales or [1.0] * len(teachers)
     found = {}
@@ -47,7 +49,9 @@ def triples(world, settings, teachers, weights=None, scales=None, centre=0.0):
         if settings.split not in world.splits[query]:
             continue
         scores = {
-            row["passage_id"]: [world.scores[t][query, row["passage_id"]] / s for t, s in zip(teachers, scales, strict=True)]
+            row["passage_id"]: [
+                world.scores[t][query, row["passage_id"]] / s for t, s in zip(teachers, scales, strict=True)
+            ]
             for row in pairs
         }
 
