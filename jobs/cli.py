@@ -20,6 +20,7 @@ from jobs import (
     commands_plan,
     commands_score,
     commands_train,
+    commands_triples,
 )
 from pipeline.errors import PrepError
 
@@ -47,7 +48,9 @@ app.add_typer(imports, name="import")
 app.command("mine")(commands_data.mine)
 app.command("build-pairs")(commands_data.build_pairs)
 app.command("score")(commands_score.score)
-app.command("build-triples")(commands_data.build_triples)
+app.command("build-triples")(commands_triples.build_triples)
+app.command("build-lists")(commands_triples.build_lists)
+app.command("explore-threshold")(commands_triples.explore_threshold)
 app.command("train")(commands_train.train)
 app.command("evaluate")(commands_models.evaluate)
 app.command("export")(commands_export.export)

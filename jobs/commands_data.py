@@ -1,4 +1,4 @@
-"""Commands on plain data: import msmarco, mine, build-pairs, build-triples, status."""
+"""Commands on plain data: import msmarco, mine, build-pairs, status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from jobs.options import Processes, WorkspaceOption, split_files, threshold
+from jobs.options import Processes, WorkspaceOption, split_files
 
 
 def import_msmarco(
@@ -142,51 +142,6 @@ def build_pairs(
         console.print(
             f"{built.unmined_judgements:,} judgements of queries not mined left out (--all-judged keeps them)"
         )
-
-
-def build_triples(
-    workspace: WorkspaceOption,
-    teacher: Annotated[
-        list[str],
-        typer.Option(
-            help="Teacher in the ensemble. Repeatable. [all that have scored]",
-            default_factory=list,
-            show_default=False,
-        ),
-    ],
-    threshold_text: Annotated[
-        str, typer.Option("--threshold", help="Least margin of a negative below its positive, or 'none'.")
-    ] = "3",
-    name: Annotated[str, typer.Option(help="Name of the triple set.")] = "default",
-    negatives_per_query: Annotated[
-        int | None,
-        typer.Option(min=1, help="At most that many negatives of a query. [all]", show_default=False),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Only queries of this split.")] = "train",
-    relevance_level: Annotated[int, typer.Option(min=1, help="Least grade of a positive.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the draw and the shuffle.")] = 0,
-) -> None:
-    """Average the teachers, filter by margin and shuffle into triples."""
-    from jobs.progress import progress
-    from jobs.show import console, show_funnel
-    from jobs.summary import run_summary
-    from pipeline.triples import TripleSettings
-    from pipeline.triples import build_triples as run
-    from pipeline.workspace import Workspace
-
-    ws = Workspace.open(workspace)
-    settings = TripleSettings(threshold(threshold_text), negatives_per_query, seed, split, relevance_level)
-    with run_summary(ws, "build-triples") as facts, progress("triples", "shards") as meter:
-        built = run(ws, settings, name=name, teachers=teacher, on_progress=meter.set)
-        facts |= {
-            "name": name,
-            "teachers": built.teachers,
-            "funnel": built.funnel.as_dict(),
-            "unchanged": built.unchanged,
-        }
-    show_funnel(built)
-    if built.unchanged:
-        console.print("already up to date")
 
 
 def status(workspace: WorkspaceOption) -> None:

@@ -59,3 +59,21 @@ def threshold(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise UsageError("malformed --threshold", expected="a number or 'none'", found=repr(text)) from None
+
+
+def named_weights(texts: list[str]) -> dict[str, float] | None:
+    """Read TEACHER=NUMBER texts; None where there are none.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    weights = {}
+    for text in texts:
+        teacher, separator, number = text.partition("=")
+        try:
+            weights[check_name("teacher", teacher)] = float(number)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise UsageError("malformed --weight", expected="TEACHER=NUMBER", found=repr(text))
+    return weights or None

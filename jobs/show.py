@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jobs.evaluation import Evaluated
     from jobs.plan import Plan
     from jobs.status import Stage
+    from pipeline.thresholds import Explored
     from pipeline.triples import BuiltTriples
 
 # Where nobody's window sets a width, lines are not broken.
@@ -22,9 +23,9 @@ _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "
 
 
 def show_funnel(built: BuiltTriples) -> None:
-    """Where pairs, candidates and queries went."""
+    """Where pairs, candidates and queries went, what each retriever and teacher had in it, and the margins."""
     table = Table(
-        title=f"triples/{built.name} from {', '.join(built.teachers)}",
+        title=f"{built.name} from {', '.join(built.teachers)}",
         show_header=False,
         title_justify="left",
     )
@@ -33,6 +34,34 @@ def show_funnel(built: BuiltTriples) -> None:
     for label, count, is_loss in built.funnel.lines():
         table.add_row(f"  - {label}" if is_loss else label, f"{count:,}", style="dim" if is_loss else None)
     console.print(table)
+    counted, candidates = built.statistics, max(built.funnel.candidates, 1)
+    for system, count in sorted(counted.system_candidates.items()):
+        console.print(f"negatives of {system}: {count:,} candidates, {counted.system_triples[system]:,} triples")
+    if built.teachers and sum(counted.teacher_alone.values()):
+        alone = ", ".join(f"{name} {counted.teacher_alone[name] / candidates:.0%}" for name in built.teachers)
+        console.print(f"candidates that reach the threshold by one teacher alone: {alone}")
+    if len(built.teachers) > 1:
+        names = built.teachers
+        found = [f"{names[i]}-{names[j]} {built.correlations[i][j]:.2f}" for i in range(len(names)) for j in range(i)]
+        console.print(f"correlations of the teachers, on a sample: {', '.join(found)}")
+    console.print("margins, on a sample: " + ", ".join(f"{name} {value:.3g}" for name, value in built.margins.items()))
+
+
+def show_thresholds(found: Explored) -> None:
+    """One line for each threshold, and the warning."""
+    table = Table(title=f"thresholds on the margin of {', '.join(found.teachers)}", title_justify="left")
+    for name in ("threshold", "triples", "", "queries", "", "relevant taken as negative", ""):
+        table.add_column(name, justify="right")
+    for row in found.rows:
+        shares = row.triples / found.candidates, row.queries / found.queries, row.held_out / max(found.held_out, 1)
+        shown = [f"{share:.1%}" for share in shares]
+        lost = [f"{row.held_out:,}", shown[2]] if found.held_out else ["?", ""]
+        table.add_row(f"{row.threshold:g}", f"{row.triples:,}", shown[0], f"{row.queries:,}", shown[1], *lost)
+    console.print(table)
+    if not found.held_out:
+        console.print("no query has two judged relevant passages: false negatives cannot be estimated", style="yellow")
+    if found.warning:
+        console.print(found.warning, style="yellow")
 
 
 def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:

@@ -6,6 +6,7 @@ parameters, so each can be pasted into the DuckDB shell.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+
+from pipeline.errors import UsageError
 
 DEFAULT_MEMORY_LIMIT = "4GB"
 
@@ -38,6 +41,17 @@ def connect(
         yield connection
     finally:
         connection.close()
+
+
+def check_memory_limit(text: str) -> str:
+    """The text, if the database takes it as an amount of memory.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)? ?([KMGT]i?B)", text, re.IGNORECASE):
+        raise UsageError("malformed memory limit", expected="an amount like 500MB or 2GB", found=repr(text))
+    return text
 
 
 @cache

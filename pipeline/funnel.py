@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
-import duckdb
-
-from pipeline.database import one_row, sql
+# In the order of the codes that `triples_candidates.sql` and `triples_leave.sql` give, from 1; 0 is a triple.
+REASONS = {
+    "same_text": "same text as a positive",
+    "below_min_score": "score below the minimum",
+    "above_max_score": "score above the maximum",
+    "outside_ranks": "rank outside the bounds",
+    "below_threshold": "margin below threshold",
+    "within_relative_margin": "within the relative margin",
+    "above_max_margin_std": "teachers disagree too much",
+    "over_limit": "over the limit of negatives",
+}
+OVER_LIMIT = list(REASONS).index("over_limit") + 1
 
 
 @dataclass(frozen=True)
@@ -17,31 +26,34 @@ class Funnel:
     pairs_of_other_splits: int = 0
     positives: int = 0
     negatives: int = 0
+    pairs_collapsed: int = 0
+    """Dropped because another passage of the query says the same."""
     pairs_below_relevance_level: int = 0
     """Judged above 0 but below the relevance level: neither positive nor negative."""
     queries: int = 0
     queries_without_positive: int = 0
     queries_without_negative: int = 0
-    candidates: int = 0
-    """Positives paired with the negatives of their query."""
-    below_threshold: int = 0
-    triples: int = 0
+    queries_with_candidates: int = 0
     queries_with_triples: int = 0
+    same_text: int = 0
+    below_min_score: int = 0
+    above_max_score: int = 0
+    outside_ranks: int = 0
+    below_threshold: int = 0
+    within_relative_margin: int = 0
+    above_max_margin_std: int = 0
+    over_limit: int = 0
+    triples: int = 0
 
     @property
-    def over_limit(self) -> int:
-        """Candidates dropped because their query had its negatives already."""
-        return self.candidates - self.below_threshold - self.triples
+    def candidates(self) -> int:
+        """Positives paired with the negatives of their query."""
+        return self.triples + sum(self.as_dict()[reason] for reason in REASONS)
 
     @property
     def queries_left_with_nothing(self) -> int:
         """Queries that had candidates and lost them all."""
-        return self.queries - self.queries_without_positive - self.queries_without_negative - self.queries_with_triples
-
-    @classmethod
-    def of_shard(cls, connection: duckdb.DuckDBPyConnection, threshold: float | None) -> Funnel:
-        """Counts of the shard that stands in `scored`, `candidates` and `kept`."""
-        return cls(*one_row(connection, sql("triples_funnel"), {"threshold": threshold}))
+        return self.queries_with_candidates - self.queries_with_triples
 
     def __add__(self, other: Funnel) -> Funnel:
         return Funnel(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -51,16 +63,17 @@ class Funnel:
         return asdict(self)
 
     def lines(self) -> list[tuple[str, int, bool]]:
-        """Rows for a table: label, count, and whether it is a loss."""
-        return [
+        """Rows for a table: label, count, and whether it is a loss; losses that nothing fell to are left out."""
+        losses = [(label, getattr(self, reason), True) for reason, label in REASONS.items()]
+        every = [
             ("pairs", self.pairs, False),
             ("of other splits", self.pairs_of_other_splits, True),
             ("judged below the relevance level", self.pairs_below_relevance_level, True),
+            ("saying the same as another of the query", self.pairs_collapsed, True),
             ("positives", self.positives, False),
             ("negatives", self.negatives, False),
             ("positive x negative of a query", self.candidates, False),
-            ("margin below threshold", self.below_threshold, True),
-            ("over negatives per query", self.over_limit, True),
+            *losses,
             ("triples", self.triples, False),
             ("queries", self.queries, False),
             ("without a positive", self.queries_without_positive, True),
@@ -68,3 +81,4 @@ class Funnel:
             ("left with nothing", self.queries_left_with_nothing, True),
             ("queries with triples", self.queries_with_triples, False),
         ]
+        return [line for line in every if line[1] or not line[2]]

@@ -46,6 +46,13 @@ TRIPLES = pa.schema(
         _logit("margin_std"),
     ]
 )
+LISTS = pa.schema(
+    [
+        _QUERY,
+        pa.field("passage_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("scores", pa.list_(pa.float32()), nullable=False, metadata=_LOGIT),
+    ]
+)
 
 
 def pairs(systems: list[str]) -> pa.Schema:

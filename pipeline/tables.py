@@ -32,14 +32,17 @@ def write_part(
     part: int = 0,
     parts: int = 1,
     extra: Mapping[str, Any] | None = None,
+    plain: bool = False,
 ) -> Footer:
     """Write rows to `path` with their footer; the file appears when complete.
 
     Batches may carry columns in another order or of a wider type; they are cast to `schema`, and a null in
-    a column that has none is an error of this program, not of its user.
+    a column that has none is an error of this program, not of its user. `plain` is for numbers in random order,
+    where dictionaries and compression cost more time than they save room.
     """
     content = ContentHash(schema)
-    with atomic_write(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+    how = {"compression": "none", "use_dictionary": False} if plain else {"compression": "zstd"}
+    with atomic_write(path) as stream, pq.ParquetWriter(stream, schema, **how) as writer:
         for group in _row_groups(batches, schema):
             for batch in group.to_batches():
                 content.update(batch)

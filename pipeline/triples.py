@@ -1,63 +1,66 @@
 """Margin triples from scored pairs: `triples/<name>/part-NNNNN.parquet`, shuffled over all shards.
 
-For each query: every positive with every negative whose ensemble margin reaches the threshold. The
-ensemble score is the mean of all named teachers' raw logits (Hofstätter et al. 2020, arXiv 2010.02666,
-section 3.3); the threshold keeps negatives scored at least that much below the positive, as
-sentence-transformers does on MS MARCO with 3.
+For each query: every positive with every negative that nothing speaks against, by default a margin of the
+ensemble below the threshold, as sentence-transformers filters MS MARCO with 3. `pipeline.triple_settings` says what
+can be asked for, `pipeline.ensemble` how teachers become one score.
 
-Two passes, each bounded by a shard. The first zips a pair shard with its score files, checks every id,
-filters, and writes rows with a shuffle key; the second gathers each key range into one part.
+Two passes, each bounded by a shard or a part (`pipeline.triple_shards`, `pipeline.shuffle`), in this process, in
+several, or wherever a `Runner` takes them: the bytes are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import duckdb
 import numpy as np
 
-from pipeline import schemas
-from pipeline.database import connect, one_row, sql, view_parquet
-from pipeline.errors import PrepError, UsageError, WorkspaceError
+from pipeline.database import DEFAULT_MEMORY_LIMIT, connect, sql
+from pipeline.ensemble import Ensemble, Sample, resolve
+from pipeline.errors import PrepError, WorkspaceError
+from pipeline.fingerprint import digest_json
 from pipeline.funnel import Funnel
 from pipeline.names import check_name
 from pipeline.pairs import PairSet, current_pairs
 from pipeline.provenance import Footer, Recipe
+from pipeline.row_layouts import Layout, Triples
+from pipeline.same_texts import same_texts
 from pipeline.scores import ScoreSet, load_scores
 from pipeline.selection import require_split, view_tables
-from pipeline.tables import is_made, part_name, require_complete, set_content, set_footers, write_part
+from pipeline.shuffle import BUCKETS
+from pipeline.tables import is_made, require_complete, set_content, set_footers
+from pipeline.triple_passes import FilterTask, PartTask, Runner, local_runner, shard_facts
+from pipeline.triple_settings import TripleSettings
+from pipeline.triple_shards import STATEMENTS, Plan, Shard, ShardWorker
+from pipeline.triple_statistics import TripleStatistics
 from pipeline.workspace import Workspace, replace_directory
 
 TRIPLES_PER_PART = 1_000_000
-KEY_SPACE = 1 << 64
-MARGIN_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-QUANTILE_SAMPLE = 100_000
+TRIPLES = Triples()
+SAMPLE_SHARDS, SAMPLE_ROWS = 8, 400_000
+STATISTICS_FILE = "statistics.json"
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+__all__ = ["BuiltTriples", "Resources", "TripleSettings", "build_triples", "load_triples", "triples_recipe"]
 
 
 @dataclass(frozen=True)
-class TripleSettings:
-    """What decides which triples are built."""
+class Resources:
+    """What a build may use; none of it changes the result."""
 
-    threshold: float | None = 3.0
-    """Least margin, in raw logits of the ensemble; None keeps every negative."""
-    negatives_per_query: int | None = None
-    """At most that many negatives of a query, drawn by `seed`; None keeps all."""
-    seed: int = 0
-    """Seed of the draw and of the shuffle."""
-    split: str = "train"
-    """Queries of this split only."""
-    relevance_level: int = 1
-    """A pair of this grade or above is a positive; one unjudged or of grade 0 or below is a negative."""
-
-    def __post_init__(self) -> None:
-        if self.negatives_per_query is not None and self.negatives_per_query < 1:
-            raise UsageError("--negatives-per-query must be positive", found=self.negatives_per_query)
-        if self.threshold is not None and not np.isfinite(self.threshold):
-            raise UsageError("--threshold must be a number or 'none'", found=self.threshold)
-        if self.relevance_level < 1:
-            raise UsageError("--relevance-level must be 1 or more", found=self.relevance_level)
+    processes: int | None = None
+    """Worker processes; None: one for each core where there is enough to do."""
+    threads: int | None = None
+    """Database threads of each worker; None: the cores shared out."""
+    memory_limit: str = DEFAULT_MEMORY_LIMIT
+    """What each worker's database holds before it spills."""
+    temp_directory: Path | None = None
+    """Where rows wait between the passes and databases spill; None: inside the workspace."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,19 @@ class BuiltTriples:
     name: str
     teachers: list[str]
     funnel: Funnel
+    statistics: TripleStatistics
+    correlations: list[list[float]]
+    """Between each two teachers, (K, K)."""
+    ensemble: dict[str, Any]
+    margins: dict[str, float]
+    """Quantiles of the candidates' margins, on the fixed sample."""
+    rows: int
     parts: int
     unchanged: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "funnel": self.funnel.as_dict(), "statistics": self.statistics.as_dict()}
 
 
 def load_triples(workspace: Workspace, name: str) -> tuple[list[Path], list[Footer]]:
@@ -92,24 +106,24 @@ def load_triples(workspace: Workspace, name: str) -> tuple[list[Path], list[Foot
 
 
 def triples_recipe(
-    workspace: Workspace, pairs: PairSet, scores: Sequence[ScoreSet], settings: TripleSettings
+    workspace: Workspace,
+    pairs: PairSet,
+    scores: Sequence[ScoreSet],
+    settings: TripleSettings,
+    layout: Layout = TRIPLES,
 ) -> Recipe:
-    """What `build_triples` would make: settings, the SQL itself, and the fingerprints of all inputs."""
-    inputs = {"pairs": pairs.content, "queries": set_content(set_footers(workspace.parts("queries")))}
+    """What a build would make: settings, the SQL itself, and the fingerprints of all inputs."""
+    inputs = {"pairs": pairs.content}
+    inputs |= {name: set_content(set_footers(workspace.parts(name))) for name in ("queries", "passages")}
     inputs |= {f"scores/{teacher.teacher}": teacher.content for teacher in scores}
     return Recipe(
-        "triples",
+        layout.dataset,
         {
+            **asdict(settings),
             "teachers": [teacher.teacher for teacher in scores],
-            "ensemble": "mean",
-            "anchor": "own",
-            "threshold": settings.threshold,
-            "negatives_per_query": settings.negatives_per_query,
-            "seed": settings.seed,
-            "split": settings.split,
-            "relevance_level": settings.relevance_level,
-            "triples_per_part": TRIPLES_PER_PART,
-            "sql": _shard_sql(len(scores)),
+            "layout": str(layout),
+            "rows_per_part": TRIPLES_PER_PART,
+            "sql": "\n".join(sql(f"triples_{name}") for name in STATEMENTS) + sql("same_texts"),
         },
         inputs,
     )
@@ -121,153 +135,164 @@ def build_triples(
     *,
     name: str = "default",
     teachers: Sequence[str] = (),
+    layout: Layout = TRIPLES,
+    resources: Resources | None = None,
+    runner: Callable[[Plan], Runner] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BuiltTriples:
-    """Build a set of triples from the named teachers (all under `scores/` if none is named).
+    """Build a set of triples, or of another layout, from the named teachers (all under `scores/` if none is named).
 
     Raises:
         WorkspaceError: pairs or a teacher's scores missing, incomplete or stale.
         PrepError: nothing is left; the message shows where it was lost, and the margins' quantiles.
     """
-    check_name("triple set", name)
-    teachers = sorted(set(teachers or workspace.names("scores")))
-    if not teachers:
+    check_name(f"set of {layout.dataset}", name)
+    resources = resources or Resources()
+    with workspace.exclusive(f"build-{layout.dataset}"):
+        pairs, scores = scored_inputs(workspace, teachers)
+        settings.least_agreeing(len(scores))
+        recipe = triples_recipe(workspace, pairs, scores, settings, layout)
+        standing = workspace.parts(layout.dataset, name)
+        if is_made(standing, recipe):
+            footers = set_footers(standing)
+            return _found(name, footers[0], len(footers), unchanged=True)
+        with workspace.staging(f"build-{layout.dataset}") as staging, scratch(workspace, resources, staging) as spill:
+            plan, sample = make_plan(workspace, pairs, scores, settings, layout, resources, staging, spill)
+            run = runner(plan) if runner else local_runner(plan, resources.processes, pairs.pairs)
+            shards = len(plan.shards)
+            run([FilterTask(number) for number in range(shards)], lambda done: on_progress(done, 2 * shards))
+            funnel, statistics, rows = shard_facts(plan)
+            margins = _quantiles(plan.ensemble.combine(sample.margins()))
+            if not rows:
+                raise _nothing_left(settings, funnel, margins)
+            extra = {
+                "funnel": funnel.as_dict(),
+                "statistics": statistics.as_dict(),
+                "correlations": sample.correlations(),
+                "ensemble": plan.ensemble.as_dict(),
+                "margins": margins,
+                "rows": rows,
+            }
+            parts = min(BUCKETS, -(-rows // TRIPLES_PER_PART))
+            made = staging / layout.dataset
+            made.mkdir()
+            tasks = [PartTask(number, parts, made, recipe, extra) for number in range(parts)]
+            run(tasks, lambda done: on_progress(shards + shards * done // parts, 2 * shards))
+            built = _found(name, set_footers([made / tasks[0].file])[0], parts, unchanged=False)
+            (made / STATISTICS_FILE).write_text(json.dumps(built.as_dict(), indent=2) + "\n", encoding="utf-8")
+            replace_directory(made, workspace.path(layout.dataset, name))
+        return built
+
+
+def scored_inputs(workspace: Workspace, teachers: Sequence[str]) -> tuple[PairSet, list[ScoreSet]]:
+    """Pairs that are up to date and the teachers' complete scores, by name; no name means all that have scored.
+
+    Raises:
+        WorkspaceError: something is missing, incomplete or stale.
+    """
+    names = sorted(set(teachers or workspace.names("scores")))
+    if not names:
         raise WorkspaceError(
             "no teacher has scored yet",
             where=workspace.root,
             todo="run: prep score --teacher NAME=CHECKPOINT",
         )
-    with workspace.exclusive("build-triples"):
-        pairs = current_pairs(workspace)
-        scores = [load_scores(workspace, pairs, teacher) for teacher in teachers]
-        recipe = triples_recipe(workspace, pairs, scores, settings)
-        if is_made(workspace.parts("triples", name), recipe):
-            _, footers = load_triples(workspace, name)
-            return BuiltTriples(name, teachers, Funnel(**footers[0].extra["funnel"]), len(footers), unchanged=True)
-        with workspace.staging("build-triples") as staging, connect(staging / "spill") as connection:
-            view_tables(connection, workspace, "queries")
-            require_split(connection, settings.split)
-            filtered, funnel = _filter_shards(connection, staging, pairs, scores, settings, on_progress)
-            if not funnel.triples:
-                raise _nothing_left(connection, pairs, scores, settings, funnel)
-            parts = _shuffle(connection, filtered, staging / "triples", recipe, funnel)
-            replace_directory(staging / "triples", workspace.path("triples", name))
-        return BuiltTriples(name, teachers, funnel, parts, unchanged=False)
+    pairs = current_pairs(workspace)
+    return pairs, [load_scores(workspace, pairs, name) for name in names]
 
 
-def _shard_sql(teachers: int) -> str:
-    """The statements for one shard with the score columns written out for that many teachers."""
-    return "\n".join(
-        sql(name).replace("/*scores*/", _list("score_{}", teachers)).replace("/*joins*/", _joins(teachers))
-        for name in ("triples_scored", "triples_candidates", "triples_kept")
-    )
+@contextmanager
+def scratch(workspace: Workspace, resources: Resources, staging: Path) -> Iterator[Path]:
+    """Where rows wait and databases spill; clears what a killed run left there."""
+    path = staging / "spill"
+    if resources.temp_directory is not None:
+        path = resources.temp_directory / f"prep-{digest_json([str(workspace.root), staging.name.split('-')[1:-1]])}"
+        shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _list(form: str, count: int) -> str:
-    return ", ".join(form.format(i) for i in range(count))
-
-
-def _joins(teachers: int) -> str:
-    return "\n".join(
-        f"POSITIONAL JOIN (SELECT query_id AS query_{i}, passage_id AS passage_{i}, score::DOUBLE AS score_{i} "
-        f"FROM scores_{i})"
-        for i in range(teachers)
-    )
-
-
-def _load_shard(
-    connection: duckdb.DuckDBPyConnection, pairs: Path, scores: Sequence[Path], settings: TripleSettings
-) -> None:
-    """Make the table `scored` of one shard: the pairs with their ensemble score, every id checked."""
-    for view, path in [("pairs", pairs), *((f"scores_{i}", path) for i, path in enumerate(scores))]:
-        connection.read_parquet(str(path)).create_view(view, replace=True)
-    statement = (
-        sql("triples_scored")
-        .replace("/*joins*/", _joins(len(scores)))
-        .replace("/*scores*/", _list("score_{}", len(scores)))
-    )
-    same = " AND ".join(f"query_{i} = query_id AND passage_{i} = passage_id" for i in range(len(scores)))
-    connection.execute(
-        statement.replace("/*aligned*/", same),
-        {"split": settings.split, "relevance_level": settings.relevance_level},
-    )
-    counts = "SELECT count(*) FILTER (aligned IS NOT true), count(*) FILTER (NOT isfinite(score)) FROM scored"
-    misplaced, not_finite = one_row(connection, counts)
-    if misplaced:
-        raise WorkspaceError(
-            "score rows are not in the order of the pair shard",
-            where=pairs,
-            found=f"{misplaced} rows differ",
-            todo="remove the teacher's score file of this shard and run prep score again",
-        )
-    if not_finite:
-        raise WorkspaceError(
-            "scores that are not finite",
-            where=pairs,
-            found=f"{not_finite} pairs",
-            todo="score the shard again",
-        )
-
-
-def _filter_shards(
-    connection: duckdb.DuckDBPyConnection,
+def make_plan(
+    workspace: Workspace,
+    pairs: PairSet,
+    scores: Sequence[ScoreSet],
+    settings: TripleSettings,
+    layout: Layout,
+    resources: Resources,
     staging: Path,
-    pairs: PairSet,
-    scores: Sequence[ScoreSet],
-    settings: TripleSettings,
-    on_progress: Callable[[int, int], None],
-) -> tuple[list[Path], Funnel]:
-    """Filter shard by shard; files of kept triples sorted by shuffle key, and the funnel."""
-    filtered, funnel = [], Funnel()
-    for number, path in enumerate(pairs.paths):
-        _load_shard(connection, path, [teacher.paths[number] for teacher in scores], settings)
-        connection.execute(sql("triples_candidates"))
-        connection.execute(
-            sql("triples_kept"),
-            {"threshold": settings.threshold, "limit": settings.negatives_per_query, "seed": settings.seed},
-        )
-        funnel += Funnel.of_shard(connection, settings.threshold)
-        out = staging / part_name(number, "filtered")
-        connection.table("kept").write_parquet(str(out), row_group_size=61_440)
-        filtered.append(out)
-        on_progress(number + 1, len(pairs.paths))
-    return filtered, funnel
+    spill: Path,
+) -> tuple[Plan, Sample]:
+    """Resolve the ensemble on the fixed sample, and write down what every worker needs.
+
+    Raises:
+        WorkspaceError: no query of the split, or scores that do not fit their pairs.
+    """
+    with connect(spill, memory_limit=resources.memory_limit) as connection:
+        view_tables(connection, workspace, "queries")
+        require_split(connection, settings.split)
+        duplicates = same_texts(connection, workspace)
+    names = tuple(teacher.teacher for teacher in scores)
+    ones = (1.0,) * len(names)
+    shards = tuple(
+        Shard(path, tuple(one.paths[i] for one in scores), footer.extra["first_query"], footer.extra["last_query"])
+        for i, (path, footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True))
+    )
+    plan = Plan(
+        shards,
+        tuple(pairs.systems),
+        Ensemble(names, ones, ones),
+        settings,
+        layout,
+        tuple(workspace.parts("queries")),
+        duplicates,
+        staging,
+        spill,
+        resources.memory_limit,
+        resources.threads,
+    )
+    sample = _sample(plan)
+    return Plan(**{**vars(plan), "ensemble": resolve(settings, names, sample)}), sample
 
 
-def _shuffle(
-    connection: duckdb.DuckDBPyConnection,
-    filtered: Sequence[Path],
-    directory: Path,
-    recipe: Recipe,
-    funnel: Funnel,
-) -> int:
-    """Write the parts, each a range of shuffle keys in key order; returns how many."""
-    directory.mkdir()
-    view_parquet(connection, "filtered", list(filtered))
-    parts = -(-funnel.triples // TRIPLES_PER_PART)
-    for number in range(parts):
-        first, end = (KEY_SPACE * i // parts for i in (number, number + 1))
-        rows = connection.sql(sql("triples_part"), params={"first": first, "last": end - 1}).to_arrow_reader(65_536)
-        extra = {"funnel": funnel.as_dict()}
-        write_part(
-            directory / part_name(number),
-            rows,
-            schemas.TRIPLES,
-            recipe,
-            part=number,
-            parts=parts,
-            extra=extra,
-        )
-    return parts
+def _sample(plan: Plan) -> Sample:
+    """Scored pairs of a few shards spread over all, the same for the same inputs."""
+    count = min(SAMPLE_SHARDS, len(plan.shards))
+    pieces = []
+    with ShardWorker(plan) as worker:
+        for i in range(count):
+            worker.load(len(plan.shards) * i // count)
+            pieces.append(worker.sample(SAMPLE_ROWS // count))
+    return Sample(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Sample.__annotations__))
 
 
-def _nothing_left(
-    connection: duckdb.DuckDBPyConnection,
-    pairs: PairSet,
-    scores: Sequence[ScoreSet],
-    settings: TripleSettings,
-    funnel: Funnel,
-) -> PrepError:
+def _found(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTriples:
+    extra = footer.extra
+    return BuiltTriples(
+        name,
+        list(footer.recipe.settings["teachers"]),
+        Funnel(**extra["funnel"]),
+        TripleStatistics.from_dict(extra["statistics"]),
+        extra["correlations"],
+        extra["ensemble"],
+        extra["margins"],
+        extra["rows"],
+        parts,
+        unchanged,
+    )
+
+
+def _quantiles(margins: np.ndarray) -> dict[str, float]:
+    if not len(margins):
+        return {}
+    return {
+        f"{q:.0%}": float(f"{value:.6g}") for q, value in zip(QUANTILES, np.quantile(margins, QUANTILES), strict=True)
+    }
+
+
+def _nothing_left(settings: TripleSettings, funnel: Funnel, margins: dict[str, float]) -> PrepError:
     if not funnel.candidates:
         return PrepError(
             "no triples: no query of the split has both a positive and a negative",
@@ -275,21 +300,13 @@ def _nothing_left(
             found=f"{funnel.positives} positives, {funnel.negatives} negatives",
             todo="check --split and --relevance-level, and that the split was mined",
         )
-    sample = []
-    for number, path in enumerate(pairs.paths):
-        _load_shard(connection, path, [teacher.paths[number] for teacher in scores], settings)
-        connection.execute(sql("triples_candidates"))
-        size = max(1, QUANTILE_SAMPLE // len(pairs.paths))
-        sample.append(
-            connection.execute(f"SELECT margin FROM candidates USING SAMPLE {size} ROWS (reservoir, 0)").fetchnumpy()[
-                "margin"
-            ]
+    shown = ", ".join(f"{name}: {value:.3g}" for name, value in margins.items())
+    if settings.threshold is not None and funnel.below_threshold == funnel.candidates:
+        return PrepError(
+            "the threshold removes every triple",
+            expected=f"margins of at least {settings.threshold:g}",
+            found=f"{funnel.candidates} margins with quantiles {shown}",
+            todo="choose a threshold on this scale (see: prep explore-threshold), or none",
         )
-    quantiles = np.quantile(np.concatenate(sample), MARGIN_QUANTILES)
-    shown = ", ".join(f"{q:.0%}: {value:.3g}" for q, value in zip(MARGIN_QUANTILES, quantiles, strict=True))
-    return PrepError(
-        "the threshold removes every triple",
-        expected=f"margins of at least {settings.threshold:g}",
-        found=f"{funnel.candidates} margins with quantiles {shown}",
-        todo="choose a threshold on this scale (teachers trained through a sigmoid have margins within 1), or none",
-    )
+    lost = ", ".join(f"{label} {count}" for label, count, is_loss in funnel.lines() if is_loss)
+    return PrepError("the filters remove every triple", found=f"{lost}; margins {shown}", todo="loosen them")

@@ -1,10 +1,20 @@
--- Every positive with every negative of its query, given the table `scored`. The spread is the population
--- standard deviation of the teachers' margins. Sums of float32 are exact in doubles for a few teachers, so a
--- margin is rounded once and one that equals the threshold is kept.
-CREATE OR REPLACE VIEW candidates AS
+-- Every positive (p) with every negative (n) of its query, and the first reason against it, 0 for none. A null
+-- bound is no bound. The spread is the standard deviation of the teachers' scaled margins, weighted as they are.
 SELECT p.query_id AS query_id, p.passage_id AS positive_id, n.passage_id AS negative_id,
-       p.score AS positive_score, n.score AS negative_score,
-       (p.total - n.total) / len(p.scores) AS margin,
-       list_stddev_pop([a[1] - a[2] FOR a IN list_zip(p.scores, n.scores)]) AS margin_std
-FROM scored AS p JOIN scored AS n USING (query_id)
-WHERE p.in_split AND p.is_positive AND n.is_negative
+       p.total / $divisor - $centre AS positive_score, n.total / $divisor - $centre AS negative_score,
+       (p.total - n.total) / $divisor AS margin,
+       sqrt((/*squares*/) / $divisor) AS margin_std,
+       /*ranks*/ /*agree*/,
+       (CASE
+           WHEN /*same_text*/ THEN 1
+           WHEN negative_score < $min_score::DOUBLE THEN 2
+           WHEN negative_score > $max_score::DOUBLE THEN 3
+           WHEN /*outside_ranks*/ THEN 4
+           WHEN /*too_close*/ THEN 5
+           WHEN negative_score > (p.anchor_total / $divisor - $centre)
+                - abs(p.anchor_total / $divisor - $centre) * $relative_margin::DOUBLE THEN 6
+           WHEN margin_std > $max_margin_std::DOUBLE THEN 7
+           ELSE 0
+       END)::TINYINT AS reason
+FROM /*matched*/
+WHERE n.in_split AND n.is_negative

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.mining import mine
 from pipeline.msmarco import import_msmarco
 from pipeline.pairs import build_pairs, load_pairs
-from pipeline.retrievers import Bm25Retriever
+from pipeline.retrievers import Bm25Retriever, RandomRetriever
 from pipeline.scores import read_pair_ids, write_scores
 from pipeline.workspace import Workspace
 
@@ -76,3 +76,30 @@ def scored(workspace: Workspace, teachers: dict[str, int], digits: int | None = 
                 {},
             )
     return workspace
+
+
+def graded(directory: Path, digits: int = 0) -> Workspace:
+    """As `imported`, with what real collections have: grades, several positives, queries without any, two
+    retrievers, passages that say the same; mined, paired in shards of one query or more, and scored by a, b and c."""
+    files = write_files(directory)
+    lines = files["collection"].read_text().splitlines()
+    for copy, original in ((4, 3), *((i, i - 1) for i in range(9, PASSAGES, 4)), (5, 3)):
+        lines[copy] = f"p{copy * 7}\t{lines[original].split(chr(9))[1].upper().replace(' ', '  ')} "
+    files["collection"].write_text("".join(line + "\n" for line in lines))
+    qrels = files["train.qrels"].read_text().splitlines()
+    rng = random.Random(5)
+    texts = {line.split("\t")[0]: line.split("\t")[1] for line in qrels}
+    kept = [line for line in qrels if line.split("\t")[0] not in sorted(texts)[:3]]
+    given = {tuple(line.split("\t")[::2]) for line in kept}
+    for query in sorted(texts)[3:]:
+        for grade in (0, 1, 2, 2, 1):
+            passage = f"p{rng.randrange(PASSAGES) * 7}"
+            if (query, passage) not in given:
+                given.add((query, passage))
+                kept.append(f"{query}\t0\t{passage}\t{grade}")
+    files["train.qrels"].write_text("".join(line + "\n" for line in kept))
+    workspace = Workspace.open(str(directory / "ws"), create=True)
+    splits = ([(split, files[f"{split}{kind}"]) for split in ("train", "dev")] for kind in ("", ".qrels"))
+    import_msmarco(workspace, files["collection"], *splits)
+    mine(workspace, ["train", "dev"], 6, RandomRetriever(3))
+    return scored(paired(workspace, pairs_per_shard=30), {"a": 1, "b": 2, "c": 3}, digits)

@@ -1,0 +1,281 @@
+"""One shard of the way to triples: zip the pair shard with its score files, check every id, measure, filter.
+
+A worker holds a database of its own and works off shards in any order; what it makes of one depends on that
+shard and the plan alone.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from pipeline.database import connect, one_row, sql
+from pipeline.ensemble import Ensemble, Sample
+from pipeline.errors import WorkspaceError
+from pipeline.funnel import OVER_LIMIT, REASONS, Funnel
+from pipeline.row_layouts import Layout
+from pipeline.triple_settings import TripleSettings
+from pipeline.triple_statistics import TripleStatistics
+
+STATEMENTS = (
+    "scored",
+    "collapse",
+    "positives",
+    "ring",
+    "candidates",
+    "take",
+    "draw",
+    "leave",
+    "counts",
+    "funnel",
+    "kept",
+)
+
+
+_OUTSIDE = "n.best_rank IS NULL OR n.best_rank < $rank_from::INTEGER OR n.best_rank > $rank_to::INTEGER"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Files of one shard and the queries it holds."""
+
+    pairs: Path
+    scores: tuple[Path, ...]
+    """One for each teacher."""
+    first_query: int
+    last_query: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a worker needs to know; small enough to be sent with every task."""
+
+    shards: tuple[Shard, ...]
+    systems: tuple[str, ...]
+    ensemble: Ensemble
+    settings: TripleSettings
+    layout: Layout
+    queries: tuple[Path, ...]
+    same_texts: Path
+    """Passages that share their normalised text: `passage_id`, `text_id`."""
+    staging: Path
+    temp_directory: Path
+    memory_limit: str
+    threads: int | None
+
+
+class ShardWorker:
+    """Tables of one shard at a time, in a database of its own."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        # Databases of several processes would mistake each other's files in one directory.
+        spill = plan.temp_directory / f"spill-{uuid.uuid4().hex[:12]}"
+        self._opened = connect(spill, memory_limit=plan.memory_limit, threads=plan.threads)
+        self.connection = self._opened.__enter__()
+        self.connection.execute("SET preserve_insertion_order = true")
+        for view, paths in (("all_queries", plan.queries), ("same_texts", (plan.same_texts,))):
+            self.connection.read_parquet([str(path) for path in paths]).create_view(view)
+        self.connection.execute("CREATE TEMP TABLE duplicates AS FROM same_texts")
+        self.connection.execute(
+            "CREATE TEMP TABLE split_queries AS "
+            "SELECT query_id FROM all_queries WHERE list_contains(splits, $split) ORDER BY query_id",
+            {"split": plan.settings.split},
+        )
+
+    def __enter__(self) -> ShardWorker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    @cached_property
+    def _has_duplicates(self) -> bool:
+        return bool(one_row(self.connection, "SELECT count(*) FROM duplicates")[0])
+
+    def load(self, number: int) -> None:
+        """Make the table `scored`: the pairs with every teacher's score and their weighted sum, every id checked.
+
+        Raises:
+            WorkspaceError: a score file's rows are not those of the pair shard, or a score is not finite.
+        """
+        shard, settings = self.plan.shards[number], self.plan.settings
+        for view, path in [("pairs", shard.pairs), *((f"scores_{i}", path) for i, path in enumerate(shard.scores))]:
+            self.connection.read_parquet(str(path)).create_view(view, replace=True)
+        bounds = {"first_query": shard.first_query, "last_query": shard.last_query}
+        self._run("scored", {**bounds, "relevance_level": settings.relevance_level})
+        (misplaced,) = one_row(self.connection, "SELECT count(*) FILTER (aligned IS NOT true) FROM scored")
+        if misplaced:
+            raise WorkspaceError(
+                "score rows are not in the order of the pair shard",
+                where=shard.pairs,
+                found=f"{misplaced} rows differ",
+                todo="remove the teacher's score file of this shard and run prep score again",
+            )
+        finite = " AND ".join(f"isfinite(s_{i})" for i in range(len(shard.scores)))
+        (infinite,) = one_row(self.connection, f"SELECT count(*) FILTER (({finite}) IS NOT true) FROM scored")
+        if infinite:
+            raise WorkspaceError(
+                "scores that are not finite", where=shard.pairs, found=f"{infinite} pairs", todo="score the shard again"
+            )
+        if settings.collapse_duplicates and self._has_duplicates:
+            self._run("collapse")
+
+    def measure(self) -> None:
+        """Make the table `candidates` of the shard in `scored`, each with the first reason against it."""
+        settings, ensemble = self.plan.settings, self.plan.ensemble
+        self._run("positives")
+        bounds = ("min_score", "max_score", "rank_from", "rank_to", "relative_margin", "max_margin_std", "threshold")
+        values = {name: getattr(settings, name) for name in bounds}
+        if not _by_rank(settings):
+            del values["rank_from"], values["rank_to"]
+        values |= {"divisor": sum(ensemble.weights), "centre": ensemble.centre}
+        own = self._text("candidates", "positives AS p JOIN scored AS n ON p.query_id = n.query_id")
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE candidates AS {own}", values)
+        if settings.pairs == "scored":
+            self._run("ring", {"seed": settings.seed})
+            matched = "ring AS p JOIN scored AS n ON p.query_id = n.query_id AND n.passage_id = p.partner_id"
+            self.connection.execute(f"INSERT INTO candidates {self._text('candidates', matched)}", values)
+        self._limit()
+
+    def _limit(self) -> None:
+        """Give candidates beyond the limits their reason."""
+        settings = self.plan.settings
+        if settings.negatives_per_system:
+            self.connection.execute("CREATE OR REPLACE TEMP TABLE taken (query_id INTEGER, negative_id INTEGER)")
+            for i in range(len(self.plan.systems)):
+                take = sql("triples_take").replace("/*rank*/", f"rank_{i}")
+                self.connection.execute(take, {"limit": settings.negatives_per_system})
+            self._run("leave", {"reason": OVER_LIMIT})
+        if settings.negatives_per_query:
+            drawn = {"limit": settings.negatives_per_query, "strategy": settings.strategy, "seed": settings.seed}
+            self._run("draw", drawn)
+            self._run("leave", {"reason": OVER_LIMIT})
+
+    def count(self) -> tuple[Funnel, TripleStatistics]:
+        """What became of the shard."""
+        rows = self.connection.execute(self._text("counts")).fetchall()
+        by_reason = [sum(row[2] for row in rows if row[0] == code) for code in range(len(REASONS) + 1)]
+        reasons = dict(zip(REASONS, by_reason[1:], strict=True))
+        counted = self.connection.execute(sql("triples_funnel"))
+        names = [column[0] for column in counted.description or ()]
+        (pairs,) = counted.fetchall()
+        funnel = Funnel(**dict(zip(names, pairs, strict=True)), **reasons, triples=by_reason[0])
+        return funnel, TripleStatistics.of_shard(rows, self.plan.systems, self.plan.ensemble.teachers)
+
+    def kept(self) -> Mapping[str, np.ndarray]:
+        """Columns of the shard's triples, in any order."""
+        found = self.connection.sql(sql("triples_kept")).to_arrow_table()
+        return {name: found.column(name).to_numpy() for name in found.column_names}
+
+    def sample(self, rows: int) -> Sample:
+        """The first queries of the shard in `scored`, about that many rows."""
+        found = self.connection.execute(
+            "SELECT query_id, is_positive, is_negative, COLUMNS('^s_[0-9]+$') FROM scored "
+            "WHERE in_split ORDER BY query_id, passage_id LIMIT $rows",
+            {"rows": rows},
+        ).fetchnumpy()
+        scores = np.stack([found[f"s_{i}"] for i in range(len(self.plan.ensemble.teachers))], axis=1)
+        return Sample(found["query_id"], found["is_positive"], found["is_negative"], scores.astype(np.float64))
+
+    def held_out(self) -> np.ndarray:
+        """Margins of each positive over every other relevant passage of its query."""
+        other = "AND o.text_id <> p.text_id" if self._has_duplicates else ""
+        statement = sql("held_out").replace("/*other_text*/", other)
+        values = {"divisor": sum(self.plan.ensemble.weights)}
+        return np.asarray(self.connection.execute(statement, values).fetchnumpy()["margin"])
+
+    def _run(self, name: str, values: Mapping[str, Any] | None = None) -> None:
+        self.connection.execute(self._text(name), dict(values) if values else None)
+
+    def _text(self, name: str, matched: str = "") -> str:
+        """A statement with the columns of this many teachers and retrievers written out."""
+        text = sql(f"triples_{name}")
+        for place, written in self._columns(name, matched).items():
+            text = text.replace(f"/*{place}*/", written)
+        return text
+
+    def _columns(self, name: str, matched: str) -> dict[str, str]:
+        settings, ensemble = self.plan.settings, self.plan.ensemble
+        teachers, systems = range(len(ensemble.teachers)), range(len(self.plan.systems))
+        if name == "scored":
+            return _scored_columns(self.plan.systems, ensemble, self._has_duplicates, settings)
+        if name in ("positives", "ring"):
+            lowest = (
+                "min({}) OVER (PARTITION BY query_id)" if settings.anchor == "min" and name == "positives" else "{}"
+            )
+            owner = "p." if name == "ring" else ""
+            return {
+                "anchor_total": lowest.format("total"),
+                "text_id": f"{owner}text_id," if self._has_duplicates else "",
+                "scores": ", ".join(f"{owner}s_{i}" for i in teachers),
+                "anchors": ", ".join(f"{lowest.format(f'{owner}s_{i}')} AS anchor_{i}" for i in teachers),
+            }
+        if name == "candidates":
+            agree = [
+                f"(p.anchor_{i} - n.s_{i}) / {scale!r} >= $threshold::DOUBLE" for i, scale in enumerate(ensemble.scales)
+            ]
+            least = settings.least_agreeing(len(ensemble.teachers))
+            votes = " + ".join(f"(agree_{i})::INTEGER" for i in teachers)
+            same = "(n.query_id, n.text_id) IN (SELECT query_id, text_id FROM positives) OR p.text_id = n.text_id"
+            return {
+                "squares": _squares(ensemble),
+                "ranks": "".join(f"n.rank_{i} AS rank_{i}, " for i in systems),
+                "agree": ", ".join(f"{test} AS agree_{i}" for i, test in enumerate(agree)),
+                "same_text": same if self._has_duplicates else "false",
+                "outside_ranks": _OUTSIDE if _by_rank(settings) else "false",
+                "too_close": "(p.anchor_total - n.total) / $divisor < $threshold::DOUBLE"
+                if least is None
+                else f"{votes} < {least}",
+                "matched": matched,
+            }
+        if name == "counts":
+            return {
+                "systems": "".join(f"count(rank_{i}), " for i in systems),
+                "teachers": ", ".join(f"count(*) FILTER (agree_{i})" for i in teachers),
+            }
+        return {}
+
+
+def _scored_columns(
+    systems: Sequence[str], ensemble: Ensemble, has_duplicates: bool, settings: TripleSettings
+) -> dict[str, str]:
+    teachers = range(len(ensemble.teachers))
+    factors = [weight / scale for weight, scale in zip(ensemble.weights, ensemble.scales, strict=True)]
+    duplicate = "coalesce((SELECT text_id FROM duplicates AS d WHERE d.passage_id = pairs.passage_id), passage_id)"
+    ranks = [f'"rank_{system}"' for system in systems]
+    return {
+        "ranks": "".join(f"{rank} AS rank_{i}, " for i, rank in enumerate(ranks)),
+        "best_rank": f"least({', '.join(ranks)})::SMALLINT AS best_rank," if _by_rank(settings) else "",
+        "text_id": f"{duplicate} AS text_id," if has_duplicates else "",
+        "scores": ", ".join(f"s_{i}" for i in teachers),
+        "total": " + ".join(f"s_{i}" if factor == 1 else f"{factor!r} * s_{i}" for i, factor in enumerate(factors)),
+        "aligned": " AND ".join(f"query_{i} = query_id AND passage_{i} = passage_id" for i in teachers),
+        "joins": "\n".join(
+            f"POSITIONAL JOIN (SELECT query_id AS query_{i}, passage_id AS passage_{i}, score::DOUBLE AS s_{i} "
+            f"FROM scores_{i})"
+            for i in teachers
+        ),
+    }
+
+
+def _by_rank(settings: TripleSettings) -> bool:
+    return settings.rank_from is not None or settings.rank_to is not None
+
+
+def _squares(ensemble: Ensemble) -> str:
+    """Σ weight · (a teacher's scaled margin - margin)², written out."""
+    terms = []
+    for i, (weight, scale) in enumerate(zip(ensemble.weights, ensemble.scales, strict=True)):
+        off = f"((p.s_{i} - n.s_{i}) / {scale!r}::DOUBLE - margin)"
+        terms.append(f"{weight!r}::DOUBLE * {off} * {off}")
+    return " + ".join(terms)

@@ -1,0 +1,10 @@
+-- Of one retriever, in the order of its ranks, the first $limit negatives of each query that stand in
+-- `candidates` without a reason against them and that no earlier retriever has put in `taken`.
+INSERT INTO taken
+SELECT query_id, negative_id
+FROM (
+    SELECT DISTINCT query_id, negative_id, /*rank*/ AS place FROM candidates
+    WHERE reason = 0 AND place IS NOT NULL
+) AS open
+WHERE NOT EXISTS (FROM taken AS t WHERE t.query_id = open.query_id AND t.negative_id = open.negative_id)
+QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY place, negative_id) <= $limit

@@ -1,0 +1,55 @@
+import pytest
+
+from pipeline.errors import PrepError, UsageError
+from pipeline.lists import build_lists
+from pipeline.triples import Resources, TripleSettings
+from tests import worlds
+from tests.pipeline.triple_reference import World, read, triples
+
+TEACHERS = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    return worlds.graded(tmp_path_factory.mktemp("lists"))
+
+
+@pytest.mark.parametrize("strategy", ["top", "random", "log_random"])
+@pytest.mark.parametrize("threshold", [None, 1.0])
+def test_lists_equal_plain_loops(graded, strategy, threshold):
+    asked = TripleSettings(threshold, strategy=strategy, seed=2)
+    build_lists(graded, asked, 5)
+    expected = {}
+    limited = TripleSettings(threshold, strategy=strategy, seed=2, negatives_per_query=4)
+    for (query, positive, negative), row in triples(World(graded, TEACHERS), limited, TEACHERS).items():
+        expected.setdefault((query, positive), [row[0]]).append((-row[1], negative))
+    found = {(row["query_id"], row["passage_ids"][0]): row for row in read(graded, "lists/default")}
+    assert found.keys() == expected.keys()
+    for key, (score, *others) in expected.items():
+        ordered = sorted((round(low, 4), negative) for low, negative in others)
+        assert found[key]["passage_ids"] == [key[1], *(negative for _, negative in ordered)]
+        assert found[key]["scores"] == pytest.approx([score, *(-low for low, _ in ordered)], abs=1e-3)
+
+
+def test_short_lists_may_be_dropped(graded):
+    build_lists(graded, TripleSettings(1.0), 6, name="all")
+    build_lists(graded, TripleSettings(1.0), 6, name="full", drop_short=True)
+    lengths = {name: [len(row["passage_ids"]) for row in read(graded, f"lists/{name}")] for name in ("all", "full")}
+    assert min(lengths["all"]) < 6 and lengths["full"] == [6] * lengths["all"].count(6)
+
+
+def test_lists_are_shuffled_and_the_same_again(graded, monkeypatch):
+    monkeypatch.setattr("pipeline.triples.TRIPLES_PER_PART", 10)
+    made = build_lists(graded, TripleSettings(None), 4, name="one")
+    assert made.parts > 2 and build_lists(graded, TripleSettings(None), 4, name="one").unchanged
+    build_lists(graded, TripleSettings(None), 4, name="two", resources=Resources(processes=2))
+    one, two = ([path.read_bytes() for path in graded.parts("lists", name)] for name in ("one", "two"))
+    queries = [row["query_id"] for row in read(graded, "lists/one")]
+    assert one == two and queries != sorted(queries)
+
+
+def test_bad_lists(graded):
+    with pytest.raises(UsageError, match="--size"):
+        build_lists(graded, TripleSettings(), 1)
+    with pytest.raises(PrepError, match="every triple"):
+        build_lists(graded, TripleSettings(500.0), 4)

@@ -1,0 +1,143 @@
+"""What `build-triples` must give, by plain loops over plain rows."""
+
+import hashlib
+import math
+import re
+import statistics
+
+import duckdb
+
+
+def read(workspace, name):
+    """Rows of a table as dictionaries."""
+    found = duckdb.connect().execute(f"SELECT * FROM '{workspace.path(*name.split('/'))}/*.parquet'")
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def draw(seed, use, query, passage):
+    """The same 64 bits as DuckDB's md5_number_lower."""
+    digest = hashlib.md5(f"{seed} {use} {query} {passage}".encode()).digest()
+    return int.from_bytes(digest[8:], "little")
+
+
+class World:
+    """A scored workspace, read once."""
+
+    def __init__(self, workspace, teachers):
+        self.splits = {row["query_id"]: row["splits"] for row in read(workspace, "queries")}
+        self.texts = {
+            row["passage_id"]: re.sub(r"\s+", " ", row["text"]).strip().lower() for row in read(workspace, "passages")
+        }
+        self.pairs = {}
+        for row in read(workspace, "pairs"):
+            self.pairs.setdefault(row["query_id"], []).append(row)
+        self.scores = {
+            teacher: {
+                (row["query_id"], row["passage_id"]): row["score"] for row in read(workspace, f"scores/{teacher}")
+            }
+            for teacher in teachers
+        }
+        self.systems = sorted(name for name in next(iter(self.pairs.values()))[0] if name.startswith("rank_"))
+
+
+def triples(world, settings, teachers, weights=None, scales=None, centre=0.0):  # noqa: C901 — one loop, one rule after the other
+    """{(query, positive, negative): (positive score, negative score, margin, spread)}."""
+    weights, scales = weights or [1.0] * len(teachers), scales or [1.0] * len(teachers)
+    found = {}
+    for query, pairs in world.pairs.items():
+        if settings.split not in world.splits[query]:
+            continue
+        scores = {
+            row["passage_id"]: [
+                world.scores[t][query, row["passage_id"]] / s for t, s in zip(teachers, scales, strict=True)
+            ]
+            for row in pairs
+        }
+
+        def total(values):
+            return sum(w * v for w, v in zip(weights, values, strict=True))
+
+        def ensemble(values):
+            return total(values) / sum(weights)
+
+        positives = [row for row in pairs if (row["grade"] or 0) >= settings.relevance_level]
+        negatives = [row for row in pairs if (row["grade"] or 0) <= 0]
+        if settings.collapse_duplicates:
+            positives, negatives = (one_for_each_text(world, rows) for rows in (positives, negatives))
+        matched = [(p, n) for p in positives for n in negatives]
+        if not positives and settings.pairs == "scored" and len(negatives) > 1:
+            circle = sorted(negatives, key=lambda row: draw(settings.seed, "ring", query, row["passage_id"]))
+            matched = list(zip(circle, [*circle[1:], circle[0]], strict=True))
+        relevant = {world.texts[row["passage_id"]] for row in positives}
+        kept = {}
+        for p, n in matched:
+            positive, negative = scores[p["passage_id"]], scores[n["passage_id"]]
+            margins = [a - b for a, b in zip(positive, negative, strict=True)]
+            margin = ensemble(margins)
+            spread = math.sqrt(ensemble([(m - margin) ** 2 for m in margins]))
+            low = ensemble(negative) - centre
+            # What the threshold is measured from.
+            if settings.anchor == "min" and positives:
+                anchor = min(total(scores[row["passage_id"]]) for row in positives)
+                anchors = [min(scores[row["passage_id"]][i] for row in positives) for i in range(len(teachers))]
+            else:
+                anchor, anchors = total(positive), positive
+            ranks = [n[s] for s in world.systems if n[s] is not None]
+            if world.texts[n["passage_id"]] in relevant | {world.texts[p["passage_id"]]}:
+                continue
+            if settings.min_score is not None and low < settings.min_score:
+                continue
+            if settings.max_score is not None and low > settings.max_score:
+                continue
+            if (settings.rank_from or settings.rank_to) and not ranks:
+                continue
+            if ranks and not (settings.rank_from or 1) <= min(ranks) <= (settings.rank_to or min(ranks)):
+                continue
+            if settings.threshold is not None:
+                votes = sum(a - b >= settings.threshold for a, b in zip(anchors, negative, strict=True))
+                least = {"mean": None, "all": len(teachers), "any": 1}.get(settings.threshold_on, settings.threshold_on)
+                distance = (anchor - total(negative)) / sum(weights)
+                if distance < settings.threshold if least is None else votes < int(least):
+                    continue
+            if settings.relative_margin is not None:
+                high = anchor / sum(weights) - centre
+                if low > high - abs(high) * settings.relative_margin:
+                    continue
+            if settings.max_margin_std is not None and spread > settings.max_margin_std:
+                continue
+            kept[p["passage_id"], n["passage_id"]] = (ensemble(positive) - centre, low, margin, spread, n)
+        chosen = choose(world, settings, query, kept)
+        found |= {(query, p, n): row[:4] for (p, n), row in kept.items() if n in chosen}
+    return found
+
+
+def one_for_each_text(world, rows):
+    first = {}
+    for row in sorted(rows, key=lambda row: row["passage_id"]):
+        first.setdefault(world.texts[row["passage_id"]], row)
+    return list(first.values())
+
+
+def choose(world, settings, query, kept):
+    """Negatives that the limits leave."""
+    rows = {n: row for (_, n), row in kept.items()}
+    chosen = set(rows)
+    if settings.negatives_per_system:
+        chosen = set()
+        for system in world.systems:
+            ranked = sorted((row[4][system], n) for n, row in rows.items() if row[4][system] is not None)
+            chosen |= set([n for _, n in ranked if n not in chosen][: settings.negatives_per_system])
+    if settings.negatives_per_query:
+        placed = sorted(chosen, key=lambda n: (-rows[n][1], n))
+        turns = []
+        for place, n in enumerate(placed, 1):
+            luck = (draw(settings.seed, "draw", query, n) + 0.5) / 2**64
+            weighted = -math.log(luck) * math.log2(1 + place)
+            turns.append(({"top": place, "random": luck, "log_random": weighted}[settings.strategy], n))
+        chosen = {n for _, n in sorted(turns)[: settings.negatives_per_query]}
+    return chosen
+
+
+def spread(values):
+    return statistics.pstdev(values)
