@@ -147,6 +147,18 @@ def test_scores_in_another_row_order_are_never_zipped(tmp_path):
         build_triples(workspace, TripleSettings())
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_are_refused(tmp_path, value):
+    workspace = worlds.scored(worlds.paired(worlds.imported(tmp_path)), {"a": 1, "b": 2})
+    path = workspace.parts("scores", "b")[1]
+    table, footer = read_part(path, schemas.SCORES)
+    changed = pa.array([*table.column("score").to_pylist()[:-1], value], pa.float32())
+    table = table.set_column(2, schemas.SCORES.field("score"), changed)
+    write_part(path, table.to_batches(), schemas.SCORES, footer.recipe, part=footer.part, parts=footer.parts)
+    with pytest.raises(WorkspaceError, match="not finite"):
+        build_triples(workspace, TripleSettings())
+
+
 @pytest.mark.parametrize("options", [{"negatives_per_query": 0}, {"threshold": float("nan")}, {"relevance_level": 0}])
 def test_bad_options(options):
     with pytest.raises(UsageError):
