@@ -20,6 +20,8 @@ LEAST_SAMPLE, LARGEST_SAMPLE = 200, 512
 LEAST_JUDGED = 100
 """Fewer pairs give too coarse a tau to fail a run by."""
 LEAST_TAU = {"bfloat16": 0.995, "float16": 0.995, "int8": 0.99}
+DOUBT = 2.0
+"""Standard errors by which a sample's tau must fall short, so that chance alone stops no run."""
 LARGEST_MEAN_SHARE = 0.02
 """Mean absolute difference, as a share of the standard deviation of the float32 scores."""
 
@@ -41,6 +43,8 @@ class Certificate:
     """Standard deviation of the float32 scores."""
     kendall_tau: float
     """Agreement of order, tau-b: 1 for the same order."""
+    tau_error: float
+    """Its standard error, the pairs being a sample."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values for a footer."""
@@ -55,12 +59,13 @@ class Certificate:
         if self.pairs < LEAST_JUDGED:
             return
         allowed = LARGEST_MEAN_SHARE * self.score_deviation
-        if self.kendall_tau < LEAST_TAU[dtype] or self.mean_difference > allowed:
+        if self.kendall_tau + DOUBT * self.tau_error < LEAST_TAU[dtype] or self.mean_difference > allowed:
+            tau = f"{self.kendall_tau:.4f} ± {self.tau_error:.4f}"
             raise PrecisionError(
                 f"scores in {dtype} stray too far from float32",
                 where=where,
                 expected=f"Kendall tau {LEAST_TAU[dtype]} or more, mean difference {allowed:.2g} or less",
-                found=f"{self.kendall_tau:.4f} and {self.mean_difference:.2g} over {self.pairs} pairs",
+                found=f"{tau} and {self.mean_difference:.2g} over {self.pairs} pairs",
                 todo="score in bfloat16 or float32" if dtype == "int8" else "score in float32",
             )
 
@@ -81,13 +86,18 @@ def certify(scores: NDArray[np.float32], reference: NDArray[np.float32]) -> Cert
         float(difference.max(initial=0.0)),
         float(difference.mean()) if len(scores) else 0.0,
         float(reference.std()) if len(scores) else 0.0,
-        kendall_tau(scores, reference),
+        *kendall_tau(scores, reference),
     )
 
 
-def kendall_tau(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Kendall's tau-b (1945) of two scorings (N,), by all N^2 comparisons; 1 where either orders nothing."""
+def kendall_tau(one: NDArray[np.floating], other: NDArray[np.floating]) -> tuple[float, float]:
+    """Kendall's tau-b (1945) of two scorings (N,), by all N^2 comparisons; 1 where either orders nothing.
+
+    With its standard error, from the spread of what each row contributes (tau is a U-statistic, Hoeffding 1948).
+    """
     signs = [np.sign(np.subtract.outer(scores, scores)) for scores in (one, other)]
-    product = (signs[0] * signs[1]).sum()
     norm = np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum())
-    return float(product / norm) if norm else 1.0
+    if not norm:
+        return 1.0, 0.0
+    rows = len(one) * (signs[0] * signs[1]).sum(axis=1) / norm
+    return float(rows.mean()), float(2 * rows.std() / np.sqrt(len(rows)))
