@@ -69,7 +69,7 @@ def test_labels_train_either_architecture(trained_on, architecture, loss):
     ("architecture", "loss", "more"),
     [
         ("colbert", "margin_mse+0.1*mnrl", {}),
-        ("prettr", "ranknet", {"student": replace(TINY, split_layer=1)}),
+        ("prettr", "margin_mse", {"student": replace(TINY, split_layer=1), "max_steps": 160}),
         ("tk", "pointwise_mse+weighted_ranknet", {"embedding_learning_rate": 1e-4, "head_learning_rate": 1e-2}),
         ("sparse", "kl", {"flops_query": 1e-3, "flops_passage": 1e-3}),
         ("bert_dot", "mnrl", {"triples": None, "negatives": 2}),
@@ -79,7 +79,8 @@ def test_labels_train_either_architecture(trained_on, architecture, loss):
 def test_every_architecture_learns_and_is_kept(trained_on, architecture, loss, more):
     workspace, init = trained_on
     name = "-".join([architecture, *loss.replace("*", "-").split("+")])
-    trained = train_student(workspace, name, settings(init, architecture=architecture, loss=loss, max_steps=40, **more))
+    options = {"architecture": architecture, "loss": loss, "max_steps": 40, **more}
+    trained = train_student(workspace, name, settings(init, **options))
     losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     assert np.isfinite(load_student(str(trained.directory)).score(["aka"], ["aka bel"]).item())
