@@ -41,6 +41,10 @@ class Worker:
         if task.startswith("slow") and count == 1:
             report(5)
             time.sleep(60)
+        if task.startswith("meets"):  # another actor, however late it starts
+            deadline = time.monotonic() + 60
+            while len(list(self.directory.glob("meets*.tries"))) < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
         if task.startswith("homeless"):
             Path.cwd()
         if task.startswith("refuses"):
@@ -69,7 +73,7 @@ def run(directory, tasks, cluster=CLUSTER):
 @pytest.mark.usefixtures("cluster")
 class TestPool:
     def test_tasks_are_spread_and_counted(self, tmp_path):
-        tasks = [f"task{i}" for i in range(8)]
+        tasks = ["meets1", "meets2", *(f"task{i}" for i in range(6))]
         failures, progress, done = run(tmp_path, tasks)
         assert not failures and done == tasks and progress == 8 * 20
         assert len({pid for t in tasks for pid in (tmp_path / f"{t}.tries").read_text().split()}) == 2
@@ -107,7 +111,7 @@ class TestPool:
         monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.1)
         room = iter([0.5, 0.5, 0.5])
         monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": next(room, 1.0)})
-        tasks = [f"task{i}" for i in range(60)]
+        tasks = ["meets1", "meets2", "task1"]
         failures, _, done = run(tmp_path, tasks, replace(CLUSTER, num_actors=None))
         assert not failures and done == sorted(tasks)
         assert len({pid for t in tasks for pid in (tmp_path / f"{t}.tries").read_text().split()}) == 2
