@@ -25,12 +25,32 @@ def test_actors_on_both_nodes_score_every_shard_once_though_one_is_killed(tmp_pa
     prep = [sys.executable, "-m", "jobs.cli", "score", "-w", str(workspace.root), "--teacher", f"t={checkpoint}"]
     log = tmp_path / "submit.log"
     with cluster_of(2, tmp_path) as cluster, log.open("w") as output:
-        submitted = subprocess.Popen(
-            [RAY, "job", "submit", "--working-dir", str(ROOT), "--", *prep, "--num-actors", "2", "--max-length", "24"],
-            env=cluster.environment, stdout=output, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        submit = [
+            RAY,
+            "job",
+            "submit",
+            "--working-dir",
+            str(ROOT),
+            "--",
+            *prep,
+            "--num-actors",
+            "2",
+            "--max-length",
+            "24",
+        ]
+
+        def started():
+            return subprocess.Popen(submit, env=cluster.environment, stdout=output, stderr=subprocess.STDOUT)
+
+        def two_actors():
+            nonlocal submitted
+            if submitted.poll() is not None and "No available agent" in log.read_text():
+                submitted = started()  # the head takes jobs a little after it is up
+            return len(cluster.actors()) == 2
+
+        submitted = started()
         try:
-            wait_for(lambda: len(cluster.actors()) == 2, 120, "two actors")
+            wait_for(two_actors, 150, "two actors")
             assert len({actor.ppid() for actor in cluster.actors()}) == 2  # of two raylets
             wait_for(lambda: workspace.parts("scores", "t"), 60, "a first shard")
             cluster.actors()[0].kill()
