@@ -1,16 +1,16 @@
 """The token budget of a teacher on a kind of device, tried out once and kept: `.cache/budgets/`.
 
-Whoever is done first decides for all: workers that start together, and runs that resume, use the same batches.
+Whoever is done first decides for all: workers that start together, and runs that resume, use the same batches. In a
+store two that are done at the same moment may keep a budget each; it changes the last bits of scores only.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from typing import TYPE_CHECKING
 
 from pipeline.fingerprint import digest_json
+from pipeline.publishing import put_first
 from pipeline.texts import CACHE
 from pipeline.workspace import Workspace
 
@@ -27,13 +27,5 @@ def settle_budget(workspace: Workspace, scorer: CrossEncoderScorer) -> int:
     path = workspace.path(CACHE, "budgets", f"{name}.json")
     if not path.exists():
         facts = {"device": scorer.device_name, "batch_tokens": scorer.tune()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mine = path.with_name(f".{name}-{uuid.uuid4().hex[:12]}")
-        mine.write_text(json.dumps(facts), encoding="utf-8")
-        try:
-            os.link(mine, path)
-        except FileExistsError:
-            pass
-        finally:
-            mine.unlink()
+        put_first(path, json.dumps(facts).encode())
     return int(workspace.read_json(CACHE, "budgets", path.name)["batch_tokens"])

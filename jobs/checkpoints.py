@@ -1,23 +1,61 @@
-"""What a checkpoint named on the command line means: a student of the workspace, a directory, or a Hub name."""
+"""What a checkpoint named on the command line means: a student of the workspace, a directory, or a Hub name.
+
+A student in a store is named by its URI, which every machine turns into a directory of its own before it loads it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
-from pipeline.workspace import Workspace
+from pipeline.publishing import current, download, remove
+from pipeline.store import StorePath, parse_location
+from pipeline.workspace import Workspace, local_copies
 
 
-def locate_checkpoint(workspace: Workspace, text: str) -> str:
-    """The directory of a student of the workspace if one has this name, a local directory, or the text as it is.
+def name_checkpoint(workspace: Workspace, text: str) -> str:
+    """What means the same on other machines: a student of the workspace if one has this name, by its directory or URI,
+    a local directory, or the text as it is.
 
     Directories come back absolute: actors stand elsewhere.
     """
     if text in workspace.names("students"):
-        return str(workspace.path("students", text))
+        student = workspace.path("students", text)
+        return student.uri if isinstance(student, StorePath) else str(student)
     local = Path(text).expanduser()
     return str(local.absolute()) if local.is_dir() else text
+
+
+def local_checkpoint(named: str) -> str:
+    """The directory on this machine of what `name_checkpoint` gave, or a Hub name; fetched where it is in a store."""
+    if "://" not in named:
+        return named
+    place = parse_location(named)
+    if isinstance(place, Path):
+        return str(place)
+    copies = local_copies() / "students" / digest_json(named)
+    now = current(place)
+    assert isinstance(now, StorePath)
+    directory = copies / (now.name if now != place else _state(place))
+    if not directory.is_dir():
+        download(now, directory)
+        for older in copies.glob("v-*"):
+            if older != directory:
+                remove(older)
+    return str(directory)
+
+
+def _state(place: StorePath) -> str:
+    """A name for what stands there, where it was not put as a set: copied by hand, say."""
+    found = sorted((entry.path, entry.size, str(entry.mtime)) for entry in place.entries(recursive=True))
+    return f"v-{digest_json(found)}"
+
+
+def locate_checkpoint(workspace: Workspace, text: str) -> str:
+    """The directory of a student of the workspace if one has this name, a local directory, or the text as it is."""
+    return local_checkpoint(name_checkpoint(workspace, text))
 
 
 def parse_named(kind: str, text: str) -> tuple[str, str]:

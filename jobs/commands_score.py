@@ -51,7 +51,7 @@ def score(
     ] = False,
 ) -> None:
     """Score every pair with cross-encoder teachers; only what is missing."""
-    from jobs.checkpoints import locate_checkpoint, parse_named
+    from jobs.checkpoints import name_checkpoint, parse_named
     from jobs.estimate import estimate
     from jobs.progress import progress
     from jobs.scoring import ClusterSettings
@@ -69,7 +69,7 @@ def score(
         max_length, cast(Any, truncation), cast(Any, dtype), batch_tokens, None, cast(Any, backend), compile
     )
     named = [parse_named("teacher", text) for text in teacher]
-    teachers = [Teacher(name, locate_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
+    teachers = [Teacher(name, name_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
     cluster = ClusterSettings(address, num_actors, cpus_per_actor, gpus_per_actor, max_attempts, hang_seconds)
     if dry_run:
         show_estimates(estimate(ws, teachers, cluster, overwrite=overwrite))

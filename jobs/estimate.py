@@ -74,12 +74,12 @@ def _measure(workspace: Workspace, tasks: list[ShardTask], cluster: ClusterSetti
 
     largest = max(tasks, key=lambda task: task.pairs)
     if not cluster.uses_ray:
-        ShardScorer(str(workspace.root)).sample(largest, add)
+        ShardScorer(workspace.location).sample(largest, add)
         return total, 1
     from jobs.ray_pool import actors_that_fit, run_on_actors
 
     devices = min(actors_that_fit(cluster), len(tasks))
-    failures = run_on_actors(str(workspace.root), ShardScorer, ShardScorer.sample, [largest], cluster, add)
+    failures = run_on_actors(workspace.location, ShardScorer, ShardScorer.sample, [largest], cluster, add)
     if failures:
         raise PrepError("the sample cannot be scored", where=f"shard {largest.number}", found=failures[0].reason)
     return total, devices

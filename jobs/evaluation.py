@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from jobs.checkpoints import locate_checkpoint
 from jobs.shard_scorer import pairs_with_texts
-from pipeline.database import connect
+from pipeline.database import connect, view_parquet
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.metrics import Qrels, evaluate_run
 from pipeline.names import check_name
@@ -25,6 +25,7 @@ from pipeline.retrieved import load_retrieved
 from pipeline.runs import Run, rank_rows, read_run, write_run
 from pipeline.scores import load_scores, read_scores
 from pipeline.selection import select_queries, view_tables
+from pipeline.store import AnyPath
 from pipeline.tables import open_part
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
@@ -80,7 +81,7 @@ class Evaluated:
     """Judged queries, all of which count."""
     missing_queries: int
     """Judged queries that the run has no list for; they score 0."""
-    path: Path
+    path: AnyPath
     run: Run
 
 
@@ -128,7 +129,7 @@ def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None
     Raises:
         WorkspaceError: there are none.
     """
-    with connect(workspace.root) as connection:
+    with connect(workspace.local) as connection:
         view_tables(connection, workspace, "queries", "qrels")
         selected = select_queries(connection, workspace, split, max_queries)
         connection.register("selected", pa.table({"query_id": selected.ids}))
@@ -156,8 +157,8 @@ def candidates_of(
             where=found.paths[0].parent,
             todo=f"run: prep mine --system {system} --split {split}",
         )
-    with connect(workspace.root) as connection:
-        connection.read_parquet([str(path) for path in found.paths]).create_view("retrieved")
+    with connect(workspace.local) as connection:
+        view_parquet(connection, "retrieved", found.paths)
         columns = connection.execute(
             # A query in two splits may have been retrieved for both.
             "SELECT query_id, passage_id, max(score) AS score FROM retrieved GROUP BY query_id, passage_id"

@@ -1,7 +1,7 @@
 """Training on Ray workers, through Ray Train: the same run in each, which takes its share of every batch.
 
 In: a run, and a number of workers. Out: nothing; the first worker leaves the result where the run says. Workers find
-the workspace by its path. A run that fails is not tried again here: run the command again, and it goes on from its
+the workspace by its path or URI. A run that fails is not tried again here: run the command again, and it goes on from its
 last checkpoint.
 """
 
@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer
 from jobs.training import TrainCluster
 from jobs.training_run import Run, work
 from pipeline.errors import PrepError
+from pipeline.store import AnyPath, StorePath
 
 
 def work_on_cluster(run: Run, cluster: TrainCluster) -> None:
@@ -42,7 +43,7 @@ def work_on_cluster(run: Run, cluster: TrainCluster) -> None:
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
             ),
-            run_config=RunConfig(storage_path=str(run.checkpoints / "ray")),  # goes when training is complete
+            run_config=_storage(run.checkpoints / "ray"),  # goes when training is complete
         )
         trainer.fit()
     except TrainingFailedError as error:
@@ -50,6 +51,13 @@ def work_on_cluster(run: Run, cluster: TrainCluster) -> None:
     finally:
         if not connected:
             ray.shutdown()
+
+
+def _storage(place: AnyPath) -> RunConfig:
+    """Where Ray Train keeps its own notes."""
+    if isinstance(place, StorePath):
+        return RunConfig(storage_path=place.full, storage_filesystem=place.filesystem)
+    return RunConfig(storage_path=str(place))
 
 
 def _loop(config: dict[str, Any]) -> None:

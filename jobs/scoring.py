@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jobs.budgets import WORTH_TUNING
+from jobs.checkpoints import local_checkpoint
 from jobs.ledger import Failure, Ledger
 from jobs.shard_scorer import ShardScorer, ShardTask, Teacher
 from jobs.token_stores import TABLES, make_stores
@@ -110,7 +111,7 @@ def score(
     """
     tasks, shards = plan_scoring(workspace, teachers, overwrite=overwrite)
     for checkpoint in _worth_storing(workspace, tasks):
-        make_stores(workspace, checkpoint, on_progress=on_tokens)
+        make_stores(workspace, local_checkpoint(checkpoint), on_progress=on_tokens)
     on_plan(sum(task.pairs for task in tasks))
     failures = _run(workspace, tasks, cluster, on_progress) if tasks else []
     if failures:
@@ -133,8 +134,8 @@ def _run(
     if cluster.uses_ray:
         from jobs.ray_pool import run_on_actors
 
-        return run_on_actors(str(workspace.root), ShardScorer, ShardScorer.score, tasks, cluster, on_progress)
-    scorer, ledger = ShardScorer(str(workspace.root)), Ledger(tasks, cluster.max_attempts)
+        return run_on_actors(workspace.location, ShardScorer, ShardScorer.score, tasks, cluster, on_progress)
+    scorer, ledger = ShardScorer(workspace.location), Ledger(tasks, cluster.max_attempts)
     while ledger:
         task, told = ledger.take(), Told(on_progress)
         try:

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jobs.budgets import settle_budget
+from jobs.checkpoints import local_checkpoint
 from jobs.token_stores import open_stores
 from pipeline.errors import ModelError, PrepError, WorkspaceError
 from pipeline.old_scores import take_scores
 from pipeline.pairs import load_pairs
 from pipeline.scores import read_pair_ids, write_scores
+from pipeline.store import AnyPath
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
 from teachers.certificate import PrecisionError, sample_rows
@@ -42,11 +43,12 @@ class Teacher:
 
     name: str
     checkpoint: str
+    """As `jobs.checkpoints.name_checkpoint` has it."""
     settings: ScoringSettings
 
     def describe(self) -> dict[str, Any]:
         """What its scores depend on; the settings of their recipe. Loads no weights into memory."""
-        checkpoint = resolve(self.checkpoint)
+        checkpoint = resolve(local_checkpoint(self.checkpoint))
         return {
             "fingerprint": checkpoint.fingerprint(self.settings),
             "weights_hash": checkpoint.weights_hash,
@@ -71,7 +73,7 @@ class ShardTask:
     """How many there are."""
     tuned: bool = False
     """Whether the run is long enough to try out the token budget."""
-    old: tuple[Path, ...] = ()
+    old: tuple[AnyPath, ...] = ()
     """Files with scores of this model for pairs that may be in the shard."""
 
 
@@ -118,7 +120,8 @@ class ShardScorer:
             except PrepError as error:
                 raise ShardError(str(error)) from error
             scores[new] = scored.scores
-            extra |= scorer.describe() | {name: version(name) for name in ("torch", "transformers")} | scored.facts
+            extra |= scorer.describe() | {"teacher": task.teacher.checkpoint}
+            extra |= {name: version(name) for name in ("torch", "transformers")} | scored.facts
         footer = self._pairs.footers[task.number]
         try:
             write_scores(self._workspace, task.teacher.name, task.number, footer, ids, scores, task.description, extra)
@@ -150,7 +153,7 @@ class ShardScorer:
             start, size = start + size, 4 * size
 
     def _encode(self, scorer: CrossEncoderScorer, task: ShardTask, ids: tuple[np.ndarray, np.ndarray]) -> EncodedPairs:
-        stores = open_stores(self._workspace, task.teacher.checkpoint) if scorer.assembles else None
+        stores = open_stores(self._workspace, local_checkpoint(task.teacher.checkpoint)) if scorer.assembles else None
         return scorer.assemble(stores, ids) if stores else scorer.encode(pairs_with_texts(ids, *self._texts))
 
     def _load(self, task: ShardTask) -> CrossEncoderScorer:
@@ -158,7 +161,7 @@ class ShardScorer:
 
         if self._loaded is None or self._loaded[0] != task.teacher:
             self._loaded = None  # frees the memory before the next one comes in
-            scorer = load_scorer(task.teacher.checkpoint, task.teacher.settings)
+            scorer = load_scorer(local_checkpoint(task.teacher.checkpoint), task.teacher.settings)
             if scorer.fingerprint != task.description["fingerprint"]:
                 raise ModelError(
                     "another checkpoint stands here than where the run was started",

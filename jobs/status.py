@@ -58,9 +58,9 @@ def _stages(workspace: Workspace) -> Iterator[Stage]:
         yield _checked(f"triples/{name}", lambda name=name: _triples(workspace, name))  # type: ignore[misc]
     for name in workspace.names("students"):
         yield _checked(f"students/{name}", lambda name=name: _student(workspace, name))  # type: ignore[misc]
-    for path in sorted(workspace.path("students").glob(".training-*")):
+    for name in sorted(path.name for path in workspace.path("students").glob(".training-*")):
         yield Stage(
-            f"students/{path.name.removeprefix('.training-')}",
+            f"students/{name.removeprefix('.training-')}",
             "incomplete",
             "training was cut short: run it again to go on",
         )
@@ -82,7 +82,7 @@ def _collection(workspace: Workspace) -> Iterator[Stage]:
         footers = set_footers(workspace.parts(table))
         detail = f"{sum(footer.rows for footer in footers):,}"
         if table == "queries":
-            with connect(workspace.root) as connection:
+            with connect(workspace.local) as connection:
                 view_tables(connection, workspace, "queries")
                 counts = (
                     "SELECT string_agg(split || ' ' || n, ', ' ORDER BY split) FROM "

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.bm25_index import Retrieved
+from pipeline.parquet import open_parquet
 from pipeline.retrievers import Asked
+from pipeline.store import AnyPath
 from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ class StudentRetriever:
             )
 
 
-def _texts(paths: Sequence[Path]) -> Iterator[list[str]]:
+def _texts(paths: Sequence[AnyPath]) -> Iterator[list[str]]:
     """All texts by ascending id."""
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             for batch in file.iter_batches(PASSAGES_PER_READ, columns=["text"]):
                 yield batch.column(0).to_pylist()

@@ -7,7 +7,6 @@ and never part of what scores depend on, since pairs of stored ids equal the tok
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.metadata import version
@@ -19,9 +18,10 @@ import numpy as np
 from pipeline.fingerprint import digest_json
 from pipeline.pair_tokens import TokenChunk, TokenizedTexts
 from pipeline.processes import map_in_order
+from pipeline.publishing import remove
 from pipeline.tables import set_content, set_footers
 from pipeline.texts import CACHE, Texts
-from pipeline.token_store import open_store, write_store
+from pipeline.token_store import FACTS, open_store, write_store
 from pipeline.workspace import Workspace
 from teachers.checkpoint import resolve
 
@@ -42,7 +42,7 @@ def make_stores(
 
     The callback gets texts tokenised, and all of the table.
     """
-    missing = [table for table in TABLES if not _place(workspace, table, checkpoint).exists()]
+    missing = [table for table in TABLES if not workspace.fetch(_place(workspace, table, checkpoint), FACTS)]
     if not missing:
         return
     from teachers.text_tokens import tokenizer_of, vocabulary_of
@@ -53,14 +53,15 @@ def make_stores(
         return
     for table in missing:
         place = _place(workspace, table, checkpoint)
-        _remove_older(place, table)
-        source = _Source(str(workspace.root), table, place.name)
+        _remove_older(workspace, place.name, table)
+        source = _Source(workspace.location, table, place.name)
         count = len(source.texts())
         ranges = [range(start, min(start + TEXTS_PER_TASK, count)) for start in range(0, count, TEXTS_PER_TASK)]
         workers = min(processes or os.cpu_count() or 1, 1 + count // TEXTS_PER_PROCESS)
         chunks = map_in_order(partial(_tokenise, source, checkpoint, tokenizer_hash), ranges, processes=workers)
         made_from = {"table": table, "checkpoint": checkpoint, **_libraries()}
         write_store(place, _counted(chunks, count, on_progress), vocabulary_of(tokenizer), made_from)
+        workspace.share(place, FACTS)
 
 
 def open_stores(workspace: Workspace, checkpoint: str) -> tuple[TokenizedTexts, TokenizedTexts] | None:
@@ -70,7 +71,7 @@ def open_stores(workspace: Workspace, checkpoint: str) -> tuple[TokenizedTexts, 
         WorkspaceError: a store is damaged.
     """
     places = [_place(workspace, table, checkpoint) for table in TABLES]
-    if not all(place.exists() for place in places):
+    if not all(workspace.fetch(place, FACTS) for place in places):
         return None
     queries, passages = map(open_store, places)
     return queries, passages
@@ -79,19 +80,20 @@ def open_stores(workspace: Workspace, checkpoint: str) -> tuple[TokenizedTexts, 
 def _place(workspace: Workspace, table: str, checkpoint: str) -> Path:
     content = set_content(set_footers(workspace.parts(table)))
     made_by = digest_json({"tokenizer": resolve(checkpoint).tokenizer_hash, **_libraries()})
-    return workspace.path(CACHE, "tokens", f"{table}-{content}-{made_by}")
+    return workspace.local / CACHE / "tokens" / f"{table}-{content}-{made_by}"
 
 
 def _libraries() -> dict[str, str]:
     return {name: version(name) for name in ("transformers", "tokenizers")}
 
 
-def _remove_older(place: Path, table: str) -> None:
+def _remove_older(workspace: Workspace, name: str, table: str) -> None:
     """Remove stores of the table as it was; whoever reads one keeps its mapping."""
-    content = place.name.rsplit("-", 1)[0]
-    for other in place.parent.glob(f"{table}-*"):
-        if not other.name.startswith(content):
-            shutil.rmtree(other, ignore_errors=True)
+    content = name.rsplit("-", 1)[0]
+    for root in {workspace.root, workspace.local}:
+        for other in root.joinpath(CACHE, "tokens").glob(f"{table}-*"):
+            if not other.name.startswith(content):
+                remove(other)
 
 
 def _counted(chunks: Iterator[TokenChunk], total: int, on_progress: Callable[[int, int], None]) -> Iterator[TokenChunk]:

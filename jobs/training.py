@@ -20,10 +20,12 @@ from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.pairs import current_pairs
 from pipeline.provenance import Recipe
+from pipeline.publishing import atomic_write, at_now, download, remove, replace_directory, write_json
 from pipeline.schemas import SCHEMA_VERSION
+from pipeline.store import AnyPath, StorePath
 from pipeline.tables import set_content, set_footers
 from pipeline.triples import load_triples
-from pipeline.workspace import Workspace, atomic_write, replace_directory
+from pipeline.workspace import Workspace
 from students.settings import STUDENT_FILE, TrainSettings
 from teachers.checkpoint import resolve
 
@@ -49,7 +51,7 @@ class TrainedStudent:
     """What `train_student` made or found."""
 
     name: str
-    directory: Path
+    directory: AnyPath
     rows: int
     """Triples or positives an epoch."""
     steps: int
@@ -101,7 +103,7 @@ def train_student(
     with workspace.exclusive(f"train-{name}"):
         recipe = training_recipe(workspace, settings)
         rows = batch_source(workspace, settings).rows
-        if final.exists():
+        if name in workspace.names("students"):
             facts = workspace.read_json("students", name, STUDENT_FILE)
             if facts.get("fingerprint") == recipe.fingerprint:
                 return TrainedStudent(name, final, rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True)
@@ -127,11 +129,11 @@ def train_student(
                 work_on_cluster(run, workers)
         except PrepError:
             if not (checkpoints / TRAINER).exists():  # nothing was trained that could be gone on with
-                shutil.rmtree(checkpoints)
+                remove(checkpoints)
             raise
         given = read_facts(run)
         _publish(workspace, name, recipe, run, given)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        remove(checkpoints)
     done, seconds = given["steps"] - given["resumed_at"], given["seconds"]
     return TrainedStudent(
         name,
@@ -157,13 +159,13 @@ def _last(losses: list[Any]) -> float | None:
     return float(losses[-1][1]) if losses else None
 
 
-def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> Path:
+def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> AnyPath:
     """The directory of this run's checkpoints; those of another recipe are removed."""
     directory = workspace.path("students", f".training-{name}")
     if directory.exists():
         stored = directory / _RECIPE_FILE
         if not stored.exists() or stored.read_text(encoding="utf-8") != recipe.fingerprint:
-            shutil.rmtree(directory)
+            remove(directory)
     if not directory.exists():
         with atomic_write(directory / _RECIPE_FILE) as stream:
             stream.write(recipe.fingerprint.encode())
@@ -173,7 +175,11 @@ def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> Path:
 def _publish(workspace: Workspace, name: str, recipe: Recipe, run: Run, given: Mapping[str, Any]) -> None:
     """Move the result to its place, with what made it."""
     with workspace.staging(f"train-{name}") as staging:
-        shutil.move(run.checkpoints / RESULT, staging / name)
+        result = run.checkpoints / RESULT
+        if isinstance(result, StorePath):
+            download(at_now(result), staging / name)
+        else:
+            shutil.move(result, staging / name)
         facts = {
             "schema_version": SCHEMA_VERSION,
             "fingerprint": recipe.fingerprint,
@@ -182,6 +188,6 @@ def _publish(workspace: Workspace, name: str, recipe: Recipe, run: Run, given: M
             "inputs": dict(recipe.inputs),
             **{key: given[key] for key in ("steps", "losses", "validations", "kept_step")},
         }
-        workspace.write_json(facts, staging.name, name, STUDENT_FILE)
+        write_json(staging / name / STUDENT_FILE, facts)
         write_card(staging / name, name, facts)
         replace_directory(staging / name, workspace.path("students", name))

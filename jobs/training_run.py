@@ -7,23 +7,26 @@ gave beside it. Knows neither names of students nor Ray.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.checkpoints import locate_checkpoint
+from jobs.checkpoints import local_checkpoint, name_checkpoint
+from jobs.shared_checkpoints import on_disk
 from jobs.token_stores import make_stores, open_stores
 from jobs.validation import reranking_measure
 from pipeline.errors import ModelError, WorkspaceError
 from pipeline.pairs import current_pairs
 from pipeline.provenance import Footer
+from pipeline.publishing import current, replace_directory
+from pipeline.store import AnyPath, StorePath
 from pipeline.tables import require_complete, set_footers
 from pipeline.triples import load_triples
 from pipeline.workspace import Workspace
 from students.batches import BatchSource, JudgedPairs, ListShards, TripleShards
 from students.settings import TrainSettings
+from teachers.checkpoint import CONFIG
 
 if TYPE_CHECKING:
     from students.stream import Tokens
@@ -40,14 +43,14 @@ class Run:
     """Of the workspace."""
     settings: TrainSettings
     """With a start that has a directory."""
-    checkpoints: Path
+    checkpoints: AnyPath
     """Where checkpoints and the result go; all workers see it."""
 
 
 def prepare(
     workspace: Workspace,
     settings: TrainSettings,
-    checkpoints: Path,
+    checkpoints: AnyPath,
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
 ) -> Run:
     """Make what all workers share: a start with a directory, and the token ids of all texts.
@@ -55,11 +58,11 @@ def prepare(
     Raises:
         ModelError: the start cannot be loaded, or its tokenizer gives no ids beforehand.
     """
-    init = locate_checkpoint(workspace, settings.init)
+    init = name_checkpoint(workspace, settings.init)
     if Path(init).expanduser().is_file():
-        init = str(_directory_of(Path(init).expanduser(), settings, checkpoints / _START))
-    make_stores(workspace, init, on_progress=on_tokens)
-    return Run(str(workspace.root), replace(settings, init=init), checkpoints)
+        init = _start_of(workspace, Path(init).expanduser(), settings, checkpoints / _START)
+    make_stores(workspace, local_checkpoint(init), on_progress=on_tokens)
+    return Run(workspace.location, replace(settings, init=init), checkpoints)
 
 
 def work(run: Run, on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None) -> None:
@@ -73,18 +76,18 @@ def work(run: Run, on_step: Callable[[int, int, float], None] = lambda step, ste
     from teachers.loading import quiet_loading
 
     workspace = Workspace.open(run.location)
-    settings = run.settings
+    settings = replace(run.settings, init=local_checkpoint(run.settings.init))
     source = batch_source(workspace, settings)
     measure = reranking_measure(workspace, settings) if settings.eval_steps else None
     tokens = _tokens(workspace, settings.init)
-    trained = train(settings, source, tokens, run.checkpoints / TRAINER, on_step=on_step, measure=measure)
+    with on_disk(workspace, run.checkpoints / TRAINER) as (directory, keep):
+        trained = train(settings, source, tokens, directory, on_step=on_step, measure=measure, on_save=keep)
     if Workers.here().rank:
         return
-    result = run.checkpoints / RESULT
-    shutil.rmtree(result, ignore_errors=True)
-    result.mkdir(parents=True)
-    with quiet_loading():
-        trained.student.save(result)
+    with workspace.staging("trained") as staging, quiet_loading():
+        (staging / RESULT).mkdir()
+        trained.student.save(staging / RESULT)
+        replace_directory(staging / RESULT, run.checkpoints / RESULT)
     facts = {name: value for name, value in vars(trained).items() if name != "student"}
     (run.checkpoints / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
@@ -106,23 +109,22 @@ def _tokens(workspace: Workspace, init: str) -> Tokens:
     return Tokens(*stores)
 
 
-def _directory_of(file: Path, settings: TrainSettings, directory: Path) -> Path:
-    """A student's directory made from a file of word vectors."""
+def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: AnyPath) -> str:
+    """A student made from a file of word vectors, as `name_checkpoint` names it."""
     import torch
 
     from students.architectures import architecture
 
-    if not directory.is_dir():
+    if not (current(place) / CONFIG).exists():
         torch.manual_seed(settings.seed)
-        staged = directory.with_name(f".tmp-{directory.name}")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        architecture(settings.architecture).from_checkpoint(str(file), settings.student).save(staged)
-        staged.rename(directory)
-    return directory
+        with workspace.staging("start") as staging:
+            (staging / _START).mkdir()
+            architecture(settings.architecture).from_checkpoint(str(file), settings.student).save(staging / _START)
+            replace_directory(staging / _START, place)
+    return place.uri if isinstance(place, StorePath) else str(place)
 
 
-def load_lists(workspace: Workspace, name: str) -> tuple[list[Path], list[Footer]]:
+def load_lists(workspace: Workspace, name: str) -> tuple[list[AnyPath], list[Footer]]:
     """A complete set of lists.
 
     Raises:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from jobs.checkpoints import local_checkpoint
 from jobs.shard_scorer import pairs_with_texts
 from jobs.status import workspace_status
 from pipeline.errors import PrepError
 from pipeline.pairs import PairSet, load_pairs
 from pipeline.scores import load_scores, read_pair_ids, read_scores
 from pipeline.soundness import Problem, data_problems
+from pipeline.store import AnyPath
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
 from teachers.checkpoint import resolve
@@ -39,12 +40,12 @@ class Verified:
 
 
 def verify(
-    workspace: Workspace, *, sample: int, seed: int = 0, on_file: Callable[[Path], None] = lambda path: None
+    workspace: Workspace, *, sample: int, seed: int = 0, on_file: Callable[[AnyPath], None] = lambda path: None
 ) -> Verified:
     """Check everything; `sample` pairs of each teacher are scored again."""
     found = Verified()
 
-    def count(path: Path) -> None:
+    def count(path: AnyPath) -> None:
         found.files += 1
         on_file(path)
 
@@ -77,7 +78,7 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
         found.notes.append(f"scores/{teacher} names no checkpoint; not scored again")
         return
     try:
-        checkpoint = resolve(made[0]["teacher"], revision=made[0]["revision"])
+        checkpoint = resolve(local_checkpoint(made[0]["teacher"]), revision=made[0]["revision"])
         same = (checkpoint.weights_hash, checkpoint.tokenizer_hash) == (
             settings["weights_hash"],
             settings["tokenizer_hash"],

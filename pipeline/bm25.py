@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from bm25s.scoring import _score_idf_lucene, _score_tfc_lucene
 from bm25s.tokenization import Tokenizer
 
 from pipeline.bm25_index import Bm25Index, Chunk, Retrieved
 from pipeline.errors import UsageError
+from pipeline.parquet import metadata_of, open_parquet
 from pipeline.processes import map_in_order
+from pipeline.store import AnyPath
 
 __all__ = ["Bm25Index", "Bm25Settings", "Retrieved", "build_index"]
 
@@ -66,14 +67,14 @@ class Bm25Settings:
 class _Span(NamedTuple):
     """Some rows of a row group."""
 
-    path: Path
+    path: AnyPath
     row_group: int
     start: int
     rows: int
 
 
 def build_index(
-    passages: Sequence[Path],
+    passages: Sequence[AnyPath],
     query_texts: Sequence[str],
     directory: Path,
     settings: Bm25Settings,
@@ -109,12 +110,12 @@ def build_index(
     return Bm25Index(directory, len(chunks))
 
 
-def _chunks(passages: Sequence[Path]) -> Iterator[list[_Span]]:
+def _chunks(passages: Sequence[AnyPath]) -> Iterator[list[_Span]]:
     """All rows in order, as lists of CHUNK_PASSAGES rows; the last one may be shorter."""
     chunk: list[_Span] = []
     room = CHUNK_PASSAGES
     for path in passages:
-        metadata = pq.read_metadata(path)
+        metadata = metadata_of(path)
         for group in range(metadata.num_row_groups):
             start, end = 0, metadata.row_group(group).num_rows
             while start < end:
@@ -169,7 +170,7 @@ def _write_postings(directory: Path, settings: Bm25Settings, numbered: tuple[int
 
 def _read(spans: list[_Span]) -> Iterator[pa.RecordBatch]:
     for span in spans:
-        with pq.ParquetFile(span.path) as file:
+        with open_parquet(span.path) as file:
             seen, end = 0, span.start + span.rows
             columns = ["passage_id", "text"]
             for batch in file.iter_batches(_BATCH_PASSAGES, [span.row_group], columns, use_threads=False):

@@ -7,7 +7,7 @@ parameters, so each can be pasted into the DuckDB shell.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from pipeline.errors import UsageError
+from pipeline.store import AnyPath, StorePath
 
 DEFAULT_MEMORY_LIMIT = "4GB"
 
@@ -60,9 +61,18 @@ def sql(name: str) -> str:
     return files("pipeline").joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
-def view_parquet(connection: duckdb.DuckDBPyConnection, name: str, paths: list[Path]) -> None:
+def view_parquet(connection: duckdb.DuckDBPyConnection, name: str, paths: Sequence[AnyPath]) -> None:
     """Make the files one view; rows keep file and row order."""
-    connection.read_parquet([str(path) for path in paths]).create_view(name)
+    connection.read_parquet(parquet_names(connection, paths)).create_view(name, replace=True)
+
+
+def parquet_names(connection: duckdb.DuckDBPyConnection, paths: Sequence[AnyPath]) -> list[str]:
+    """What the connection calls the files, in a store or not."""
+    if any(isinstance(path, StorePath) for path in paths):
+        from pipeline.store_files import duckdb_name
+
+        return [duckdb_name(connection, path) if isinstance(path, StorePath) else str(path) for path in paths]
+    return [str(path) for path in paths]
 
 
 def one_row(

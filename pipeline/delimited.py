@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from pipeline.errors import InputError
+from pipeline.store import AnyPath, StorePath
 
 # A line must fit into a block.
 BLOCK_BYTES = 32 << 20
@@ -23,7 +23,7 @@ BLOCK_BYTES = 32 << 20
 _NO_DELIMITER = "\x01"
 
 
-def read_tsv(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def read_tsv(path: AnyPath, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Rows of a tab-separated file as string columns, plus `line` int64 (from 1).
 
     Raises:
@@ -32,7 +32,7 @@ def read_tsv(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     yield from _read(path, columns, "\t", f"{len(columns)} tab-separated fields ({', '.join(columns)})")
 
 
-def read_fields(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def read_fields(path: AnyPath, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Rows of a file whose fields are separated by runs of tabs or spaces (TREC), plus `line` int64 (from 1).
 
     Raises:
@@ -51,7 +51,7 @@ def read_fields(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays([*arrays, batch.column("line")], names=[*columns, "line"])
 
 
-def first_line(path: Path) -> str:
+def first_line(path: AnyPath) -> str:
     """The first line of a text file.
 
     Raises:
@@ -61,7 +61,7 @@ def first_line(path: Path) -> str:
     return str(next(batches).column("text")[0].as_py())
 
 
-def _read(path: Path, columns: list[str], delimiter: str, expected: str) -> Iterator[pa.RecordBatch]:
+def _read(path: AnyPath, columns: list[str], delimiter: str, expected: str) -> Iterator[pa.RecordBatch]:
     first_line = 1
     try:
         with _open(path) as stream:
@@ -91,11 +91,14 @@ def _read(path: Path, columns: list[str], delimiter: str, expected: str) -> Iter
         raise InputError("empty file", where=path, expected=expected)
 
 
-def _open(path: Path) -> pa.NativeFile:
-    return pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None)
+def _open(path: AnyPath) -> pa.NativeFile:
+    compression = "gzip" if path.suffix == ".gz" else None
+    if isinstance(path, StorePath):
+        return path.filesystem.open_input_stream(path.full, compression=compression)
+    return pa.input_stream(str(path), compression=compression)
 
 
-def _explain(path: Path, error: Exception, expected: str, first_line: int) -> InputError:
+def _explain(path: AnyPath, error: Exception, expected: str, first_line: int) -> InputError:
     text = str(error)
     if "Empty CSV" in text:
         return InputError("empty file", where=path, expected=expected)

@@ -22,6 +22,7 @@ from pipeline.export_formats import FORMATS, Config, Words
 from pipeline.export_rows import Groups, Names, list_groups, triple_batches, triple_groups
 from pipeline.funnel import Funnel
 from pipeline.provenance import Footer
+from pipeline.store import AnyPath
 from pipeline.tables import footer_of, require_complete, set_footers
 from pipeline.texts import Texts
 from pipeline.triples import load_triples
@@ -123,7 +124,7 @@ class _Rows:
         self.negatives = settings.negatives or self._form.negatives
         self.left_out = 0
 
-    def of(self, connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> Iterator[Any]:
+    def of(self, connection: duckdb.DuckDBPyConnection, paths: list[AnyPath]) -> Iterator[Any]:
         """Batches of triples, or groups."""
         if self._settings.lists is not None:
             # A list has a positive among its passages, so that it is as long as a group.
@@ -144,7 +145,7 @@ class _Rows:
                 yield kept
 
 
-def _load(workspace: Workspace, settings: ExportSettings) -> tuple[list[Path], Origin]:
+def _load(workspace: Workspace, settings: ExportSettings) -> tuple[list[AnyPath], Origin]:
     if settings.lists is None:
         paths, footers = load_triples(workspace, settings.triples)
         return paths, _origin(workspace, f"triples/{settings.triples}", footers[0])

@@ -15,9 +15,10 @@ from typing import Literal, NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.database import sql, view_parquet
+from pipeline.parquet import open_parquet, read_columns
+from pipeline.store import AnyPath
 from pipeline.workspace import Workspace
 
 ROWS_PER_BATCH = 16_384
@@ -52,7 +53,7 @@ class Names:
     """External ids of queries or passages, in memory."""
 
     def __init__(self, workspace: Workspace, table: Literal["queries", "passages"]) -> None:
-        tables = [pq.read_table(part, columns=["external_id"]) for part in workspace.parts(table)]
+        tables = [read_columns(part, ["external_id"]) for part in workspace.parts(table)]
         self._names = pa.concat_tables(tables).column("external_id")
 
     def take(self, ids: np.ndarray) -> pa.Array:
@@ -60,16 +61,16 @@ class Names:
         return self._names.take(pa.array(ids)).combine_chunks()
 
 
-def triple_batches(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+def triple_batches(paths: Sequence[AnyPath]) -> Iterator[pa.RecordBatch]:
     """The triples in their order."""
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             yield from file.iter_batches(ROWS_PER_BATCH)
 
 
 def triple_groups(
     connection: duckdb.DuckDBPyConnection,
-    paths: Sequence[Path],
+    paths: Sequence[AnyPath],
     seed: int,
     by: Literal["positive", "query"],
     negatives: int | None,
@@ -92,10 +93,10 @@ def triple_groups(
         yield _grouped(pa.Table.from_batches(pending), by, negatives)
 
 
-def list_groups(paths: Sequence[Path], passages: int | None) -> Iterator[Groups]:
+def list_groups(paths: Sequence[AnyPath], passages: int | None) -> Iterator[Groups]:
     """N-way lists in their order, with up to that many passages each."""
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             for batch in file.iter_batches(ROWS_PER_BATCH):
                 ids, scores = batch.column("passage_ids"), batch.column("scores")
                 lengths = np.diff(ids.offsets.to_numpy())

@@ -10,14 +10,15 @@ Shapes: N rows.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import WorkspaceError
+from pipeline.parquet import open_parquet
+from pipeline.store import AnyPath
 from pipeline.workspace import Workspace
 
 UNKNOWN = -1
@@ -54,11 +55,11 @@ class ExternalIds:
         return np.where(inside, self._direct[np.where(inside, numbers, 0)], UNKNOWN)
 
 
-def _read(parts: list[Path], key: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def _read(parts: Sequence[AnyPath], key: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """(numbers, their row numbers) and (hashes of other ids, their row numbers), each sorted."""
     numbers, number_ids, hashes, other_ids = [], [], [], []
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with open_parquet(part) as file:
             for batch in file.iter_batches(columns=[key, "external_id"]):
                 ids = batch.column(0).to_numpy()
                 is_number, found, texts = _parted(batch.column(1))

@@ -120,7 +120,7 @@ def import_score_source(
 
 def _copy(workspace: Workspace, staged: Workspace, pairs: PairSet, teacher: str, described: Mapping[str, Any]) -> None:
     """Scores of pairs that were built from the teacher's own list."""
-    with connect(staged.path("spill"), memory_limit=SMALL_MEMORY) as connection:
+    with connect(staged.local / "spill", memory_limit=SMALL_MEMORY) as connection:
         view_parquet(connection, "listed", workspace.parts("retrieved", teacher))
         for number, (path, footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
             bounds = {"first": footer.extra["first_query"], "last": footer.extra["last_query"]}

@@ -124,7 +124,7 @@ def _plan(
 
 
 def _is_done(workspace: Workspace, part: _Part) -> bool:
-    path = workspace.path("retrieved", part.recipe.settings["system"], part.name)
+    path = workspace.place("retrieved", part.recipe.settings["system"]) / part.name
     if not path.exists():
         return False
     footer = footer_of(path)
@@ -179,7 +179,7 @@ def _write(workspace: Workspace, part: _Part, found: list[Retrieved], first: int
         for rows in found
     ]
     extra = {"queries": len(part.ids)}
-    path = workspace.path("retrieved", part.recipe.settings["system"], part.name)
+    path = workspace.place("retrieved", part.recipe.settings["system"]) / part.name
     write_part(path, batches, schemas.RETRIEVED, part.recipe, part=part.number, parts=part.parts, extra=extra)
 
 

@@ -22,6 +22,7 @@ from pipeline.delimited import read_fields, read_tsv
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.fingerprint import digest_file, digest_json
 from pipeline.provenance import Recipe
+from pipeline.publishing import move_file
 from pipeline.tables import part_name, write_part
 from pipeline.workspace import MANIFEST, Workspace
 
@@ -116,8 +117,7 @@ def _existing(path: Path) -> Path:
 def _publish(workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path) -> Imported:
     for dataset in ("passages", "queries", "qrels"):
         for staged in sorted(staging.glob(f"{dataset}/*.parquet")):
-            workspace.path(dataset).mkdir(exist_ok=True)
-            staged.replace(workspace.path(dataset, staged.name))
+            move_file(staged, workspace.place(dataset) / staged.name)
     passages, queries, qrels, repeated = one_row(connection, "SELECT passages, queries, qrels, repeated FROM added")
     return Imported(passages, queries, qrels, repeated, unchanged=False)
 

@@ -10,22 +10,22 @@ Shapes: N pairs.
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import schemas
 from pipeline.errors import WorkspaceError
 from pipeline.pairs import PairSet
+from pipeline.parquet import metadata_of
 from pipeline.provenance import Footer
 from pipeline.scores import read_pair_ids, read_scores
+from pipeline.publishing import move_into, remove
+from pipeline.store import AnyPath
 from pipeline.tables import open_part
 from pipeline.text_hashes import TextHashes
 from pipeline.texts import CACHE
@@ -36,7 +36,7 @@ from pipeline.workspace import Workspace
 class OldScores:
     """A score file that is valid for its pairs."""
 
-    path: Path
+    path: AnyPath
     first_query: int
     last_query: int
 
@@ -55,20 +55,20 @@ def find_old_scores(
     """
     texts = TextHashes(workspace)
     current = {footer.extra["texts"] for footer in pairs.footers}
+    standing = workspace.place("scores", teacher)
     found = []
     for path in _candidates(workspace, description):
         file, footer = open_part(path, schemas.SCORES)
         file.close()
-        in_place = path.parent == workspace.path("scores", teacher)
+        in_place = path.parent == standing
         if in_place and _fits(pairs, footer):
             continue
         if footer.recipe.inputs["pairs"] not in current and not texts.fit(path, footer.recipe.inputs["pairs"]):
             continue
         if in_place and keep:
             kept = _place(workspace, description) / f"{uuid.uuid4().hex[:12]}.parquet"
-            kept.parent.mkdir(parents=True, exist_ok=True)
             try:
-                path = path.rename(kept)
+                path = move_into(path, kept)
             except FileNotFoundError:  # another run keeps it
                 continue
         found.append(OldScores(path, *_queries(path)))
@@ -77,16 +77,16 @@ def find_old_scores(
 
 def discard_old_scores(workspace: Workspace, description: Mapping[str, Any]) -> None:
     """Remove kept files; the set that displaced them is complete."""
-    shutil.rmtree(_place(workspace, description), ignore_errors=True)
+    remove(_place(workspace, description))
 
 
-def overlapping(old: Sequence[OldScores], shard: Footer) -> list[Path]:
+def overlapping(old: Sequence[OldScores], shard: Footer) -> list[AnyPath]:
     """The files that can hold scores of a pair shard's queries."""
     first, last = shard.extra["first_query"], shard.extra["last_query"]
     return [file.path for file in old if file.first_query <= last and file.last_query >= first]
 
 
-def take_scores(paths: Sequence[Path], ids: tuple[np.ndarray, np.ndarray]) -> NDArray[np.float32]:
+def take_scores(paths: Sequence[AnyPath], ids: tuple[np.ndarray, np.ndarray]) -> NDArray[np.float32]:
     """Scores (N,) of pairs by query ids (N,) and passage ids (N,); NaN where no file has one."""
     scores = np.full(len(ids[0]), np.nan, np.float32)
     wanted = _keys(ids)
@@ -103,20 +103,20 @@ def take_scores(paths: Sequence[Path], ids: tuple[np.ndarray, np.ndarray]) -> ND
     return scores
 
 
-def _candidates(workspace: Workspace, description: Mapping[str, Any]) -> list[Path]:
+def _candidates(workspace: Workspace, description: Mapping[str, Any]) -> list[AnyPath]:
     """Score files of this model: kept ones, then those under any teacher's name."""
     named = [path for teacher in workspace.names("scores") for path in workspace.parts("scores", teacher)]
-    kept = sorted(_place(workspace, description).glob("*.parquet"))
+    kept: list[AnyPath] = sorted(_place(workspace, description).glob("*.parquet"))
     return [*kept, *(path for path in named if _made_by(path, description))]
 
 
-def _made_by(path: Path, description: Mapping[str, Any]) -> bool:
+def _made_by(path: AnyPath, description: Mapping[str, Any]) -> bool:
     file, footer = open_part(path, schemas.SCORES)
     file.close()
     return bool(footer.recipe.settings.get("fingerprint") == description["fingerprint"])
 
 
-def _place(workspace: Workspace, description: Mapping[str, Any]) -> Path:
+def _place(workspace: Workspace, description: Mapping[str, Any]) -> AnyPath:
     return workspace.path(CACHE, "scores", description["fingerprint"])
 
 
@@ -126,9 +126,9 @@ def _fits(pairs: PairSet, footer: Footer) -> bool:
     return texts == [footer.recipe.inputs["pairs"]]
 
 
-def _queries(path: Path) -> tuple[int, int]:
+def _queries(path: AnyPath) -> tuple[int, int]:
     """First and last query id, from the file's statistics."""
-    metadata = pq.read_metadata(path)
+    metadata = metadata_of(path)
     groups = [metadata.row_group(i).column(0).statistics for i in range(metadata.num_row_groups)]
     return min(group.min for group in groups), max(group.max for group in groups)
 

@@ -19,11 +19,12 @@ import numpy as np
 
 from pipeline import schemas
 from pipeline.content import hash_arrays
-from pipeline.database import DEFAULT_MEMORY_LIMIT, connect, one_row, sql, view_parquet
+from pipeline.database import DEFAULT_MEMORY_LIMIT, connect, one_row, parquet_names, sql, view_parquet
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.provenance import Footer, Recipe
 from pipeline.retrieved import load_retrieved
 from pipeline.selection import view_tables
+from pipeline.store import AnyPath
 from pipeline.tables import is_made, part_name, require_complete, set_content, set_footers, write_part
 from pipeline.workspace import Workspace, replace_directory
 
@@ -36,7 +37,7 @@ TODO = "run: prep build-pairs"
 class PairSet:
     """The pair shards of a workspace, complete and of one recipe."""
 
-    paths: list[Path]
+    paths: list[AnyPath]
     footers: list[Footer]
 
     @property
@@ -176,7 +177,7 @@ def _build(
         connection.execute("CREATE TABLE judged AS FROM qrels SEMI JOIN listed USING (query_id, passage_id)")
     else:
         connection.execute("CREATE VIEW judged AS FROM qrels")
-    candidates = _candidates_sql(workspace, systems)
+    candidates = _candidates_sql(connection, workspace, systems)
     connection.execute(f"CREATE VIEW candidates AS {candidates}")
     connection.execute("CREATE TABLE mined AS SELECT DISTINCT query_id FROM candidates WHERE NOT judged")
     if recipe.settings["all_judged"]:
@@ -198,7 +199,7 @@ def _build(
         start = end
 
 
-def _candidates_sql(workspace: Workspace, systems: Sequence[str]) -> str:
+def _candidates_sql(connection: duckdb.DuckDBPyConnection, workspace: Workspace, systems: Sequence[str]) -> str:
     """Judged and retrieved rows under one set of columns."""
 
     def columns(own: str) -> str:
@@ -206,7 +207,8 @@ def _candidates_sql(workspace: Workspace, systems: Sequence[str]) -> str:
 
     selects = [f"SELECT query_id, passage_id, grade, true AS judged, {columns('')} FROM judged"]
     for system in systems:
-        files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in workspace.parts("retrieved", system))
+        names = parquet_names(connection, workspace.parts("retrieved", system))
+        files = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
         selects.append(
             f"SELECT query_id, passage_id, NULL::TINYINT AS grade, false AS judged, {columns(system)} "
             f"FROM read_parquet([{files}])"

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.external_ids import TABLE_KEYS, UNKNOWN, ExternalIds
+from pipeline.parquet import metadata_of
 from pipeline.text_ids import TextIds
 from pipeline.workspace import Workspace
 
@@ -162,7 +162,7 @@ class Intake:
 
 def query_ranges(workspace: Workspace) -> np.ndarray:
     """Edges (B,) that cut the queries of the workspace into buckets of the same number."""
-    rows = sum(pq.read_metadata(part).num_rows for part in workspace.parts("queries"))
+    rows = sum(metadata_of(part).num_rows for part in workspace.parts("queries"))
     return np.arange(0, max(rows, 1), QUERIES_PER_BUCKET, dtype=np.int32)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline import schemas
 from pipeline.errors import WorkspaceError
 from pipeline.provenance import Footer
-from pipeline.tables import open_part, require_complete, set_content
+from pipeline.store import AnyPath
+from pipeline.tables import require_complete, set_content, set_footers
 from pipeline.workspace import Workspace
 
 IMPORTED = "imported"
@@ -20,7 +20,7 @@ class RetrievedSet:
     """All lists of one retriever."""
 
     system: str
-    paths: list[Path]
+    paths: list[AnyPath]
     footers: list[Footer]
 
     @property
@@ -51,7 +51,7 @@ def load_retrieved(workspace: Workspace, system: str, passages: str | None = Non
     if not paths:
         known = ", ".join(workspace.names("retrieved")) or "none yet"
         raise WorkspaceError(f"no retriever {system!r}", where=workspace.root, expected=f"one of: {known}", todo=todo)
-    found = RetrievedSet(system, paths, [open_part(path, schemas.RETRIEVED)[1] for path in paths])
+    found = RetrievedSet(system, paths, set_footers(paths, schemas.RETRIEVED))
     for split, footers in found.splits().items():
         if split == IMPORTED:
             # Ids are append-only, so these lists stay what they are when the collection grows.

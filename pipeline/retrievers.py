@@ -15,13 +15,14 @@ import numpy as np
 
 from pipeline.bm25 import Bm25Settings, build_index
 from pipeline.bm25_index import Retrieved
+from pipeline.store import AnyPath
 
 
 @dataclass(frozen=True)
 class Asked:
     """What is searched, and where."""
 
-    passages: Sequence[Path]
+    passages: Sequence[AnyPath]
     """Parquet files of the collection."""
     passage_count: int
     query_ids: np.ndarray

@@ -6,7 +6,6 @@ next smaller float32, so that any evaluation tool reads the file in the order of
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
@@ -17,6 +16,7 @@ from pipeline.database import connect
 from pipeline.delimited import read_fields
 from pipeline.errors import InputError
 from pipeline.selection import view_tables
+from pipeline.store import AnyPath
 from pipeline.workspace import Workspace, atomic_write
 
 
@@ -56,7 +56,7 @@ def _untie(score: np.ndarray, rank: np.ndarray) -> np.ndarray:
 def external_ids(workspace: Workspace, table: str, ids: np.ndarray) -> np.ndarray:
     """External ids (N,) of query or passage ids (N,)."""
     key = {"queries": "query_id", "passages": "passage_id"}[table]
-    with connect(workspace.root) as connection:
+    with connect(workspace.local) as connection:
         view_tables(connection, workspace, table)
         connection.register("wanted", pa.table({key: np.unique(ids)}))
         found = connection.execute(
@@ -65,7 +65,7 @@ def external_ids(workspace: Workspace, table: str, ids: np.ndarray) -> np.ndarra
     return np.asarray(found["external_id"])[np.searchsorted(found[key], ids)]
 
 
-def write_run(workspace: Workspace, name: str, run: Run) -> Path:
+def write_run(workspace: Workspace, name: str, run: Run) -> AnyPath:
     """Write `runs/<name>.run`: query, Q0, passage, rank, score, tag."""
     queries = external_ids(workspace, "queries", run.query_id)
     passages = external_ids(workspace, "passages", run.passage_id)
@@ -76,7 +76,7 @@ def write_run(workspace: Workspace, name: str, run: Run) -> Path:
     return path
 
 
-def read_run(workspace: Workspace, path: Path) -> Run:
+def read_run(workspace: Workspace, path: AnyPath) -> Run:
     """A run file in TREC form (six fields) or MS MARCO form (query, passage, rank).
 
     Raises:
@@ -89,7 +89,7 @@ def read_run(workspace: Workspace, path: Path) -> Run:
         if len(_first_fields(path)) != 3:
             raise error
         rows = pa.Table.from_batches(list(read_fields(path, ["query", "passage", "rank"])))
-    with connect(workspace.root) as connection:
+    with connect(workspace.local) as connection:
         view_tables(connection, workspace, "queries", "passages")
         connection.register("rows", rows)
         value = "try_cast(score AS FLOAT)" if "score" in rows.column_names else "-try_cast(rank AS INT)::FLOAT"
@@ -102,12 +102,12 @@ def read_run(workspace: Workspace, path: Path) -> Run:
     return rank_rows(*(found.column(name).to_numpy() for name in ("query_id", "passage_id", "score")))
 
 
-def _first_fields(path: Path) -> list[str]:
+def _first_fields(path: AnyPath) -> list[str]:
     with path.open("rb") as stream:
-        return stream.readline().decode("utf-8", "replace").split()
+        return stream.readline().decode("utf-8", "replace").split()  # type: ignore[no-any-return]
 
 
-def _refuse(connection: duckdb.DuckDBPyConnection, found: pa.Table, path: Path) -> None:
+def _refuse(connection: duckdb.DuckDBPyConnection, found: pa.Table, path: AnyPath) -> None:
     connection.register("found", found)
     bad = connection.execute(
         "SELECT line, query, passage, query_id, passage_id FROM found "

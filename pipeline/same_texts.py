@@ -5,14 +5,13 @@ The answer is a cache file beside the tables, made once for each state of the co
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.database import sql
 from pipeline.selection import view_tables
+from pipeline.store import AnyPath
 from pipeline.tables import set_content, set_footers
 from pipeline.texts import CACHE
 from pipeline.workspace import Workspace, atomic_write
@@ -20,7 +19,7 @@ from pipeline.workspace import Workspace, atomic_write
 SCHEMA = pa.schema([pa.field("passage_id", pa.int32()), pa.field("text_id", pa.int32())])
 
 
-def same_texts(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> Path:
+def same_texts(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> AnyPath:
     """File of the passages that share their text, each with the lowest id of its group as `text_id`."""
     content = set_content(set_footers(workspace.parts("passages")))
     path = workspace.path(CACHE, f"same-texts-{content}.parquet")

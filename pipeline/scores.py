@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from pipeline import schemas
 from pipeline.errors import WorkspaceError
 from pipeline.pairs import PairSet
 from pipeline.provenance import Footer, Recipe
-from pipeline.tables import footer_of, open_part, part_name, read_part, set_content, write_part
+from pipeline.store import AnyPath
+from pipeline.tables import open_part, part_name, read_part, set_content, set_footers, write_part
 from pipeline.workspace import Workspace
 
 
@@ -27,7 +27,7 @@ class ScoreSet:
     """One teacher's scores for all pair shards, complete and of one model."""
 
     teacher: str
-    paths: list[Path]
+    paths: list[AnyPath]
     footers: list[Footer]
 
     @property
@@ -55,12 +55,13 @@ def missing_shards(
         WorkspaceError: scores of another model or other settings stand under this name, and not `overwrite`.
     """
     missing = []
+    standing = _standing(workspace, pairs, teacher)
     for number, footer in enumerate(pairs.footers):
-        path = workspace.path("scores", teacher, part_name(number))
-        if not path.exists():
+        if part_name(number) not in standing:
             missing.append(number)
             continue
-        found = footer_of(path).recipe
+        path, made = standing[part_name(number)]
+        found = made.recipe
         if dict(found.settings) != dict(description) and not overwrite:
             differing = sorted(k for k in description if found.settings.get(k) != description[k])
             raise WorkspaceError(
@@ -75,7 +76,7 @@ def missing_shards(
     return missing
 
 
-def read_pair_ids(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_pair_ids(path: AnyPath) -> tuple[np.ndarray, np.ndarray]:
     """Query ids (N,) and passage ids (N,) of a pair shard, both int32."""
     file, _ = open_part(path)
     with file:
@@ -102,7 +103,7 @@ def write_scores(
         raise ValueError("a score file takes one finite float32 for each pair")
     batch = pa.RecordBatch.from_arrays([pa.array(ids[0]), pa.array(ids[1]), pa.array(scores)], schema=schemas.SCORES)
     write_part(
-        workspace.path("scores", teacher, part_name(number)),
+        workspace.place("scores", teacher) / part_name(number),
         [batch],
         schemas.SCORES,
         score_recipe(description, pairs),
@@ -127,16 +128,15 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
             todo=f"run: prep score --teacher {teacher}=CHECKPOINT",
         )
     todo = f"run again: prep score --teacher {teacher}=CHECKPOINT"
-    if any("imported_from" in footer_of(path).recipe.settings for path in workspace.parts("scores", teacher)[:1]):
+    standing = _standing(workspace, pairs, teacher, schemas.SCORES)
+    if any("imported_from" in footer.recipe.settings for _, footer in list(standing.values())[:1]):
         todo = f"import them again: prep import scores FILE --teacher {teacher}"
     paths, footers, missing, stale = [], [], [], []
     for number, footer in enumerate(pairs.footers):
-        path = workspace.path("scores", teacher, part_name(number))
-        if not path.exists():
+        if part_name(number) not in standing:
             missing.append(number)
             continue
-        file, found = open_part(path, schemas.SCORES)
-        file.close()
+        path, found = standing[part_name(number)]
         if dict(found.recipe.inputs) != {"pairs": footer.extra["texts"]} or found.rows != footer.rows:
             stale.append(number)
         paths.append(path)
@@ -158,7 +158,16 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
     return ScoreSet(teacher, paths, footers)
 
 
-def read_scores(path: Path) -> np.ndarray:
+def _standing(
+    workspace: Workspace, pairs: PairSet, teacher: str, schema: pa.Schema | None = None
+) -> dict[str, tuple[AnyPath, Footer]]:
+    """The score files that stand where the pair shards want them, by name, with their footers."""
+    wanted = {part_name(number) for number in range(len(pairs.footers))}
+    paths = [path for path in workspace.parts("scores", teacher) if path.name in wanted]
+    return {path.name: (path, footer) for path, footer in zip(paths, set_footers(paths, schema), strict=True)}
+
+
+def read_scores(path: AnyPath) -> np.ndarray:
     """Scores (N,) float32 of one file, in row order."""
     table, _ = read_part(path, schemas.SCORES, ["score"])
     return np.asarray(table.column("score"), np.float32)

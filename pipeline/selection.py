@@ -71,7 +71,7 @@ def select_queries(
     """
     require_split(connection, split)
     if workspace.parts("qrels"):
-        connection.read_parquet([str(p) for p in workspace.parts("qrels")]).create_view("qrels", replace=True)
+        view_parquet(connection, "qrels", workspace.parts("qrels"))
     else:
         connection.register("qrels", schemas.QRELS.empty_table())
     table = connection.sql(sql("select_queries"), params={"split": split, "max_queries": max_queries}).to_arrow_table()

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.publishing import atomic_write
+from pipeline.store import AnyPath
+
 BUCKET_BITS = 12
 BUCKETS = 1 << BUCKET_BITS
 _WORD = np.dtype(np.uint64)
@@ -47,17 +50,17 @@ def _mix(z: np.ndarray) -> None:
     z += np.uint64(0x9E3779B97F4A7C15)
 
 
-def write_by_bucket(path: Path, rows: np.ndarray, keys: np.ndarray) -> None:
+def write_by_bucket(path: AnyPath, rows: np.ndarray, keys: np.ndarray) -> None:
     """Write one shard's rows (N,) by the leading bits of their keys, after a table of where each bucket starts."""
     buckets = (keys >> np.uint64(64 - BUCKET_BITS)).astype(np.uint16)
     starts = np.zeros(BUCKETS + 1, np.int64)
     np.cumsum(np.bincount(buckets, minlength=BUCKETS), out=starts[1:])
-    with path.open("wb") as stream:
+    with path.open("wb") if isinstance(path, Path) else atomic_write(path) as stream:
         starts.tofile(stream)
         _take(rows, np.argsort(buckets, kind="stable")).tofile(stream)
 
 
-def read_part(paths: Sequence[Path], kind: np.dtype, part: int, parts: int) -> np.ndarray:
+def read_part(paths: Sequence[AnyPath], kind: np.dtype, part: int, parts: int) -> np.ndarray:
     """The rows of one part from the files of all shards, in no order yet."""
     first, end = (BUCKETS * i // parts for i in (part, part + 1))
     header = (BUCKETS + 1) * 8

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import schemas
 from pipeline.content import ContentHash
 from pipeline.errors import PrepError
 from pipeline.pairs import PairSet, load_pairs
+from pipeline.parquet import read_columns
+from pipeline.store import AnyPath
 from pipeline.tables import open_part
 from pipeline.text_hashes import TextHashes
 from pipeline.workspace import Workspace
@@ -31,11 +32,11 @@ ROWS_PER_BATCH = 131_072
 class Problem:
     """Something that is not as it should be."""
 
-    path: Path
+    path: AnyPath
     what: str
 
 
-def data_problems(workspace: Workspace, on_file: Callable[[Path], None] = lambda path: None) -> Iterator[Problem]:
+def data_problems(workspace: Workspace, on_file: Callable[[AnyPath], None] = lambda path: None) -> Iterator[Problem]:
     """All that is wrong with the tables of a workspace; `on_file` is told of each file that has been read."""
     files = _Files(workspace, on_file)
     base = list(files.base_tables())
@@ -49,7 +50,7 @@ def data_problems(workspace: Workspace, on_file: Callable[[Path], None] = lambda
         try:
             pairs = load_pairs(workspace)
         except PrepError as error:
-            yield Problem(error.where if isinstance(error.where, Path) else workspace.path("pairs"), error.what)
+            yield Problem(error.where if isinstance(error.where, AnyPath) else workspace.path("pairs"), error.what)
         else:
             yield from files.pairs(pairs)
             yield from files.scores(pairs)
@@ -61,7 +62,7 @@ def data_problems(workspace: Workspace, on_file: Callable[[Path], None] = lambda
 class _Files:
     """Reads files and says what is wrong."""
 
-    def __init__(self, workspace: Workspace, on_file: Callable[[Path], None]) -> None:
+    def __init__(self, workspace: Workspace, on_file: Callable[[AnyPath], None]) -> None:
         self._workspace, self._on_file = workspace, on_file
         self._texts = TextHashes(workspace)
         self._last: tuple[int, int] = (-1, -1)
@@ -90,9 +91,11 @@ class _Files:
         """Every pair has one finite score, in its shard's order, of one model."""
         for teacher in self._workspace.names("scores"):
             fingerprints = set()
+            folder = self._workspace.place("scores", teacher)
+            scored = set(self._workspace.parts("scores", teacher))
             for number, (pair_path, pair_footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
-                path = self._workspace.path("scores", teacher, pair_path.name)
-                if not path.exists():
+                path = folder / pair_path.name
+                if path not in scored:
                     yield Problem(path, f"missing: shard {number} of {len(pairs.paths)} is not scored")
                     continue
                 problems = list(self.rows(path, schemas.SCORES, _finite("score")))
@@ -112,7 +115,7 @@ class _Files:
                 )
 
     def rows(
-        self, path: Path, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None = None
+        self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None = None
     ) -> Iterator[Problem]:
         """Read a whole file: its schema, its rows against its footer, and what `check` finds in them."""
         try:
@@ -125,7 +128,7 @@ class _Files:
         if found:
             yield Problem(path, found)
 
-    def _read(self, path: Path, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None) -> str | None:
+    def _read(self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None) -> str | None:
         file, footer = open_part(path, schema)
         content, wrong = ContentHash(schema), None
         with file:
@@ -175,7 +178,7 @@ def _margins(batch: pa.RecordBatch) -> str | None:
     return f"{int(off.sum())} margins are not the difference of their scores" if off.any() else None
 
 
-def _same_ids(path: Path, pair_path: Path) -> bool:
+def _same_ids(path: AnyPath, pair_path: AnyPath) -> bool:
     columns = ["query_id", "passage_id"]
-    one, other = (pq.read_table(file, columns=columns) for file in (path, pair_path))
+    one, other = (read_columns(file, columns) for file in (path, pair_path))
     return bool(one.cast(other.schema).equals(other)) if one.schema.names == other.schema.names else False

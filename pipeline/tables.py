@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +13,14 @@ import pyarrow.parquet as pq
 from pipeline.content import ContentHash
 from pipeline.errors import WorkspaceError
 from pipeline.fingerprint import digest_json
+from pipeline.parquet import open_parquet
 from pipeline.provenance import FOOTER_KEY, Footer, Recipe, read_footer
-from pipeline.workspace import atomic_write
+from pipeline.publishing import atomic_write
+from pipeline.store import AnyPath, StorePath
 
 ROW_GROUP_ROWS = 131_072
+READERS = 16
+"""Footers read at once from a store."""
 
 
 def part_name(number: int, prefix: str = "part") -> str:
@@ -24,7 +29,7 @@ def part_name(number: int, prefix: str = "part") -> str:
 
 
 def write_part(
-    path: Path,
+    path: AnyPath,
     batches: Iterable[pa.RecordBatch],
     schema: pa.Schema,
     recipe: Recipe,
@@ -76,15 +81,17 @@ def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def open_part(path: Path, schema: pa.Schema | None = None) -> tuple[pq.ParquetFile, Footer]:
+def open_part(path: AnyPath, schema: pa.Schema | None = None) -> tuple[pq.ParquetFile, Footer]:
     """Open a finished file and read its footer; checks the schema if one is given.
 
     Raises:
         WorkspaceError: unreadable, of another schema, or without provenance.
     """
     try:
-        file = pq.ParquetFile(path)
+        file = open_parquet(path)
     except (OSError, pa.ArrowException) as error:
+        if isinstance(path, StorePath) and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise  # the store's fault, not the file's: worth another attempt
         raise WorkspaceError(
             "unreadable Parquet file", where=path, found=error, todo="remove it, run its stage again"
         ) from error
@@ -100,23 +107,27 @@ def open_part(path: Path, schema: pa.Schema | None = None) -> tuple[pq.ParquetFi
     return file, footer
 
 
-def footer_of(path: Path) -> Footer:
-    """The footer of a finished file."""
-    file, footer = open_part(path)
+def footer_of(path: AnyPath, schema: pa.Schema | None = None) -> Footer:
+    """The footer of a finished file; checks the schema if one is given."""
+    file, footer = open_part(path, schema)
     file.close()
     return footer
 
 
-def read_part(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> tuple[pa.Table, Footer]:
+def read_part(path: AnyPath, schema: pa.Schema, columns: list[str] | None = None) -> tuple[pa.Table, Footer]:
     """A whole file and its footer."""
     file, footer = open_part(path, schema)
     with file:
         return file.read(columns=columns), footer
 
 
-def set_footers(paths: Iterable[Path]) -> list[Footer]:
-    """Footers of a set of files, in the order given."""
-    return [footer_of(path) for path in paths]
+def set_footers(paths: Sequence[AnyPath], schema: pa.Schema | None = None) -> list[Footer]:
+    """Footers of a set of files, in the order given; checks the schema if one is given."""
+    if any(isinstance(path, StorePath) for path in paths):
+        # Each is some requests that wait for the network.
+        with ThreadPoolExecutor(READERS) as readers:
+            return list(readers.map(footer_of, paths, repeat(schema)))
+    return [footer_of(path, schema) for path in paths]
 
 
 def set_content(footers: Iterable[Footer]) -> str:
@@ -124,7 +135,7 @@ def set_content(footers: Iterable[Footer]) -> str:
     return digest_json([footer.content for footer in footers])
 
 
-def is_made(paths: list[Path], recipe: Recipe) -> bool:
+def is_made(paths: Sequence[AnyPath], recipe: Recipe) -> bool:
     """Whether the files are the whole set that a recipe makes."""
     footers = set_footers(paths)
     numbers = [footer.part for footer in footers]
@@ -133,7 +144,7 @@ def is_made(paths: list[Path], recipe: Recipe) -> bool:
     )
 
 
-def require_complete(dataset: str, paths: list[Path], footers: list[Footer], todo: str) -> None:
+def require_complete(dataset: str, paths: Sequence[AnyPath], footers: list[Footer], todo: str) -> None:
     """Check that the files are one whole set made by one recipe family.
 
     Raises:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.content import hash_arrays
+from pipeline.parquet import read_columns
 from pipeline.scores import read_pair_ids
+from pipeline.store import AnyPath
 from pipeline.workspace import Workspace
 
 _ID = {"queries": "query_id", "passages": "passage_id"}
@@ -21,7 +21,7 @@ class TextHashes:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
 
-    def fit(self, path: Path, texts: str) -> bool:
+    def fit(self, path: AnyPath, texts: str) -> bool:
         """Whether the pairs of a file have the texts that the fingerprint `texts` of a pair shard stands for."""
         ids = read_pair_ids(path)
         if any(len(column) and column.max() >= len(known) for column, known in zip(ids, self._hashes, strict=True)):
@@ -34,7 +34,7 @@ class TextHashes:
         return self._column("queries"), self._column("passages")
 
     def _column(self, table: str) -> np.ndarray:
-        parts = [pq.read_table(path, columns=[_ID[table], "text_hash"]) for path in self._workspace.parts(table)]
+        parts = [read_columns(path, [_ID[table], "text_hash"]) for path in self._workspace.parts(table)]
         ids = np.concatenate([part.column(0).to_numpy() for part in parts])
         by_id = np.zeros(len(ids), np.uint64)
         by_id[ids] = np.concatenate([part.column(1).to_numpy() for part in parts])

@@ -12,10 +12,10 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import WorkspaceError
 from pipeline.external_ids import TABLE_KEYS, UNKNOWN
+from pipeline.parquet import read_columns
 from pipeline.workspace import Workspace
 
 
@@ -26,7 +26,7 @@ class TextIds:
         parts = workspace.parts(table)
         if not parts:
             raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
-        columns = [pq.read_table(part, columns=["text_hash", TABLE_KEYS[table]]) for part in parts]
+        columns = [read_columns(part, ["text_hash", TABLE_KEYS[table]]) for part in parts]
         hashes, ids = (pa.concat_tables(columns).column(i).to_numpy() for i in range(2))
         order = np.lexsort((ids, hashes))
         hashes, ids = hashes[order], ids[order]

@@ -6,14 +6,15 @@ and safe to remove at any time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import WorkspaceError
+from pipeline.parquet import open_parquet
+from pipeline.store import AnyPath
 from pipeline.tables import set_content, set_footers
 from pipeline.workspace import Workspace, atomic_write
 
@@ -31,7 +32,7 @@ class Texts:
             raise WorkspaceError(
                 f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help"
             )
-        path = workspace.path(CACHE, f"{table}-{set_content(set_footers(parts))}.arrow")
+        path = workspace.local / CACHE / f"{table}-{set_content(set_footers(parts))}.arrow"
         if not path.exists():
             _write(path, parts)
             _remove_older(path, table)
@@ -60,10 +61,10 @@ class Texts:
                 yield batch.slice(start, rows).to_pylist()
 
 
-def _write(path: Path, parts: list[Path]) -> None:
+def _write(path: Path, parts: Sequence[AnyPath]) -> None:
     with atomic_write(path) as stream, pa.ipc.new_file(stream, _SCHEMA) as writer:
         for part in parts:
-            for batch in pq.ParquetFile(part).iter_batches(ROWS_PER_BATCH, columns=["text"]):
+            for batch in open_parquet(part).iter_batches(ROWS_PER_BATCH, columns=["text"]):
                 writer.write_batch(batch.cast(_SCHEMA))
 
 

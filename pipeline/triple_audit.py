@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline import schemas
 from pipeline.content import ContentHash
-from pipeline.database import DEFAULT_MEMORY_LIMIT, connect, sql
+from pipeline.database import DEFAULT_MEMORY_LIMIT, connect, sql, view_parquet
 from pipeline.errors import WorkspaceError
 from pipeline.row_layouts import Triples, keys
 from pipeline.same_texts import same_texts
@@ -42,7 +42,7 @@ def audit_triples(
         connect(Path(scratch), memory_limit=memory_limit, threads=threads) as connection,
     ):
         view_tables(connection, workspace, "queries", "qrels")
-        connection.read_parquet(str(same_texts(connection, workspace))).create_view("same_texts")
+        view_parquet(connection, "same_texts", [same_texts(connection, workspace)])
         for path, footer in zip(paths, footers, strict=True):
             table, _ = read_part(path, schemas.TRIPLES)
             connection.register("triples", table)

@@ -7,18 +7,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 from pipeline.funnel import Funnel
 from pipeline.processes import map_in_order
 from pipeline.provenance import Recipe
 from pipeline.row_layouts import keys
+from pipeline.publishing import atomic_write
 from pipeline.shuffle import in_key_order, read_part, write_by_bucket
+from pipeline.store import AnyPath
 from pipeline.tables import part_name, write_part
 from pipeline.triple_shards import Plan, ShardWorker
 from pipeline.triple_statistics import TripleStatistics
-from pipeline.workspace import atomic_write
 
 WORTH_PROCESSES = 4_000_000
 """Pairs below which starting processes costs more than they save."""
@@ -54,7 +54,7 @@ class PartTask:
 
     part: int
     parts: int
-    directory: Path
+    directory: AnyPath
     recipe: Recipe
     extra: Mapping[str, Any]
 
@@ -133,9 +133,9 @@ def shard_facts(plan: Plan) -> tuple[Funnel, TripleStatistics, int]:
     return funnel, statistics, rows
 
 
-def _rows_path(plan: Plan, shard: int) -> Path:
-    return plan.temp_directory / f"shard-{shard:05d}.rows"
+def _rows_path(plan: Plan, shard: int) -> AnyPath:
+    return plan.rows / f"shard-{shard:05d}.rows"
 
 
-def _facts_path(plan: Plan, shard: int) -> Path:
+def _facts_path(plan: Plan, shard: int) -> AnyPath:
     return plan.staging / f"shard-{shard:05d}.json"

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.database import connect, one_row, sql
+from pipeline.database import connect, one_row, sql, view_parquet
 from pipeline.ensemble import Ensemble, Sample
 from pipeline.errors import WorkspaceError
 from pipeline.funnel import OVER_LIMIT, REASONS, Funnel
 from pipeline.row_layouts import Layout
+from pipeline.store import AnyPath
 from pipeline.triple_settings import TripleSettings
 from pipeline.triple_statistics import TripleStatistics
 
@@ -46,8 +47,8 @@ _OUTSIDE = "n.best_rank IS NULL OR n.best_rank < $rank_from::INTEGER OR n.best_r
 class Shard:
     """Files of one shard and the queries it holds."""
 
-    pairs: Path
-    scores: tuple[Path, ...]
+    pairs: AnyPath
+    scores: tuple[AnyPath, ...]
     """One for each teacher."""
     first_query: int
     last_query: int
@@ -62,11 +63,15 @@ class Plan:
     ensemble: Ensemble
     settings: TripleSettings
     layout: Layout
-    queries: tuple[Path, ...]
-    same_texts: Path
+    queries: tuple[AnyPath, ...]
+    same_texts: AnyPath
     """Passages that share their normalised text: `passage_id`, `text_id`."""
-    staging: Path
+    staging: AnyPath
+    """Where shards tell what became of them; all workers see it."""
+    rows: AnyPath
+    """Where rows wait between the passes; all workers see it."""
     temp_directory: Path
+    """Where databases spill, on each worker's own disk."""
     memory_limit: str
     threads: int | None
 
@@ -82,7 +87,7 @@ class ShardWorker:
         self.connection = self._opened.__enter__()
         self.connection.execute("SET preserve_insertion_order = true")
         for view, paths in (("all_queries", plan.queries), ("same_texts", (plan.same_texts,))):
-            self.connection.read_parquet([str(path) for path in paths]).create_view(view)
+            view_parquet(self.connection, view, paths)
         self.connection.execute("CREATE TEMP TABLE duplicates AS FROM same_texts")
         self.connection.execute(
             "CREATE TEMP TABLE split_queries AS "
@@ -110,7 +115,7 @@ class ShardWorker:
         """
         shard, settings = self.plan.shards[number], self.plan.settings
         for view, path in [("pairs", shard.pairs), *((f"scores_{i}", path) for i, path in enumerate(shard.scores))]:
-            self.connection.read_parquet(str(path)).create_view(view, replace=True)
+            view_parquet(self.connection, view, [path])
         bounds = {"first_query": shard.first_query, "last_query": shard.last_query}
         self._run("scored", {**bounds, "relevance_level": settings.relevance_level})
         (misplaced,) = one_row(self.connection, "SELECT count(*) FILTER (aligned IS NOT true) FROM scored")

@@ -33,6 +33,7 @@ from pipeline.same_texts import same_texts
 from pipeline.scores import ScoreSet, load_scores
 from pipeline.selection import require_split, view_tables
 from pipeline.shuffle import BUCKETS
+from pipeline.store import AnyPath
 from pipeline.tables import is_made, require_complete, set_content, set_footers
 from pipeline.triple_passes import FilterTask, PartTask, Runner, local_runner, shard_facts
 from pipeline.triple_settings import TripleSettings
@@ -85,7 +86,7 @@ class BuiltTriples:
         return {**vars(self), "funnel": self.funnel.as_dict(), "statistics": self.statistics.as_dict()}
 
 
-def load_triples(workspace: Workspace, name: str) -> tuple[list[Path], list[Footer]]:
+def load_triples(workspace: Workspace, name: str) -> tuple[list[AnyPath], list[Footer]]:
     """A complete triple set.
 
     Raises:
@@ -156,7 +157,11 @@ def build_triples(
         if is_made(standing, recipe):
             footers = set_footers(standing)
             return _found(name, footers[0], len(footers), unchanged=True)
-        with workspace.staging(f"build-{layout.dataset}") as staging, scratch(workspace, resources, staging) as spill:
+        with (
+            # Only other machines need to see what is under way; on this one it stays on disk.
+            (workspace.shared_staging if runner else workspace.staging)(f"build-{layout.dataset}") as staging,
+            scratch(workspace, resources, staging) as spill,
+        ):
             plan, sample = make_plan(workspace, pairs, scores, settings, layout, resources, staging, spill)
             run = runner(plan) if runner else local_runner(plan, resources.processes, pairs.pairs)
             shards = len(plan.shards)
@@ -202,11 +207,11 @@ def scored_inputs(workspace: Workspace, teachers: Sequence[str]) -> tuple[PairSe
 
 
 @contextmanager
-def scratch(workspace: Workspace, resources: Resources, staging: Path) -> Iterator[Path]:
+def scratch(workspace: Workspace, resources: Resources, staging: AnyPath) -> Iterator[Path]:
     """Where rows wait and databases spill; clears what a killed run left there."""
-    path = staging / "spill"
+    path = staging / "spill" if isinstance(staging, Path) else workspace.local / staging.name
     if resources.temp_directory is not None:
-        path = resources.temp_directory / f"prep-{digest_json([str(workspace.root), staging.name.split('-')[1:-1]])}"
+        path = resources.temp_directory / f"prep-{digest_json([workspace.location, staging.name.split('-')[1:-1]])}"
         shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:
@@ -222,7 +227,7 @@ def make_plan(
     settings: TripleSettings,
     layout: Layout,
     resources: Resources,
-    staging: Path,
+    staging: AnyPath,
     spill: Path,
 ) -> tuple[Plan, Sample]:
     """Resolve the ensemble on the fixed sample, and write down what every worker needs.
@@ -249,6 +254,7 @@ def make_plan(
         tuple(workspace.parts("queries")),
         duplicates,
         staging,
+        spill if isinstance(staging, Path) else staging,
         spill,
         resources.memory_limit,
         resources.threads,

@@ -1,47 +1,72 @@
-"""A workspace: one directory that holds all tables of one collection.
+"""A workspace: all tables of one collection, in a directory or in an object store.
 
-Knows where things stand, which files are there, and how a file becomes visible: written beside its place,
-synced, renamed. Reached through `pyarrow.fs`; local and mounted file systems are supported. Does not know
-what the tables mean.
+Knows where things stand, which files are there, and how a file or a set of files becomes visible. Does not know what
+the tables mean. On a file system, local or mounted: written beside its place, synced, renamed.
+
+In a store (`pipeline.store`), which has neither rename nor lock nor memory mapping:
+
+- a file is written on local disk and put in one upload, so that it appears whole;
+- a set that replaces another goes under a new name below the set's place, `<set>/v-…/`, and becomes the set when the
+  small object `<set>/.current` names it; until then readers have the old one, and a set that was uploaded in part is
+  never seen. Files that are only added (scores, retrieved parts, imports) stand beside each other as on disk;
+- stages are held by leases (`pipeline.leases`);
+- staging, spilling and what is mapped into memory stay on local disk, below `local`; what took work to make is kept in
+  the store as well, by its content, for other machines (`share`, `fetch`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import UsageError, WorkspaceError
+from pipeline.errors import WorkspaceError
+from pipeline.fingerprint import digest_json
+from pipeline.leases import lease
+from pipeline.publishing import (
+    TEMPORARY,
+    atomic_write,
+    current,
+    download,
+    remove,
+    replace_directory,
+    upload,
+    write_json,
+)
 from pipeline.schemas import SCHEMA_VERSION
+from pipeline.store import AnyPath, StorePath, parse_location
 
 MANIFEST = "workspace.json"
 DEFAULT_LOCATION = "workspace"
-_TEMPORARY = ".tmp-"
+LOCAL_VARIABLE = "PREP_LOCAL_CACHE"
+"""Where machines keep their copies of what stands in stores, and spill; else ~/.cache/prep."""
 LEFTOVER_SECONDS = 86_400
+
+__all__ = ["MANIFEST", "Workspace", "atomic_write", "replace_directory"]
 
 
 class Workspace:
-    """The directory and the rules of writing into it."""
+    """The place and the rules of writing into it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: AnyPath) -> None:
         self.root = root
 
     @classmethod
     def open(cls, location: str, *, create: bool = False) -> Workspace:
-        """Open a workspace by path or `file://` URI; `create` makes an empty one if nothing stands there.
+        """Open a workspace by path or URI; `create` makes an empty one if nothing stands there.
 
         Raises:
             WorkspaceError: nothing there, not a workspace, or one of a newer schema version.
+            UsageError: a URI that is none.
         """
-        root = _local_path(location)
+        root = parse_location(location)
         workspace = cls(root)
         manifest = root / MANIFEST
         if not manifest.exists():
@@ -64,20 +89,40 @@ class Workspace:
             )
         return workspace
 
-    def path(self, *parts: str) -> Path:
-        """Absolute path of something inside."""
+    @property
+    def location(self) -> str:
+        """What `open` takes, in any process of any machine that sees it."""
+        return self.root.uri if isinstance(self.root, StorePath) else str(self.root)
+
+    @property
+    def local(self) -> Path:
+        """A directory on this machine for what cannot stand in a store: the workspace itself, where it is one."""
+        if isinstance(self.root, Path):
+            return self.root
+        place = local_copies() / digest_json(self.location)
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def path(self, *parts: str) -> AnyPath:
+        """Absolute path of something inside; for a set and what is in it, `place`."""
         return self.root.joinpath(*parts)
+
+    def place(self, *dataset: str) -> AnyPath:
+        """Where the files of a set stand now, and new ones are added."""
+        return current(self.path(*dataset))
 
     def names(self, dataset: str) -> list[str]:
         """Names of the sets under a dataset, sorted: retrievers, teachers, triple sets, students."""
         folder = self.path(dataset)
         if not folder.is_dir():
             return []
-        return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        found = [p for p in folder.iterdir() if not p.name.startswith(".") and _is_set(p)]
+        return sorted(p.name for p in found)
 
-    def parts(self, *dataset: str) -> list[Path]:
+    def parts(self, *dataset: str) -> list[AnyPath]:
         """The finished Parquet files of a dataset, by name."""
-        return sorted(p for p in self.path(*dataset).glob("*.parquet") if not p.name.startswith("."))
+        found = self.place(*dataset).glob("*.parquet")
+        return sorted((p for p in found if not p.name.startswith(".")), key=lambda p: p.name)
 
     def read_json(self, *parts: str) -> dict[str, Any]:
         """A small JSON file.
@@ -85,7 +130,7 @@ class Workspace:
         Raises:
             WorkspaceError: unreadable or not a JSON object.
         """
-        path = self.path(*parts)
+        path = self.place(*parts[:-1]) / parts[-1]
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -96,33 +141,58 @@ class Workspace:
 
     def write_json(self, value: dict[str, Any], *parts: str) -> None:
         """Write a small JSON file whole."""
-        with atomic_write(self.path(*parts)) as stream:
-            stream.write((json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+        write_json(self.path(*parts), value)
 
     def remove_leftovers(self, *dataset: str) -> None:
         """Remove what killed runs left half-written in a dataset, once it is old enough to be nobody's."""
-        for path in self.path(*dataset).glob(f"{_TEMPORARY}*"):
+        folder = self.path(*dataset)
+        if isinstance(folder, StorePath):
+            return  # what an upload left in part is no object
+        for path in folder.glob(f"{TEMPORARY}*"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
                     path.unlink()
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
-        """A scratch directory inside the workspace, on the same file system; removed at the end."""
-        path = self.path(f"{_TEMPORARY}{name}-{uuid.uuid4().hex[:12]}")
+        """A scratch directory on the file system of `local`; removed at the end."""
+        path = self.local / _temporary(name)
         path.mkdir(parents=True)
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
+
+    @contextmanager
+    def shared_staging(self, name: str) -> Iterator[AnyPath]:
+        """A scratch directory that other machines see; removed at the end."""
+        path = self.path(_temporary(name))
+        path.mkdir(parents=True)
+        try:
+            yield path
+        finally:
+            remove(path)
 
     @contextmanager
     def exclusive(self, stage: str) -> Iterator[None]:
-        """Hold the stage for this process; a second one is told so at once.
+        """Hold the stage for this process; a second one is told so.
 
         Also clears what a killed run of the same stage left behind.
         """
-        lock = FileLock(self.path(f".lock-{stage}"))
+        with self._held(stage):
+            for root in {self.root, self.local}:
+                for left in root.glob(f"{TEMPORARY}{stage}-*"):
+                    remove(left)
+            yield
+
+    @contextmanager
+    def _held(self, stage: str) -> Iterator[None]:
+        place = self.path(f".lock-{stage}")
+        if isinstance(place, StorePath):
+            with lease(place, stage):
+                yield
+            return
+        lock = FileLock(place)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -130,56 +200,43 @@ class Workspace:
                 f"another run holds the stage {stage!r}", where=self.root, todo="wait until it ends"
             ) from None
         try:
-            for left in self.root.glob(f"{_TEMPORARY}{stage}-*"):
-                shutil.rmtree(left, ignore_errors=True)
             yield
         finally:
             lock.release()
 
+    def fetch(self, path: Path, marker: str) -> bool:
+        """Whether a directory below `local` is there, fetched from the store where another machine shared it.
 
-def replace_directory(staged: Path, final: Path) -> None:
-    """Put a complete staged directory in the place of `final`; the old one is kept until then."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    old = staged.with_name(staged.name + "-old")
-    if final.exists():
-        final.rename(old)
-    staged.rename(final)
-    sync_directory(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        Its name says what is in it. `marker` is one of its files, without which it is not complete.
+        """
+        if path.exists() or isinstance(self.root, Path):
+            return path.exists()
+        shared = self.root.joinpath(*path.relative_to(self.local).parts)
+        if not (shared / marker).is_file():
+            return False
+        download(shared, path)
+        return True
 
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes appear at `path` when the block ends well, and nowhere otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}")
-    try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    def share(self, path: Path, marker: str) -> None:
+        """Put a directory below `local` into the store, for others to fetch; the marker last."""
+        if isinstance(self.root, Path):
+            return
+        shared = self.root.joinpath(*path.relative_to(self.local).parts)
+        upload(path, shared, last=marker)
 
 
-def sync_directory(path: Path) -> None:
-    """Make a rename inside the directory survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def local_copies() -> Path:
+    """Where this machine keeps its copies of what stands in stores."""
+    given = os.environ.get(LOCAL_VARIABLE)
+    return Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "prep"
 
 
-def _local_path(location: str) -> Path:
-    if location.startswith("file://"):
-        location = location.removeprefix("file://")
-    elif "://" in location:
-        raise UsageError(
-            "this version reads and writes local and mounted file systems only",
-            where=location,
-            todo="mount the store, or copy the workspace",
-        )
-    return Path(location).expanduser().absolute()
+def _temporary(name: str) -> str:
+    return f"{TEMPORARY}{name}-{uuid.uuid4().hex[:12]}"
+
+
+def _is_set(path: AnyPath) -> bool:
+    """Whether there is something of it: in a store, more than what an upload that was cut short left."""
+    if isinstance(path, Path):
+        return path.is_dir()
+    return any(entry.is_file for entry in path.entries())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import duckdb
@@ -16,9 +15,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline import schemas
+from pipeline.database import view_parquet
 from pipeline.errors import WorkspaceError
 from pipeline.pairs import PairSet
 from pipeline.selection import require_split, view_tables
+from pipeline.store import AnyPath
 from pipeline.tables import open_part, read_part
 from pipeline.workspace import Workspace
 
@@ -47,7 +48,7 @@ class _Shards(ABC):
     Holds one part at a time.
     """
 
-    def __init__(self, paths: Sequence[Path], rows: Sequence[int], seed: int) -> None:
+    def __init__(self, paths: Sequence[AnyPath], rows: Sequence[int], seed: int) -> None:
         self._paths, self._counts, self._seed = list(paths), np.asarray(rows), seed
         self.rows = int(self._counts.sum())
         self._held: tuple[int, int] | None = None
@@ -69,7 +70,7 @@ class _Shards(ABC):
         return self._batch({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
 
     @abstractmethod
-    def _read(self, path: Path) -> dict[str, np.ndarray]:
+    def _read(self, path: AnyPath) -> dict[str, np.ndarray]:
         """Columns (rows, ...) of a part."""
 
     @abstractmethod
@@ -94,7 +95,7 @@ class _Shards(ABC):
 class TripleShards(_Shards):
     """Triples with teacher scores: one negative each."""
 
-    def _read(self, path: Path) -> dict[str, np.ndarray]:
+    def _read(self, path: AnyPath) -> dict[str, np.ndarray]:
         names = ["query_id", "positive_id", "negative_id", "positive_score", "negative_score", "margin_std"]
         table, _ = read_part(path, schemas.TRIPLES, names)
         return {name: table.column(name).to_numpy() for name in names}
@@ -108,11 +109,11 @@ class TripleShards(_Shards):
 class ListShards(_Shards):
     """Lists of several passages with teacher scores, the positive first; each is cut to the same size."""
 
-    def __init__(self, paths: Sequence[Path], rows: Sequence[int], seed: int, size: int) -> None:
+    def __init__(self, paths: Sequence[AnyPath], rows: Sequence[int], seed: int, size: int) -> None:
         super().__init__(paths, rows, seed)
         self._size = size
 
-    def _read(self, path: Path) -> dict[str, np.ndarray]:
+    def _read(self, path: AnyPath) -> dict[str, np.ndarray]:
         file, _ = open_part(path)
         with file:
             table = file.read(columns=["query_id", "passage_ids", "scores"]).combine_chunks()
@@ -180,7 +181,7 @@ class JudgedPairs:
         with duckdb.connect() as connection:
             view_tables(connection, workspace, "queries")
             require_split(connection, split)
-            connection.read_parquet([str(path) for path in pairs.paths]).create_view("pairs")
+            view_parquet(connection, "pairs", pairs.paths)
             chosen = "query_id IN (SELECT query_id FROM queries WHERE list_contains(splits, $split))"
             found = connection.execute(
                 f"SELECT query_id, passage_id, coalesce(grade, 0) AS grade FROM pairs WHERE {chosen} "

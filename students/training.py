@@ -71,6 +71,7 @@ def train(
     *,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     measure: Measure | None = None,
+    on_save: Callable[[Path], None] = lambda checkpoint: None,
 ) -> Trained:
     """Train from `settings.init`, or go on from the last checkpoint under `checkpoints`.
 
@@ -78,8 +79,9 @@ def train(
         settings: the run.
         source: rows to train on.
         tokens: ids of all texts, from the start's tokenizer.
-        checkpoints: where they go; all workers must see it.
+        checkpoints: where they go; all workers must see it, or each have what the first one has there at the start.
         on_step: told step, steps and the last logged loss.
+        on_save: told of each checkpoint's directory, once it is complete.
         measure: for validation, higher is better; needed if `settings.eval_steps` is set.
 
     Raises:
@@ -115,7 +117,7 @@ def train(
         model=student,
         args=arguments,
         train_dataset=stream,
-        callbacks=[*([validation] if validation else []), _Progress(on_step)],
+        callbacks=[*([validation] if validation else []), _Progress(on_step, on_save)],
     )
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
@@ -241,11 +243,14 @@ class _Trainer(Trainer):
 
 
 class _Progress(TrainerCallback):
-    def __init__(self, on_step: Callable[[int, int, float], None]) -> None:
-        self._on_step, self._loss = on_step, float("nan")
+    def __init__(self, on_step: Callable[[int, int, float], None], on_save: Callable[[Path], None]) -> None:
+        self._on_step, self._on_save, self._loss = on_step, on_save, float("nan")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._loss = (kwargs.get("logs") or {}).get("loss", self._loss)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._on_step(state.global_step, state.max_steps, self._loss)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._on_save(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

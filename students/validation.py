@@ -71,9 +71,9 @@ class Validation(TrainerCallback):
         control.should_training_stop = control.should_training_stop or self.exhausted
 
     def restore_best(self) -> int | None:
-        """Give the student its best state back; the step it is from."""
-        if self.best is None:
-            return None
+        """Give the first worker's student its best state back; the step it is from."""
+        if self.best is None or self._workers.rank:
+            return self.best and self.best[0]
         state = torch.load(self._directory / _BEST, map_location="cpu", weights_only=True)
         self._student.load_state_dict(state)
         return self.best[0]

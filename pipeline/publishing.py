@@ -1,0 +1,178 @@
+"""How a file or a set of files becomes visible: whole or not at all; see `pipeline.workspace`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock
+
+from pipeline.store import AnyPath, StorePath
+
+TEMPORARY = ".tmp-"
+_CURRENT = ".current"
+
+
+def current(place: AnyPath) -> AnyPath:
+    """Where the files of a set stand now."""
+    if isinstance(place, StorePath):
+        try:
+            return place / str(json.loads((place / _CURRENT).read_bytes())["version"])
+        except FileNotFoundError:
+            pass
+    return place
+
+
+def at_now(place: StorePath) -> StorePath:
+    """As `current`, in a store."""
+    now = current(place)
+    assert isinstance(now, StorePath)
+    return now
+
+
+def replace_directory(staged: AnyPath, final: AnyPath) -> None:
+    """Put a complete staged directory in the place of `final`; the old one is kept until then."""
+    if isinstance(final, StorePath):
+        _replace_set(staged, final)
+        return
+    assert isinstance(staged, Path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    old = staged.with_name(staged.name + "-old")
+    if final.exists():
+        final.rename(old)
+    staged.rename(final)
+    sync_directory(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace_set(staged: AnyPath, final: StorePath) -> None:
+    version = f"v-{uuid.uuid4().hex[:12]}"
+    if isinstance(staged, StorePath):
+        for path in staged.iterdir():
+            path.copy_to(final / version / path.name)
+    else:
+        upload(staged, final / version)
+    write_json(final / _CURRENT, {"version": version})
+    for other in final.iterdir():
+        if other.name not in (version, _CURRENT):
+            remove(other)
+
+
+def move_file(staged: Path, final: AnyPath) -> None:
+    """Put a complete staged file into its place."""
+    if isinstance(final, StorePath):
+        final.upload(staged)
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staged.replace(final)
+
+
+def upload(directory: Path, place: StorePath, last: str | None = None) -> None:
+    """Put all files of a directory below `place`, the one named `last` last."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name == last):
+        place.joinpath(*path.relative_to(directory).parts).upload(path)
+
+
+def download(place: StorePath, directory: Path) -> None:
+    """Copy all objects below to a directory, which appears when it is complete; once for all processes that want it."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_name(f".lock-{directory.name}")):
+        if directory.is_dir():
+            return
+        staged = directory.with_name(f"{TEMPORARY}{directory.name}-{uuid.uuid4().hex[:12]}")
+        staged.mkdir()
+        try:
+            for entry in place.entries(recursive=True):
+                if entry.is_file:
+                    inside = entry.path.removeprefix(place.full + "/")
+                    (staged / inside).parent.mkdir(parents=True, exist_ok=True)
+                    (place / inside).download(staged / inside)
+            staged.rename(directory)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def remove(path: AnyPath) -> None:
+    """Remove a file or a directory with all that is in it."""
+    if isinstance(path, Path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        path.remove_below()
+
+
+def put_first(path: AnyPath, content: bytes) -> None:
+    """Write a small file, unless one is there; in a store, where two come at once, the later one stands."""
+    if isinstance(path, StorePath):
+        if not path.is_file():
+            path.write_bytes(content)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")
+    mine.write_bytes(content)
+    try:
+        os.link(mine, path)
+    except FileExistsError:
+        pass
+    finally:
+        mine.unlink()
+
+
+def move_into(path: AnyPath, place: AnyPath) -> AnyPath:
+    """Move a file under another name of the same kind of place.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    if isinstance(path, StorePath) and isinstance(place, StorePath):
+        return path.rename(place)
+    assert isinstance(path, Path) and isinstance(place, Path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return path.rename(place)
+
+
+def write_json(path: AnyPath, value: dict[str, Any]) -> None:
+    """Write a small JSON file whole."""
+    with atomic_write(path) as stream:
+        stream.write((json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+@contextmanager
+def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
+    """A stream whose bytes appear at `path` when the block ends well, and nowhere otherwise."""
+    if isinstance(path, StorePath):
+        with tempfile.TemporaryDirectory(prefix="prep-") as directory:
+            file = Path(directory) / "file"
+            with file.open("xb") as stream:
+                yield stream
+            path.upload(file)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename inside the directory survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,293 @@
+"""Objects of an S3 or Google Cloud store under paths that look like `pathlib`'s; reached through `pyarrow.fs`.
+
+A `StorePath` has the names and methods of `Path` that a workspace needs, so that code which is handed a path need not
+ask which kind it is; what a store cannot do (append, map into memory, be renamed into place whole) it does not have, and
+the type checker says so. It can be sent to other processes and holds no credentials: those are found where it is used,
+by the environment's usual variables and files, and never stand in a path, a file or a message.
+
+    s3://bucket/prefix    endpoint from `?endpoint_override=`, AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else AWS
+    gs://bucket/prefix    credentials of the Google environment, `?anonymous=true` without
+
+An object appears whole, when its upload is complete. Requests that are throttled, dropped or refused with a server's
+error are repeated for about a minute.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache, total_ordering
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo, FileSystem
+
+ATTEMPTS = 10
+"""Of a request: with the pauses between them it lives through a server's restart."""
+RETRY_SECONDS = 60
+COPY_BYTES = 8 << 20
+_SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs"}
+_OPTIONS = ("endpoint_override", "scheme", "region", "anonymous")
+
+
+@dataclass(frozen=True, order=True)
+class Store:
+    """A bucket and how it is reached."""
+
+    scheme: str
+    bucket: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def filesystem(self) -> FileSystem:
+        """Connected once in a process."""
+        return _connect(self)
+
+
+@total_ordering
+@dataclass(frozen=True)
+class StorePath:
+    """An object, or the prefix that several share."""
+
+    store: Store
+    key: str
+    """Without the bucket; no slash at either end."""
+
+    def __str__(self) -> str:
+        return f"{self.store.scheme}://{self.full}"
+
+    def __lt__(self, other: StorePath) -> bool:
+        return (self.store, self.key) < (other.store, other.key)
+
+    def __truediv__(self, name: str) -> StorePath:
+        return self.joinpath(name)
+
+    @property
+    def full(self) -> str:
+        """Bucket and key, as the file system calls it."""
+        return f"{self.store.bucket}/{self.key}".rstrip("/")
+
+    @property
+    def uri(self) -> str:
+        """What `parse_location` makes this path of, in any process."""
+        query = urlencode(self.store.options)
+        return f"{self.store.scheme}://{quote(self.full)}" + (f"?{query}" if query else "")
+
+    @property
+    def filesystem(self) -> FileSystem:
+        """The bucket's file system."""
+        return self.store.filesystem
+
+    @property
+    def name(self) -> str:
+        """Last part."""
+        return PurePosixPath(self.key).name
+
+    @property
+    def stem(self) -> str:
+        """Last part without its suffix."""
+        return PurePosixPath(self.key).stem
+
+    @property
+    def suffix(self) -> str:
+        """As `Path.suffix`."""
+        return PurePosixPath(self.key).suffix
+
+    @property
+    def parent(self) -> StorePath:
+        """The prefix above."""
+        return StorePath(self.store, self.key.rpartition("/")[0])
+
+    def joinpath(self, *names: str) -> StorePath:
+        """Something below."""
+        return StorePath(self.store, "/".join([*([self.key] if self.key else []), *names]))
+
+    def info(self) -> FileInfo:
+        """Type, size and time of change, asked of the store."""
+        return self.filesystem.get_file_info(self.full)
+
+    def exists(self) -> bool:
+        """Whether there is an object, or any below."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether there is an object."""
+        return bool(self.info().is_file)
+
+    def is_dir(self) -> bool:
+        """Whether there are objects below."""
+        return any(True for _ in self.iterdir())
+
+    def entries(self, *, recursive: bool = False) -> list[FileInfo]:
+        """What stands below, prefixes included; nothing where there is nothing."""
+        from pyarrow.fs import FileSelector
+
+        return list(
+            self.filesystem.get_file_info(FileSelector(self.full, allow_not_found=True, recursive=recursive))
+        )
+
+    def iterdir(self) -> Iterator[StorePath]:
+        """Paths right below."""
+        yield from (StorePath(self.store, entry.path.partition("/")[2]) for entry in self.entries())
+
+    def glob(self, pattern: str) -> Iterator[StorePath]:
+        """Paths right below whose names match."""
+        yield from (path for path in self.iterdir() if fnmatchcase(path.name, pattern))
+
+    def mkdir(self, **_: bool) -> None:
+        """Nothing: a prefix is there once something stands below it."""
+
+    def open(self, mode: str = "rb", buffering: int = -1) -> Any:  # noqa: ARG002
+        """A stream for reading at any place; each read is a request, so read much at once."""
+        if mode != "rb":
+            raise ValueError(f"an object is written whole, not opened as {mode!r}")
+        return self.filesystem.open_input_file(self.full)
+
+    def read_bytes(self) -> bytes:
+        """The whole object."""
+        with self.filesystem.open_input_stream(self.full, compression=None) as stream:
+            return bytes(stream.read())
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The whole object as text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Put a small object in one request."""
+        with self.filesystem.open_output_stream(self.full, compression=None) as stream:
+            stream.write(content)
+
+    def write_text(self, text: str, encoding: str = "utf-8") -> None:
+        """Put a small object in one request."""
+        self.write_bytes(text.encode(encoding))
+
+    def upload(self, file: Path) -> None:
+        """Put a local file.
+
+        Raises:
+            OSError: the store did not take all of it.
+        """
+        from pyarrow.fs import LocalFileSystem, copy_files
+
+        # One call that Python cannot interrupt: a stream that is left in the middle would be closed as if it were whole.
+        copy_files(str(file), self.full, LocalFileSystem(), self.filesystem, chunk_size=COPY_BYTES)
+        expected, found = file.stat().st_size, self.info().size
+        if found != expected:
+            raise OSError(f"{self}: {found} bytes arrived, not {expected}")
+
+    def download(self, file: Path) -> None:
+        """Copy the object to a local file that is not there yet; may be left in part by an error."""
+        from pyarrow.fs import LocalFileSystem, copy_files
+
+        copy_files(self.full, str(file), self.filesystem, LocalFileSystem(), chunk_size=COPY_BYTES)
+
+    def copy_to(self, target: StorePath) -> None:
+        """Copy the object within the store."""
+        self.filesystem.copy_file(self.full, target.full)
+
+    def rename(self, target: StorePath) -> StorePath:
+        """Copy the object, then remove this one; for a moment, or after a crash, both are there."""
+        self.copy_to(target)
+        self.unlink(missing_ok=True)
+        return target
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object."""
+        try:
+            self.filesystem.delete_file(self.full)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def remove_below(self) -> None:
+        """Remove all objects below."""
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_dir(self.full)
+
+
+AnyPath = Path | StorePath
+
+
+def parse_location(text: str) -> AnyPath:
+    """A path from what a user writes: `s3://…`, `gs://…`, `file://…`, or a local path.
+
+    Raises:
+        UsageError: another scheme, no bucket, or options that are none (credentials among them).
+    """
+    if text.startswith("file://"):
+        return Path(text.removeprefix("file://")).expanduser().absolute()
+    if "://" not in text:
+        return Path(text).expanduser().absolute()
+    parts = urlsplit(text)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if parts.scheme not in _SCHEMES:
+        raise UsageError("unknown kind of store", where=shown, expected="s3://, gs://, file:// or a path")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "@" in parts.netloc or (unknown := sorted(set(options) - set(_OPTIONS))):
+        raise UsageError(
+            "the address of a store takes no credentials or unknown options",
+            where=shown,
+            expected=f"none but {', '.join(_OPTIONS)}",
+            found="a name before '@'" if "@" in parts.netloc else ", ".join(unknown),
+            todo="put credentials into the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "GOOGLE_APPLICATION_CREDENTIALS",
+        )
+    key = "/".join(part for part in unquote(parts.path).split("/") if part)
+    if not parts.netloc or {".", ".."} & set(key.split("/")):
+        raise UsageError("not an address in a store", where=shown, expected="s3://BUCKET/PREFIX")
+    return StorePath(Store(_SCHEMES[parts.scheme], parts.netloc, tuple(sorted(options.items()))), key)
+
+
+@cache
+def _connect(store: Store) -> FileSystem:
+    options = dict(store.options)
+    return _connect_s3(store.bucket, options) if store.scheme == "s3" else _connect_gs(options)
+
+
+def _connect_s3(bucket: str, options: dict[str, str]) -> FileSystem:
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    endpoint = options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3")
+    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
+    region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return S3FileSystem(
+        **_endpoint(endpoint, options),
+        region=region or ("us-east-1" if endpoint else resolve_s3_region(bucket)),
+        anonymous=_is_true(options.get("anonymous")),
+        connect_timeout=10,
+        request_timeout=RETRY_SECONDS,
+        allow_delayed_open=True,  # a small object is one request then
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )
+
+
+def _connect_gs(options: dict[str, str]) -> FileSystem:
+    from datetime import timedelta
+
+    from pyarrow.fs import GcsFileSystem
+
+    return GcsFileSystem(
+        **_endpoint(options.get("endpoint_override"), options),
+        anonymous=_is_true(options.get("anonymous")),
+        retry_time_limit=timedelta(seconds=RETRY_SECONDS),
+    )
+
+
+def _endpoint(endpoint: str | None, options: dict[str, str]) -> dict[str, str]:
+    """Host and scheme of an endpoint that may be written as a URL."""
+    if not endpoint:
+        return {}
+    scheme, separator, host = endpoint.partition("://")
+    host, scheme = (host, scheme) if separator else (endpoint, options.get("scheme", "https"))
+    return {"endpoint_override": host.rstrip("/"), "scheme": scheme}
+
+
+def _is_true(text: str | None) -> bool:
+    return (text or "").lower() in ("1", "true", "yes")
