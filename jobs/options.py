@@ -24,7 +24,7 @@ WorkspaceOption = Annotated[
     typer.Option(
         "--workspace",
         "-w",
-        help=f"Workspace directory. [${WORKSPACE_VARIABLE}, else ./workspace]",
+        help=f"Workspace: a directory, s3://… or gs://… [${WORKSPACE_VARIABLE}, else ./workspace]",
         default_factory=default_workspace,
         show_default=False,
     ),

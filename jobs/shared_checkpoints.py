@@ -15,13 +15,18 @@ from pipeline.store import AnyPath, StorePath
 from pipeline.workspace import Workspace
 
 
+def stage_of(checkpoints: AnyPath) -> str:
+    """The stage that a directory of checkpoints belongs to: who holds it next clears what a killed run leaves."""
+    return f"train-{checkpoints.name.removeprefix('.training-')}"
+
+
 @contextmanager
 def on_disk(workspace: Workspace, place: AnyPath) -> Iterator[tuple[Path, Callable[[Path], None]]]:
     """The directory that the trainer writes to, and what is to be told of each checkpoint that stands in it."""
     if isinstance(place, Path):
         yield place, lambda checkpoint: None
         return
-    with workspace.staging(f"checkpoints-{place.parent.name}") as staging:
+    with workspace.staging(stage_of(place.parent)) as staging:
         directory, now = staging / "trainer", at_now(place)
         if now != place:
             download(now, directory)

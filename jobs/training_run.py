@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.checkpoints import local_checkpoint, name_checkpoint
-from jobs.shared_checkpoints import on_disk
+from jobs.shared_checkpoints import on_disk, stage_of
 from jobs.token_stores import make_stores, open_stores
 from jobs.validation import reranking_measure
 from pipeline.errors import ModelError, WorkspaceError
@@ -84,7 +84,7 @@ def work(run: Run, on_step: Callable[[int, int, float], None] = lambda step, ste
         trained = train(settings, source, tokens, directory, on_step=on_step, measure=measure, on_save=keep)
     if Workers.here().rank:
         return
-    with workspace.staging("trained") as staging, quiet_loading():
+    with workspace.staging(stage_of(run.checkpoints)) as staging, quiet_loading():
         (staging / RESULT).mkdir()
         trained.student.save(staging / RESULT)
         replace_directory(staging / RESULT, run.checkpoints / RESULT)
@@ -117,7 +117,7 @@ def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: 
 
     if not (current(place) / CONFIG).exists():
         torch.manual_seed(settings.seed)
-        with workspace.staging("start") as staging:
+        with workspace.staging(stage_of(place.parent)) as staging:
             (staging / _START).mkdir()
             architecture(settings.architecture).from_checkpoint(str(file), settings.student).save(staging / _START)
             replace_directory(staging / _START, place)

@@ -51,7 +51,10 @@ def lease(claims: StorePath, stage: str) -> Iterator[None]:
         ended.set()
         if renewing.ident is not None:
             renewing.join()
-        own.unlink(missing_ok=True)
+        try:
+            own.unlink(missing_ok=True)
+        except OSError as error:  # it runs out; what went wrong before matters more
+            log.warning("%s: cannot be given up: %s", own, error)
 
 
 def _put(own: StorePath) -> None:

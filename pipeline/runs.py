@@ -104,7 +104,7 @@ def read_run(workspace: Workspace, path: AnyPath) -> Run:
 
 def _first_fields(path: AnyPath) -> list[str]:
     with path.open("rb") as stream:
-        return stream.readline().decode("utf-8", "replace").split()  # type: ignore[no-any-return]
+        return stream.readline().decode("utf-8", "replace").split()
 
 
 def _refuse(connection: duckdb.DuckDBPyConnection, found: pa.Table, path: AnyPath) -> None:

@@ -83,6 +83,7 @@ class ShardWorker:
         self.plan = plan
         # Databases of several processes would mistake each other's files in one directory.
         spill = plan.temp_directory / f"spill-{uuid.uuid4().hex[:12]}"
+        spill.parent.mkdir(parents=True, exist_ok=True)  # on another machine than the plan was made on
         self._opened = connect(spill, memory_limit=plan.memory_limit, threads=plan.threads)
         self.connection = self._opened.__enter__()
         self.connection.execute("SET preserve_insertion_order = true")
