@@ -76,7 +76,8 @@ Threads = Annotated[
 ]
 MemoryLimit = Annotated[str, typer.Option(help="What each process's database holds before it spills.")]
 TempDirectory = Annotated[
-    Path | None, typer.Option(help="Where rows wait and databases spill. [in the workspace, or on this disk]", show_default=False)
+    Path | None,
+    typer.Option(help="Where rows wait and databases spill. [in the workspace, or on this disk]", show_default=False),
 ]
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster. [$RAY_ADDRESS, which `ray job submit` sets]", show_default=False)

@@ -168,7 +168,9 @@ def _rows(workspace: str, experiment: Experiment, cell: Cell | None) -> list[dic
     rows = []
     for system in summary["systems"]:
         means = {name: value for name, value in system.items() if name not in ("system", "kind", "run")}
-        values = evaluate_run(read_run(ws, ws.path("runs", PurePosixPath(system["run"]).name)), qrels).values[experiment.measure]
+        values = evaluate_run(read_run(ws, ws.path("runs", PurePosixPath(system["run"]).name)), qrels).values[
+            experiment.measure
+        ]
         row = Row(
             system["system"],
             system["kind"],

@@ -1,8 +1,8 @@
 """Training on Ray workers, through Ray Train: the same run in each, which takes its share of every batch.
 
 In: a run, and a number of workers. Out: nothing; the first worker leaves the result where the run says. Workers find
-the workspace by its path or URI. A run that fails is not tried again here: run the command again, and it goes on from its
-last checkpoint.
+the workspace by its path or URI. A run that fails is not tried again here: run the command again, and it goes on from
+its last checkpoint.
 """
 
 from __future__ import annotations

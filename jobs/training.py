@@ -20,7 +20,7 @@ from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.pairs import current_pairs
 from pipeline.provenance import Recipe
-from pipeline.publishing import atomic_write, at_now, download, remove, replace_directory, write_json
+from pipeline.publishing import at_now, atomic_write, download, remove, replace_directory, write_json
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.store import AnyPath, StorePath
 from pipeline.tables import set_content, set_footers

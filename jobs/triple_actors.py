@@ -1,7 +1,7 @@
 """The two passes of build-triples in Ray actors: tasks that name their shard or part, results that are files.
 
-The workspace must be on a file system that all nodes see, and `--temp-directory` where one is named; or in a store, through
-which rows then go from pass to pass, while databases spill on each node's own disk.
+The workspace must be on a file system that all nodes see, and `--temp-directory` where one is named; or in a store,
+through which rows then go from pass to pass, while databases spill on each node's own disk.
 """
 
 from __future__ import annotations

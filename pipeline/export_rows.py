@@ -9,7 +9,6 @@ Shapes: G groups of a batch, M passages of all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import duckdb

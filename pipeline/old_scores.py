@@ -23,8 +23,8 @@ from pipeline.errors import WorkspaceError
 from pipeline.pairs import PairSet
 from pipeline.parquet import metadata_of
 from pipeline.provenance import Footer
-from pipeline.scores import read_pair_ids, read_scores
 from pipeline.publishing import move_into, remove
+from pipeline.scores import read_pair_ids, read_scores
 from pipeline.store import AnyPath
 from pipeline.tables import open_part
 from pipeline.text_hashes import TextHashes

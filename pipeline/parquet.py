@@ -20,7 +20,7 @@ def open_parquet(path: AnyPath) -> pq.ParquetFile:
     if isinstance(path, Path):
         return pq.ParquetFile(path)
     # Each column of a row group is one request, when its turn comes; buffered ahead, the whole file would be in memory.
-    return pq.ParquetFile(path.full, filesystem=path.filesystem, pre_buffer=False)
+    return pq.ParquetFile(path.open(), pre_buffer=False)
 
 
 def read_columns(path: AnyPath, columns: Sequence[str]) -> pa.Table:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -128,7 +127,9 @@ class _Files:
         if found:
             yield Problem(path, found)
 
-    def _read(self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None) -> str | None:
+    def _read(
+        self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None
+    ) -> str | None:
         file, footer = open_part(path, schema)
         content, wrong = ContentHash(schema), None
         with file:

@@ -1,54 +1,36 @@
 """Objects of an S3 or Google Cloud store under paths that look like `pathlib`'s; reached through `pyarrow.fs`.
 
 A `StorePath` has the names and methods of `Path` that a workspace needs, so that code which is handed a path need not
-ask which kind it is; what a store cannot do (append, map into memory, be renamed into place whole) it does not have, and
-the type checker says so. It can be sent to other processes and holds no credentials: those are found where it is used,
-by the environment's usual variables and files, and never stand in a path, a file or a message.
+ask which kind it is; what a store cannot do (append, map into memory, rename a directory) it does not have, and the
+type checker says so. It can be sent to other processes and holds no credentials: those are found where it is used, by
+the environment's usual variables and files, and never stand in a path, a file or a message.
 
-    s3://bucket/prefix    endpoint from `?endpoint_override=`, AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else AWS
-    gs://bucket/prefix    credentials of the Google environment, `?anonymous=true` without
+    s3://bucket/prefix?endpoint_override=http://host:port
+    gs://bucket/prefix
 
-An object appears whole, when its upload is complete. Requests that are throttled, dropped or refused with a server's
-error are repeated for about a minute.
+An object appears whole, when its upload is complete.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache, total_ordering
+from functools import total_ordering
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pipeline.errors import UsageError
+from pipeline.store_connection import Store, StoreFile, repeated
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
-ATTEMPTS = 11
-"""Of a request, the pause doubled each time from 50 ms on: together about 50 seconds, enough for a server's restart."""
-RETRY_SECONDS = 60
 COPY_BYTES = 8 << 20
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs"}
 _OPTIONS = ("endpoint_override", "scheme", "region", "anonymous")
-
-
-@dataclass(frozen=True, order=True)
-class Store:
-    """A bucket and how it is reached."""
-
-    scheme: str
-    bucket: str
-    options: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def filesystem(self) -> FileSystem:
-        """Connected once in a process."""
-        return _connect(self)
 
 
 @total_ordering
@@ -111,7 +93,7 @@ class StorePath:
 
     def info(self) -> FileInfo:
         """Type, size and time of change, asked of the store."""
-        return self.filesystem.get_file_info(self.full)
+        return repeated(lambda: self.filesystem.get_file_info(self.full))
 
     def exists(self) -> bool:
         """Whether there is an object, or any below."""
@@ -129,9 +111,8 @@ class StorePath:
         """What stands below, prefixes included; nothing where there is nothing."""
         from pyarrow.fs import FileSelector
 
-        return list(
-            self.filesystem.get_file_info(FileSelector(self.full, allow_not_found=True, recursive=recursive))
-        )
+        selector = FileSelector(self.full, allow_not_found=True, recursive=recursive)
+        return list(repeated(lambda: self.filesystem.get_file_info(selector)))
 
     def iterdir(self) -> Iterator[StorePath]:
         """Paths right below."""
@@ -144,16 +125,16 @@ class StorePath:
     def mkdir(self, **_: bool) -> None:
         """Nothing: a prefix is there once something stands below it."""
 
-    def open(self, mode: str = "rb", buffering: int = -1) -> Any:  # noqa: ARG002
+    def open(self, mode: str = "rb", buffering: int = -1) -> StoreFile:  # noqa: ARG002
         """A stream for reading at any place; each read is a request, so read much at once."""
         if mode != "rb":
             raise ValueError(f"an object is written whole, not opened as {mode!r}")
-        return self.filesystem.open_input_file(self.full)
+        return StoreFile(repeated(lambda: self.filesystem.open_input_file(self.full)))
 
     def read_bytes(self) -> bytes:
         """The whole object."""
-        with self.filesystem.open_input_stream(self.full, compression=None) as stream:
-            return bytes(stream.read())
+        with self.open() as stream:
+            return stream.read()
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The whole object as text."""
@@ -161,8 +142,12 @@ class StorePath:
 
     def write_bytes(self, content: bytes) -> None:
         """Put a small object in one request."""
-        with self.filesystem.open_output_stream(self.full, compression=None) as stream:
-            stream.write(content)
+
+        def put() -> None:
+            with self.filesystem.open_output_stream(self.full, compression=None) as stream:
+                stream.write(content)
+
+        repeated(put)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
         """Put a small object in one request."""
@@ -176,8 +161,9 @@ class StorePath:
         """
         from pyarrow.fs import LocalFileSystem, copy_files
 
-        # One call that Python cannot interrupt: a stream that is left in the middle would be closed as if it were whole.
-        copy_files(str(file), self.full, LocalFileSystem(), self.filesystem, chunk_size=COPY_BYTES)
+        # One call that Python cannot interrupt: a stream left in the middle would be closed as if it were whole.
+        ends = str(file), self.full, LocalFileSystem(), self.filesystem
+        repeated(lambda: copy_files(*ends, chunk_size=COPY_BYTES))
         expected, found = file.stat().st_size, self.info().size
         if found != expected:
             raise OSError(f"{self}: {found} bytes arrived, not {expected}")
@@ -186,11 +172,12 @@ class StorePath:
         """Copy the object to a local file that is not there yet; may be left in part by an error."""
         from pyarrow.fs import LocalFileSystem, copy_files
 
-        copy_files(self.full, str(file), self.filesystem, LocalFileSystem(), chunk_size=COPY_BYTES)
+        ends = self.full, str(file), self.filesystem, LocalFileSystem()
+        repeated(lambda: copy_files(*ends, chunk_size=COPY_BYTES))
 
     def copy_to(self, target: StorePath) -> None:
         """Copy the object within the store."""
-        self.filesystem.copy_file(self.full, target.full)
+        repeated(lambda: self.filesystem.copy_file(self.full, target.full))
 
     def rename(self, target: StorePath) -> StorePath:
         """Copy the object, then remove this one; for a moment, or after a crash, both are there."""
@@ -201,7 +188,7 @@ class StorePath:
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object."""
         try:
-            self.filesystem.delete_file(self.full)
+            repeated(lambda: self.filesystem.delete_file(self.full))
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -209,7 +196,7 @@ class StorePath:
     def remove_below(self) -> None:
         """Remove all objects below."""
         with suppress(FileNotFoundError):
-            self.filesystem.delete_dir(self.full)
+            repeated(lambda: self.filesystem.delete_dir(self.full))
 
 
 AnyPath = Path | StorePath
@@ -243,52 +230,3 @@ def parse_location(text: str) -> AnyPath:
     if not parts.netloc or {".", ".."} & set(key.split("/")):
         raise UsageError("not an address in a store", where=shown, expected="s3://BUCKET/PREFIX")
     return StorePath(Store(_SCHEMES[parts.scheme], parts.netloc, tuple(sorted(options.items()))), key)
-
-
-@cache
-def _connect(store: Store) -> FileSystem:
-    options = dict(store.options)
-    return _connect_s3(store.bucket, options) if store.scheme == "s3" else _connect_gs(options)
-
-
-def _connect_s3(bucket: str, options: dict[str, str]) -> FileSystem:
-    from pyarrow.fs import AwsDefaultS3RetryStrategy, S3FileSystem, resolve_s3_region
-
-    endpoint = options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3")
-    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
-    region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return S3FileSystem(
-        **_endpoint(endpoint, options),
-        region=region or ("us-east-1" if endpoint else resolve_s3_region(bucket)),
-        anonymous=_is_true(options.get("anonymous")),
-        connect_timeout=10,
-        request_timeout=RETRY_SECONDS,
-        allow_delayed_open=True,  # a small object is one request then
-        # Not the "standard" one: it has 100 retries for the life of a process, since Arrow never hands one back to it.
-        retry_strategy=AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS),
-    )
-
-
-def _connect_gs(options: dict[str, str]) -> FileSystem:
-    from datetime import timedelta
-
-    from pyarrow.fs import GcsFileSystem
-
-    return GcsFileSystem(
-        **_endpoint(options.get("endpoint_override"), options),
-        anonymous=_is_true(options.get("anonymous")),
-        retry_time_limit=timedelta(seconds=RETRY_SECONDS),
-    )
-
-
-def _endpoint(endpoint: str | None, options: dict[str, str]) -> dict[str, str]:
-    """Host and scheme of an endpoint that may be written as a URL."""
-    if not endpoint:
-        return {}
-    scheme, separator, host = endpoint.partition("://")
-    host, scheme = (host, scheme) if separator else (endpoint, options.get("scheme", "https"))
-    return {"endpoint_override": host.rstrip("/"), "scheme": scheme}
-
-
-def _is_true(text: str | None) -> bool:
-    return (text or "").lower() in ("1", "true", "yes")

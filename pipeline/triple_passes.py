@@ -12,8 +12,8 @@ from typing import Any
 from pipeline.funnel import Funnel
 from pipeline.processes import map_in_order
 from pipeline.provenance import Recipe
-from pipeline.row_layouts import keys
 from pipeline.publishing import atomic_write
+from pipeline.row_layouts import keys
 from pipeline.shuffle import in_key_order, read_part, write_by_bucket
 from pipeline.store import AnyPath
 from pipeline.tables import part_name, write_part

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -71,75 +70,85 @@ class Proxy:
     """How many there were, by method."""
 
     def __post_init__(self) -> None:
-        proxy, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _handle(self) -> None:
-                body = self._body()
-                with lock:
-                    proxy.requests[self.command] += 1
-                    number = proxy.requests[self.command]
-                fault = "drop" if proxy.down else proxy.script(number, self.command, self.path)
-                proxy.did[fault or "passed on"] += 1
-                if fault == "drop":
-                    self.close_connection = True
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    return
-                if fault == "throttle":
-                    text = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-                    self._answer(503, [("Content-Type", "application/xml")], text, len(text))
-                    return
-                connection = http.client.HTTPConnection("127.0.0.1", proxy.target, timeout=60)
-                connection.request(self.command, self.path, body or None, dict(self.headers.items()))
-                found = connection.getresponse()
-                content = found.read()
-                dropped = ("transfer-encoding", "connection", "content-length")
-                headers = [(name, value) for name, value in found.getheaders() if name.lower() not in dropped]
-                length = int(found.getheader("Content-Length") or 0) if self.command == "HEAD" else len(content)
-                self._answer(found.status, headers, content[: len(content) // 2] if fault == "cut" else content, length)
-                if fault == "cut":
-                    self.close_connection = True
-                    self.connection.shutdown(socket.SHUT_RDWR)
-
-            def _body(self) -> bytes:
-                if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                pieces = []
-                while size := int(self.rfile.readline().split(b";")[0], 16):
-                    pieces.append(self.rfile.read(size))
-                    self.rfile.readline()
-                while self.rfile.readline().strip():
-                    pass
-                del self.headers["Transfer-Encoding"]
-                return b"".join(pieces)
-
-            def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, length: int) -> None:
-                self.send_response(status)
-                for name, value in [*headers, ("Content-Length", str(length))]:
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _handle  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                pass
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._lock, self._server = threading.Lock(), _Server(self)
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def fault(self, method: str, path: str) -> str | None:
+        """What to do to the next request."""
+        with self._lock:
+            self.requests[method] += 1
+            number = self.requests[method]
+        fault = "drop" if self.down else self.script(number, method, path)
+        self.did[fault or "passed on"] += 1
+        return fault
 
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, proxy: Proxy) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.proxy = proxy
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is none of our concern."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _handle(self) -> None:
+        proxy = self.server.proxy
+        body = self._body()
+        fault = proxy.fault(self.command, self.path)
+        if fault == "drop":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if fault == "throttle":
+            text = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+            self._answer(503, [("Content-Type", "application/xml")], text, len(text))
+            return
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.target, timeout=60)
+        connection.request(self.command, self.path, body or None, dict(self.headers.items()))
+        found = connection.getresponse()
+        content = found.read()
+        dropped = ("transfer-encoding", "connection", "content-length")
+        headers = [(name, value) for name, value in found.getheaders() if name.lower() not in dropped]
+        length = int(found.getheader("Content-Length") or 0) if self.command == "HEAD" else len(content)
+        self._answer(found.status, headers, content[: len(content) // 2] if fault == "cut" else content, length)
+        if fault == "cut":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        del self.headers["Transfer-Encoding"]
+        return b"".join(pieces)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, length: int) -> None:
+        self.send_response(status)
+        for name, value in [*headers, ("Content-Length", str(length))]:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _handle  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def uri(port: int, prefix: str) -> str:
@@ -153,8 +162,3 @@ def proxied(moto: Moto, script: Callable[[int, str, str], str | None] | None = N
         yield proxy
     finally:
         proxy.stop()
-
-
-def every(count: int, fault: str, pattern: str = "") -> Callable[[int, str, str], str | None]:
-    """A script: that fault for every so many requests of each kind whose path has the pattern in it."""
-    return lambda number, method, path: fault if number % count == 0 and re.search(pattern, path) else None

@@ -92,7 +92,9 @@ def chain(location, given, output):
 
 def made(workspace, output):
     """All that must be the same: contents and recipes of all tables, weights, runs, exports, summaries' codes."""
-    found = {name: [(f.fingerprint, f.content) for f in set_footers(workspace.parts(*name.split("/")))] for name in SETS}
+    found = {
+        name: [(f.fingerprint, f.content) for f in set_footers(workspace.parts(*name.split("/")))] for name in SETS
+    }
     student = workspace.place("students", "student")
     found["weights"] = (student / "model.safetensors").read_bytes()
     found["student"] = json.loads((student / "prep.json").read_text(encoding="utf-8"))["fingerprint"]
@@ -137,7 +139,11 @@ def test_no_credential_stands_anywhere(stored):
     location, *_ = stored
     ws = Workspace.open(location)
     secrets = [stores.ENVIRONMENT[name].encode() for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
-    files = [ws.root / entry.path.removeprefix(ws.root.full + "/") for entry in ws.root.entries(recursive=True) if entry.is_file]
+    files = [
+        ws.root / entry.path.removeprefix(ws.root.full + "/")
+        for entry in ws.root.entries(recursive=True)
+        if entry.is_file
+    ]
     local = [path for path in Path(os.environ["PREP_LOCAL_CACHE"]).rglob("*") if path.is_file()]
     assert files and local
     assert not [path for path in (*files, *local) if any(secret in path.read_bytes() for secret in secrets)]
