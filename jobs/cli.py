@@ -90,9 +90,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 â€
 
 def _explain(error: Exception) -> str:
     text = str(error).strip()
-    if found := re.search(r"[^\n]*(AWS Error|google::cloud::Status)[^\n]*", text):
+    if answer := re.search(r"[^\n]*(AWS Error|google::cloud::Status)[^\n]*", text):
         todo = "check the address, the network and the credentials in the environment, then run the same command again"
-        return f"the object store did not answer as it should\n  found:    {found[0]}\n  to do:    {todo}"
+        return f"the object store did not answer as it should\n  found:    {answer[0]}\n  to do:    {todo}"
     if "No space left on device" in text or "ENOSPC" in text:
         found, todo = text, "make room, then run the same command again"
         return f"the disk is full; nothing half-written is kept\n  found:    {found}\n  to do:    {todo}"

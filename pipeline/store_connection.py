@@ -43,7 +43,9 @@ class Store:
 class StoreFile(io.RawIOBase):
     """An open object; each thread has its own place in it, since DuckDB's seek and read in two calls."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, *, shared: bool = False) -> None:
+        """`shared` with other files like this one: closing it leaves the stream open."""
+        self._shared = shared
         self._stream, self._size, self._of_thread = stream, int(stream.size()), threading.local()
 
     def seekable(self) -> bool:
@@ -79,7 +81,7 @@ class StoreFile(io.RawIOBase):
 
     def close(self) -> None:
         """Let go of it."""
-        if not self.closed:
+        if not self.closed and not self._shared:
             self._stream.close()
         super().close()
 

@@ -20,6 +20,8 @@ from tests import stores, worlds
 from tests.tiny_models import save_tiny
 
 pytest.importorskip("moto", reason="the S3 server of the dev extra")
+# Ray Train's own use of Ray Data.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
 SETS = ("passages", "queries", "qrels", "retrieved/bm25", "pairs", "scores/t", "scores/actors", "triples/default")
 SETS += ("lists/default",)
 CAT = "--architecture bert_cat --loss bce --targets qrels --max-steps 1 --batch-size 4 --max-length 24"
