@@ -10,9 +10,9 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
-from pipeline.publishing import current, download, remove
+from pipeline.publishing import current, download, local_copies, remove
 from pipeline.store import StorePath, parse_location
-from pipeline.workspace import Workspace, local_copies
+from pipeline.workspace import Workspace
 
 
 def name_checkpoint(workspace: Workspace, text: str) -> str:

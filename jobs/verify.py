@@ -50,7 +50,8 @@ def verify(
         on_file(path)
 
     found.problems += data_problems(workspace, count)
-    if any(problem.path.parent.name in TABLES for problem in found.problems):
+    tables = {workspace.place(table) for table in TABLES}
+    if any(problem.path.parent in tables for problem in found.problems):
         found.notes.append("nothing beyond the tables of texts and judgements was read: all else stands on them")
         return found
     for stage in workspace_status(workspace):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -14,19 +15,38 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
+from pipeline.errors import WorkspaceError
 from pipeline.store import AnyPath, StorePath
 
+LOCAL_VARIABLE = "PREP_LOCAL_CACHE"
+"""Where machines keep their copies of what stands in stores, and spill; else ~/.cache/prep."""
 TEMPORARY = ".tmp-"
 _CURRENT = ".current"
+
+
+def local_copies() -> Path:
+    """Where this machine keeps its copies of what stands in stores."""
+    given = os.environ.get(LOCAL_VARIABLE)
+    return Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "prep"
 
 
 def current(place: AnyPath) -> AnyPath:
     """Where the files of a set stand now."""
     if isinstance(place, StorePath):
         try:
-            return place / str(json.loads((place / _CURRENT).read_bytes())["version"])
+            found = (place / _CURRENT).read_bytes()
         except FileNotFoundError:
-            pass
+            return place
+        named = re.fullmatch(rb'\s*\{"version": "(v-[0-9a-f]{12})"\}\s*', found)
+        if not named:
+            raise WorkspaceError(
+                "does not name a version of the set",
+                where=place / _CURRENT,
+                expected='{"version": "v-…"}',
+                found=found[:60],
+                todo="remove the set, run its stage again",
+            )
+        return place / named[1].decode()
     return place
 
 
@@ -59,7 +79,7 @@ def _replace_set(staged: AnyPath, final: StorePath) -> None:
             path.copy_to(final / version / path.name)
     else:
         upload(staged, final / version)
-    write_json(final / _CURRENT, {"version": version})
+    (final / _CURRENT).write_text(json.dumps({"version": version}))
     for other in final.iterdir():
         if other.name not in (version, _CURRENT):
             remove(other)
@@ -93,6 +113,8 @@ def download(place: StorePath, directory: Path) -> None:
             for entry in place.entries(recursive=True):
                 if entry.is_file:
                     inside = entry.path.removeprefix(place.full + "/")
+                    if {"", ".", ".."} & set(inside.split("/")):
+                        raise WorkspaceError("an object whose name is no file's", where=place, found=inside)
                     (staged / inside).parent.mkdir(parents=True, exist_ok=True)
                     (place / inside).download(staged / inside)
             staged.rename(directory)
@@ -150,7 +172,8 @@ def write_json(path: AnyPath, value: dict[str, Any]) -> None:
 def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
     """A stream whose bytes appear at `path` when the block ends well, and nowhere otherwise."""
     if isinstance(path, StorePath):
-        with tempfile.TemporaryDirectory(prefix="prep-") as directory:
+        local_copies().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=local_copies()) as directory:
             file = Path(directory) / "file"
             with file.open("xb") as stream:
                 yield stream

@@ -17,7 +17,6 @@ In a store (`pipeline.store`), which has neither rename nor lock nor memory mapp
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from pipeline.publishing import (
     atomic_write,
     current,
     download,
+    local_copies,
     remove,
     replace_directory,
     upload,
@@ -45,8 +45,6 @@ from pipeline.store import AnyPath, StorePath, parse_location
 
 MANIFEST = "workspace.json"
 DEFAULT_LOCATION = "workspace"
-LOCAL_VARIABLE = "PREP_LOCAL_CACHE"
-"""Where machines keep their copies of what stands in stores, and spill; else ~/.cache/prep."""
 LEFTOVER_SECONDS = 86_400
 
 __all__ = ["MANIFEST", "Workspace", "atomic_write", "replace_directory"]
@@ -223,12 +221,6 @@ class Workspace:
             return
         shared = self.root.joinpath(*path.relative_to(self.local).parts)
         upload(path, shared, last=marker)
-
-
-def local_copies() -> Path:
-    """Where this machine keeps its copies of what stands in stores."""
-    given = os.environ.get(LOCAL_VARIABLE)
-    return Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "prep"
 
 
 def _temporary(name: str) -> str:

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import FileInfo, FileType
 
 from pipeline import leases
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.leases import lease
-from pipeline.publishing import atomic_write, current, put_first, replace_directory
+from pipeline.publishing import atomic_write, current, download, put_first, replace_directory
 from pipeline.store import StorePath, parse_location
 from pipeline.workspace import Workspace
 from tests import stores
@@ -207,3 +208,15 @@ def test_large_files_come_whole_through_faults_and_a_restart(moto, place, tmp_pa
         proxy.down = True
         threading.Timer(1.5, lambda: setattr(proxy, "down", False)).start()
         assert far.read_bytes() == content and proxy.did["drop"] > 3
+
+
+def test_names_from_a_store_never_become_other_paths(place, tmp_path, monkeypatch):
+    put(place / "set", "fine")
+    hostile = [FileInfo(f"{place.full}/set/{name}", FileType.File) for name in ("fine", "below/../../outside")]
+    monkeypatch.setattr(StorePath, "entries", lambda self, **_: hostile)
+    with pytest.raises(WorkspaceError, match="no file's"):
+        download(place / "set", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists() and not (tmp_path / "outside").exists()
+    (place / "set" / ".current").write_text('{"version": "../elsewhere"}')
+    with pytest.raises(WorkspaceError, match="does not name a version"):
+        current(place / "set")
