@@ -37,7 +37,7 @@ def current(place: AnyPath) -> AnyPath:
             found = (place / _CURRENT).read_bytes()
         except FileNotFoundError:
             return place
-        named = re.fullmatch(rb'\s*\{"version": "(v-[0-9a-f]{12})"\}\s*', found)
+        named = re.fullmatch(rb'\s*\{\s*"version":\s*"(v-[0-9a-f]{12})"\s*\}\s*', found)
         if not named:
             raise WorkspaceError(
                 "does not name a version of the set",
