@@ -236,10 +236,7 @@ def make_plan(
         duplicates = same_texts(connection, workspace)
     names = tuple(teacher.teacher for teacher in scores)
     ones = (1.0,) * len(names)
-    shards = tuple(
-        Shard(path, tuple(one.paths[i] for one in scores), footer.extra["first_query"], footer.extra["last_query"])
-        for i, (path, footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True))
-    )
+    shards = tuple(Shard(path, tuple(one.paths[i] for one in scores)) for i, path in enumerate(pairs.paths))
     plan = Plan(
         shards,
         tuple(pairs.systems),
