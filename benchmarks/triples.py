@@ -146,6 +146,10 @@ def content(table: str) -> list[Any]:
         return list(connection.execute(f"SELECT {CONTENT} FROM {table}").fetchall()[0])
 
 
+def written(query: str, path: Path) -> str:
+    return f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION uncompressed)"
+
+
 # Each way runs in a process of its own: `way(workspace, folder)` leaves triples as Parquet under `folder`.
 
 
@@ -167,8 +171,7 @@ def unshuffled(ws: Workspace, folder: Path) -> None:
             for number in numbers:
                 worker.load(number)
                 worker.measure()
-                out = folder / part_name(number)
-                worker.connection.execute(f"COPY ({sql('triples_kept')}) TO '{out}' (FORMAT parquet, COMPRESSION uncompressed)")
+                worker.connection.execute(written(sql("triples_kept"), folder / part_name(number)))
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2)))
@@ -177,24 +180,28 @@ def unshuffled(ws: Workspace, folder: Path) -> None:
 def group_by(ws: Workspace, folder: Path) -> None:
     """One statement over everything: the scores of all teachers grouped by pair, then joined with the positives."""
     names = ws.names("scores")
-    teachers = " UNION ALL ".join(f"SELECT *, {i} AS t FROM {files(ws, 'scores', name)}" for i, name in enumerate(names))
+    each_file = (f"SELECT *, {i} AS t FROM {files(ws, 'scores', name)}" for i, name in enumerate(names))
+    teachers = " UNION ALL ".join(each_file)
     each = ", ".join(f"max(score::DOUBLE) FILTER (t = {i}) AS s_{i}" for i in range(len(names)))
-    squares = " + ".join(f"power(p.s_{i} - n.s_{i} - (p.total - n.total) / {len(names)}, 2)" for i in range(len(names)))
+    margin = f"(p.total - n.total) / {len(names)}"
+    squares = " + ".join(f"power(p.s_{i} - n.s_{i} - {margin}, 2)" for i in range(len(names)))
     folder.mkdir(parents=True)
     with duckdb.connect(config={"threads": "2", "temp_directory": str(folder / "spill")}) as connection:
         connection.execute(
-            f"""COPY (
-            WITH ensemble AS (
-                SELECT query_id, passage_id, sum(score::DOUBLE) AS total, count(*) AS teachers, {each}
-                FROM ({teachers}) GROUP BY query_id, passage_id
-            ),
-            scored AS (SELECT * FROM ensemble JOIN {files(ws, "pairs")} USING (query_id, passage_id))
-            SELECT p.query_id AS query_id, p.passage_id AS positive_id, n.passage_id AS negative_id,
-                   (p.total / p.teachers)::FLOAT AS positive_score, (n.total / n.teachers)::FLOAT AS negative_score,
-                   ((p.total - n.total) / p.teachers)::FLOAT AS margin, sqrt(({squares}) / p.teachers)::FLOAT AS margin_std
-            FROM scored AS p JOIN scored AS n ON p.query_id = n.query_id
-            WHERE p.grade >= 1 AND coalesce(n.grade, 0) <= 0 AND (p.total - n.total) / p.teachers >= {THRESHOLD}
-            ) TO '{folder}/part.parquet' (FORMAT parquet, COMPRESSION uncompressed)"""
+            written(
+                f"""WITH ensemble AS (
+                    SELECT query_id, passage_id, sum(score::DOUBLE) AS total, {each}
+                    FROM ({teachers}) GROUP BY query_id, passage_id
+                ),
+                scored AS (SELECT * FROM ensemble JOIN {files(ws, "pairs")} USING (query_id, passage_id))
+                SELECT p.query_id AS query_id, p.passage_id AS positive_id, n.passage_id AS negative_id,
+                       (p.total / {len(names)})::FLOAT AS positive_score,
+                       (n.total / {len(names)})::FLOAT AS negative_score,
+                       ({margin})::FLOAT AS margin, sqrt(({squares}) / {len(names)})::FLOAT AS margin_std
+                FROM scored AS p JOIN scored AS n ON p.query_id = n.query_id
+                WHERE p.grade >= 1 AND coalesce(n.grade, 0) <= 0 AND {margin} >= {THRESHOLD}""",
+                folder / "part.parquet",
+            )
         )
 
 

@@ -6,17 +6,19 @@ Stale is judged by content: a stage is stale when what it was made from differs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple
 
 from jobs.training import training_recipe
 from pipeline.database import connect, one_row
 from pipeline.errors import PrepError
-from pipeline.pairs import PairSet, is_current, load_pairs
+from pipeline.pairs import is_current, load_pairs
 from pipeline.retrieved import IMPORTED, load_retrieved
+from pipeline.row_sets import STAGES, layout_of, load_set, settings_of
 from pipeline.scores import load_scores
 from pipeline.selection import view_tables
 from pipeline.tables import set_content, set_footers
-from pipeline.triples import TripleSettings, load_triples, triples_recipe
+from pipeline.triples import triples_recipe
 from pipeline.workspace import Workspace
 from students.settings import STUDENT_FILE, StudentSettings, TrainSettings
 
@@ -51,11 +53,12 @@ def _stages(workspace: Workspace) -> Iterator[Stage]:
         yield Stage("scores", "missing", "run: prep score --teacher NAME=CHECKPOINT")
     for teacher in teachers:
         yield _checked(f"scores/{teacher}", lambda teacher=teacher: _scores(workspace, teacher))  # type: ignore[misc]
-    triples = workspace.names("triples")
-    if not triples:
+    if not workspace.names("triples"):
         yield Stage("triples", "missing", "run: prep build-triples --threshold 3")
-    for name in triples:
-        yield _checked(f"triples/{name}", lambda name=name: _triples(workspace, name))  # type: ignore[misc]
+    for dataset in STAGES:
+        for name in workspace.names(dataset):
+            look = partial(_row_set, workspace, dataset, name)
+            yield _checked(f"{dataset}/{name}", look)
     for name in workspace.names("students"):
         yield _checked(f"students/{name}", lambda name=name: _student(workspace, name))  # type: ignore[misc]
     for path in sorted(workspace.path("students").glob(".training-*")):
@@ -132,16 +135,16 @@ def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
     )
 
 
-def _triples(workspace: Workspace, name: str) -> tuple[State, str]:
-    _, footers = load_triples(workspace, name)
-    settings = footers[0].recipe.settings
-    pairs: PairSet = load_pairs(workspace)
-    scores = [load_scores(workspace, pairs, teacher) for teacher in settings["teachers"]]
-    asked = TripleSettings(**{key: settings[key] for key in TripleSettings.__dataclass_fields__})
-    if triples_recipe(workspace, pairs, scores, asked).fingerprint != footers[0].fingerprint:
-        return "stale", f"pairs, scores or queries have changed; run: prep build-triples --name {name}"
+def _row_set(workspace: Workspace, dataset: str, name: str) -> tuple[State, str]:
+    _, footers = load_set(workspace, dataset, name)
+    teachers, settings, layout = footers[0].recipe.settings["teachers"], settings_of(footers[0]), layout_of(footers[0])
+    pairs = load_pairs(workspace)
+    scores = [load_scores(workspace, pairs, teacher) for teacher in teachers]
+    if triples_recipe(workspace, pairs, scores, settings, layout).fingerprint != footers[0].fingerprint:
+        return "stale", f"pairs, scores or queries have changed; run: {STAGES[dataset]} --name {name}"
     rows = sum(footer.rows for footer in footers)
-    return "done", f"{rows:,} from {', '.join(settings['teachers'])}, threshold {settings['threshold']}"
+    shape = "".join(f", {key.replace('_', ' ')} {value}" for key, value in layout.settings.items())
+    return "done", f"{rows:,} from {', '.join(teachers)}, threshold {settings.threshold}{shape}"
 
 
 def _student(workspace: Workspace, name: str) -> tuple[State, str]:

@@ -14,15 +14,15 @@ from typing import Any
 
 from jobs.checkpoints import locate_checkpoint
 from jobs.model_card import write_card
-from jobs.training_run import RESULT, TRAINER, Run, batch_source, load_lists, prepare, read_facts, work
+from jobs.training_run import RESULT, TRAINER, Run, batch_source, prepare, read_facts, work
 from pipeline.errors import PrepError, UsageError, WorkspaceError
 from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.pairs import current_pairs
 from pipeline.provenance import Recipe
+from pipeline.row_sets import load_lists, load_triples
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.tables import set_content, set_footers
-from pipeline.triples import load_triples
 from pipeline.workspace import Workspace, atomic_write, replace_directory
 from students.settings import STUDENT_FILE, TrainSettings
 from teachers.checkpoint import resolve

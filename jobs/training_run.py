@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 from jobs.checkpoints import locate_checkpoint
 from jobs.token_stores import make_stores, open_stores
 from jobs.validation import reranking_measure
-from pipeline.errors import ModelError, WorkspaceError
+from pipeline.errors import ModelError
 from pipeline.pairs import current_pairs
-from pipeline.provenance import Footer
-from pipeline.tables import require_complete, set_footers
-from pipeline.triples import load_triples
+from pipeline.row_sets import load_lists, load_triples
 from pipeline.workspace import Workspace
 from students.batches import BatchSource, JudgedPairs, ListShards, TripleShards
 from students.settings import TrainSettings
@@ -120,21 +118,6 @@ def _directory_of(file: Path, settings: TrainSettings, directory: Path) -> Path:
         architecture(settings.architecture).from_checkpoint(str(file), settings.student).save(staged)
         staged.rename(directory)
     return directory
-
-
-def load_lists(workspace: Workspace, name: str) -> tuple[list[Path], list[Footer]]:
-    """A complete set of lists.
-
-    Raises:
-        WorkspaceError: no set of this name, or files are missing or mixed.
-    """
-    paths = workspace.parts("lists", name)
-    if not paths:
-        known = ", ".join(workspace.names("lists")) or "none yet"
-        raise WorkspaceError(f"no lists {name!r}", where=workspace.root, expected=f"one of: {known}")
-    footers = set_footers(paths)
-    require_complete(f"lists {name!r}", paths, footers, "build them again")
-    return paths, footers
 
 
 def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:

@@ -22,9 +22,9 @@ from pipeline.export_formats import FORMATS, Config, Words
 from pipeline.export_rows import Groups, Names, list_groups, triple_batches, triple_groups
 from pipeline.funnel import Funnel
 from pipeline.provenance import Footer
-from pipeline.tables import footer_of, require_complete, set_footers
+from pipeline.row_sets import load_set
+from pipeline.tables import footer_of
 from pipeline.texts import Texts
-from pipeline.triples import load_triples
 from pipeline.workspace import Workspace, replace_directory
 
 CARD = "README.md"
@@ -145,16 +145,9 @@ class _Rows:
 
 
 def _load(workspace: Workspace, settings: ExportSettings) -> tuple[list[Path], Origin]:
-    if settings.lists is None:
-        paths, footers = load_triples(workspace, settings.triples)
-        return paths, _origin(workspace, f"triples/{settings.triples}", footers[0])
-    paths = workspace.parts("lists", settings.lists)
-    if not paths:
-        known = ", ".join(workspace.names("lists")) or "none yet"
-        raise WorkspaceError(f"no lists {settings.lists!r}", where=workspace.root, expected=f"one of: {known}")
-    footers = set_footers(paths)
-    require_complete(f"lists {settings.lists!r}", paths, footers, "build them again")
-    return paths, _origin(workspace, f"lists/{settings.lists}", footers[0])
+    dataset, name = ("triples", settings.triples) if settings.lists is None else ("lists", settings.lists)
+    paths, footers = load_set(workspace, dataset, name)
+    return paths, _origin(workspace, f"{dataset}/{name}", footers[0])
 
 
 def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import WorkspaceError
 from pipeline.pairs import load_pairs
-from pipeline.triples import TripleSettings, build_triples, load_triples
+from pipeline.row_sets import load_triples
+from pipeline.triples import TripleSettings, build_triples
 from students.batches import JudgedPairs, TripleShards
 from tests import worlds
 
