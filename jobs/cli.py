@@ -103,7 +103,9 @@ def _explain(error: Exception) -> str:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    # What a file from outside says must not steer a terminal.
+    shown = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in message)
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(code)
 
 
