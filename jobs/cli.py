@@ -21,9 +21,11 @@ from jobs import (
     commands_score,
     commands_train,
     commands_triples,
+    logs,
 )
 from pipeline.errors import PrepError
 
+log = logging.getLogger(__name__)
 # What the command line library returns, instead of raising, after Ctrl-C.
 _INTERRUPTED = 130
 
@@ -65,7 +67,7 @@ def main() -> None:
     """Entry point: runs a command, turns failures into messages and exit codes."""
     debug = "--debug" in sys.argv[1:] or os.environ.get("PREP_DEBUG") == "1"
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logs.set_up()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -101,11 +103,14 @@ def _explain(error: Exception) -> str:
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
     # What a file from outside says must not steer a terminal.
     shown = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in message)
-    print(f"error: {shown}", file=sys.stderr)
+    if logs.as_objects():
+        log.error(shown, exc_info=debug, extra={"fields": {"exit_code": code}})
+    else:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {shown}", file=sys.stderr)
     sys.exit(code)
 
 

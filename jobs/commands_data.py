@@ -144,10 +144,19 @@ def build_pairs(
         )
 
 
-def status(workspace: WorkspaceOption) -> None:
+def status(
+    workspace: WorkspaceOption,
+    watch: Annotated[
+        float | None, typer.Option(min=0.5, help="Look again every so many seconds, until Ctrl-C.", show_default=False)
+    ] = None,
+) -> None:
     """Show what is done, missing and stale."""
-    from jobs.show import show_status
+    from jobs.show import show_status, watch_status
     from jobs.status import workspace_status
     from pipeline.workspace import Workspace
 
-    show_status(workspace_status(Workspace.open(workspace)))
+    ws = Workspace.open(workspace)
+    if watch is None:
+        show_status(workspace_status(ws))
+    else:
+        watch_status(lambda: workspace_status(ws), watch)

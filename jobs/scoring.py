@@ -133,7 +133,9 @@ def _run(
     if cluster.uses_ray:
         from jobs.ray_pool import run_on_actors
 
-        return run_on_actors(str(workspace.root), ShardScorer, ShardScorer.score, tasks, cluster, on_progress)
+        return run_on_actors(
+            str(workspace.root), ShardScorer, ShardScorer.score, tasks, cluster, on_progress, stage="score"
+        )
     scorer, ledger = ShardScorer(str(workspace.root)), Ledger(tasks, cluster.max_attempts)
     while ledger:
         task, told = ledger.take(), Told(on_progress)

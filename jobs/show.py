@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -117,7 +120,22 @@ def show_plan(plan: Plan) -> None:
 
 def show_status(stages: Sequence[Stage]) -> None:
     """One line for each stage."""
+    console.print(_stages(stages))
+
+
+def watch_status(look: Callable[[], Sequence[Stage]], seconds: float) -> None:
+    """The same, looked up anew every so many seconds, until Ctrl-C; on a terminal in the same place."""
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            if console.is_terminal:
+                live.update(_stages(look()), refresh=True)
+            else:
+                show_status(look())
+            time.sleep(seconds)
+
+
+def _stages(stages: Sequence[Stage]) -> Table:
     table = Table(show_header=False)
     for stage in stages:
         table.add_row(stage.name, f"[{_STYLES[stage.state]}]{stage.state}[/]", stage.detail)
-    console.print(table)
+    return table
