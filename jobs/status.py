@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
+from jobs.encoding import encoded_from, load_stored
 from jobs.training import training_recipe
 from pipeline.database import connect, one_row
-from pipeline.errors import PrepError
+from pipeline.errors import PrepError, WorkspaceError
 from pipeline.pairs import PairSet, is_current, load_pairs
 from pipeline.retrieved import IMPORTED, load_retrieved
 from pipeline.scores import load_scores
@@ -58,6 +59,8 @@ def _stages(workspace: Workspace) -> Iterator[Stage]:
         yield _checked(f"triples/{name}", lambda name=name: _triples(workspace, name))  # type: ignore[misc]
     for name in workspace.names("students"):
         yield _checked(f"students/{name}", lambda name=name: _student(workspace, name))  # type: ignore[misc]
+    for name in workspace.names("encoded"):
+        yield _checked(f"encoded/{name}", lambda name=name: _encoded(workspace, name))  # type: ignore[misc]
     for path in sorted(workspace.path("students").glob(".training-*")):
         yield Stage(
             f"students/{path.name.removeprefix('.training-')}",
@@ -150,3 +153,12 @@ def _student(workspace: Workspace, name: str) -> tuple[State, str]:
     if training_recipe(workspace, settings).fingerprint != facts["fingerprint"]:
         return "stale", "what it was trained on has changed; train it again with --overwrite"
     return "done", f"{facts['architecture']}, {settings.loss}, {facts['steps']:,} steps"
+
+
+def _encoded(workspace: Workspace, name: str) -> tuple[State, str]:
+    where = encoded_from(workspace, name)
+    try:
+        stored = load_stored(workspace, name, where)
+    except WorkspaceError as error:
+        return "stale", f"{error.what}; {error.todo}"
+    return "done", f"{len(stored.paths):,} shards by {where}, {stored.dtype}"

@@ -15,6 +15,8 @@ import numpy as np
 
 from pipeline.bm25 import Bm25Settings, build_index
 from pipeline.bm25_index import Retrieved
+from pipeline.tables import set_footers
+from pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,13 @@ class Asked:
     """(Q,) int32"""
     texts: Sequence[str]
     """(Q,)"""
+
+    @classmethod
+    def of(cls, workspace: Workspace, texts: Sequence[str]) -> Asked:
+        """Texts that need not be queries of the workspace; the ids are their positions."""
+        passages = workspace.parts("passages")
+        rows = sum(footer.rows for footer in set_footers(passages))
+        return cls(passages, rows, np.arange(len(texts), dtype=np.int32), texts)
 
 
 class Retriever(Protocol):

@@ -15,7 +15,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -23,10 +23,8 @@ from torch import Tensor
 
 from pipeline.errors import ModelError, WorkspaceError
 from students.architectures.separate import States
+from students.settings import ENCODED_FILE, Storage
 
-FACTS = "encoded.json"
-Storage = Literal["float32", "float16"]
-_KINDS = ("float32", "float16")
 
 
 class Encoded(NamedTuple):
@@ -165,8 +163,8 @@ def write_encoded(
         if not sparse:
             (staged / "entries").unlink()
         sizes = {"vectors": vectors, "texts": texts, "width": width, "dtype": kind, "sparse": sparse}
-        streams[FACTS] = (staged / FACTS).open("wb")
-        streams[FACTS].write(json.dumps({**facts, **sizes}, indent=2).encode())
+        streams[ENCODED_FILE] = (staged / ENCODED_FILE).open("wb")
+        streams[ENCODED_FILE].write(json.dumps({**facts, **sizes}, indent=2).encode())
         for stream in streams.values():
             stream.flush()
             os.fsync(stream.fileno())
@@ -186,17 +184,6 @@ def _stored(values: Tensor, kind: Storage, where: Path) -> np.ndarray:
     return stored
 
 
-def read_facts(directory: Path) -> dict[str, Any] | None:
-    """What encoded texts say of themselves; None where there are none."""
-    try:
-        facts: dict[str, Any] = json.loads((directory / FACTS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _damaged(directory, error) from error
-    return facts
-
-
 def open_encoded(directory: Path) -> tuple[Encoded, dict[str, Any]]:
     """Map encoded texts into memory; what they are is in the facts.
 
@@ -204,8 +191,8 @@ def open_encoded(directory: Path) -> tuple[Encoded, dict[str, Any]]:
         WorkspaceError: damaged, or none.
     """
     try:
-        facts = read_facts(directory) or {}
-        if facts["dtype"] not in _KINDS:
+        facts: dict[str, Any] = json.loads((directory / ENCODED_FILE).read_text(encoding="utf-8"))
+        if facts["dtype"] not in get_args(Storage):
             raise ValueError(facts["dtype"])
         columns = 1 if facts["sparse"] else facts["width"]
         values = _map(directory / "values", facts["dtype"], (facts["vectors"], columns))
@@ -214,7 +201,7 @@ def open_encoded(directory: Path) -> tuple[Encoded, dict[str, Any]]:
         if offsets[-1] != facts["vectors"]:
             raise ValueError("sizes do not fit")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(directory, error) from error
+        raise WorkspaceError("not encoded texts", where=directory, found=error, todo="encode them again") from error
     return Encoded(values, offsets, facts["width"], entries), facts
 
 
@@ -225,7 +212,3 @@ def _map(path: Path, kind: str, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.empty(shape, kind))
     # Copy on write: torch wants memory that it may write to.
     return torch.from_numpy(np.memmap(path, kind, "c", shape=shape))
-
-
-def _damaged(directory: Path, error: Exception) -> WorkspaceError:
-    return WorkspaceError("not encoded texts", where=directory, found=error, todo="encode them again")

@@ -47,8 +47,11 @@ _POSITIVE = (
     "mnrl_scale",
     "agreement",
 )
+Storage = Literal["float32", "float16"]
 STUDENT_FILE = "prep.json"
 """What made a student, beside its weights."""
+ENCODED_FILE = "encoded.json"
+"""What made encoded texts, beside their values."""
 
 
 class LossTerm(NamedTuple):
