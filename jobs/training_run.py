@@ -20,10 +20,12 @@ from pipeline.errors import ModelError, WorkspaceError
 from pipeline.pairs import current_pairs
 from pipeline.provenance import Footer
 from pipeline.tables import require_complete, set_footers
+from pipeline.triple_turns import load_turns
 from pipeline.triples import load_triples
 from pipeline.workspace import Workspace
 from students.batches import BatchSource, JudgedPairs, ListShards, TripleShards
 from students.settings import TrainSettings
+from students.turns import QueryTurns
 
 if TYPE_CHECKING:
     from students.stream import Tokens
@@ -148,6 +150,8 @@ def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
         return ListShards(paths, [footer.rows for footer in footers], settings.seed, settings.list_size)
     if settings.triples is not None:
         paths, footers = load_triples(workspace, settings.triples)
+        if settings.one_per_query:
+            return QueryTurns(load_turns(workspace, paths, footers, settings.seed), settings.seed)
         return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
     return JudgedPairs.load(
         workspace,
