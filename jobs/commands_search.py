@@ -90,9 +90,7 @@ def search(
     from pipeline.workspace import Workspace
 
     ws = Workspace.open(workspace)
-    settings = SearchSettings(
-        student, first, teacher, candidates, teacher_candidates, k, probability, cast(Any, dtype)
-    )
+    settings = SearchSettings(student, first, teacher, candidates, teacher_candidates, k, probability, cast(Any, dtype))
     asked = [*query, *(_lines(queries) if queries else [])]
     with run_summary(ws, "search") as facts:
         found = run(ws, settings, asked)

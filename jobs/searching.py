@@ -219,7 +219,7 @@ class _Retrieve:
     retriever: Retriever
     settings: SearchSettings
 
-    def __call__(self, queries: Sequence[str], before: Run | None) -> Run:
+    def __call__(self, queries: Sequence[str], before: Run | None) -> Run:  # noqa: ARG002
         asked, depth = Asked.of(self.workspace, queries), self.settings.handed_on
         with self.workspace.staging("search") as scratch:
             (found,) = self.retriever.search(asked, [range(len(queries))], depth, scratch)

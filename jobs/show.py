@@ -103,7 +103,9 @@ def show_answers(found: Searched) -> None:
             console.print("no passage has a word of it", style="yellow")
     stages = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found.seconds.items())
     many = f" for {len(found.answers):,} queries" if len(found.answers) > 1 else ""
-    console.print(f"{sum(found.seconds.values()):.3f} s{many} ({stages}), after {found.loading_seconds:.1f} s of loading")
+    console.print(
+        f"{sum(found.seconds.values()):.3f} s{many} ({stages}), after {found.loading_seconds:.1f} s of loading"
+    )
 
 
 def show_estimates(estimates: Sequence[Estimate]) -> None:

@@ -1,4 +1,4 @@
-"""A student as a retriever, for mining, evaluation and search alike: exact, over stored passages or encoding as it goes."""
+"""A student as a retriever, for mining, evaluation and search: exact, over stored passages or encoding as it goes."""
 
 from __future__ import annotations
 

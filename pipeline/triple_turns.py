@@ -72,7 +72,7 @@ def _write(directory: Path, paths: list[Path], rows: int, seed: int) -> None:
     last = (-1, -1)
     with connect(directory) as connection:
         view_parquet(connection, "triples", paths)
-        reader = connection.execute(sql("triples_by_query"), {"seed": seed}).to_arrow_reader(_ROWS_PER_BATCH)
+        reader = connection.sql(sql("triples_by_query"), params={"seed": seed}).to_arrow_reader(_ROWS_PER_BATCH)
         for batch in reader:
             table = pa.Table.from_batches([batch])
             query, positive = (table.column(name).to_numpy() for name in ("query_id", "positive_id"))

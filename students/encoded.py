@@ -14,8 +14,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, get_args
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import torch
@@ -26,8 +27,8 @@ from students.architectures.separate import States
 from students.settings import ENCODED_FILE, Storage
 
 
-
-class Encoded(NamedTuple):
+@dataclass(frozen=True)
+class Encoded:
     """States of N texts, end to end."""
 
     values: Tensor
@@ -83,9 +84,7 @@ class Encoded(NamedTuple):
         lengths = self.lengths[rows]
         offsets = _offsets(lengths)
         source = (self.offsets[rows] - offsets[:-1]).repeat_interleave(lengths) + torch.arange(int(offsets[-1]))
-        return Encoded(
-            self.values[source], offsets, self.width, None if self.entries is None else self.entries[source]
-        )
+        return Encoded(self.values[source], offsets, self.width, None if self.entries is None else self.entries[source])
 
     @classmethod
     def joined(cls, pieces: Sequence[Encoded]) -> Encoded:

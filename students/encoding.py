@@ -18,7 +18,8 @@ from pipeline.errors import ModelError, UsageError
 from students.architectures.one_vector import OneVectorStudent
 from students.architectures.separate import SeparateStudent, States
 from students.encoded import Encoded
-from students.loading import load_student, student_fingerprint
+from students.identity import student_fingerprint
+from students.loading import load_student
 from students.ranking import Ranked
 from students.search import search_encoded
 from students.token_rows import Frame, TextRows

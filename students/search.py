@@ -54,7 +54,13 @@ def search_encoded(
 
 
 def _merge(
-    student: SeparateStudent, queries: Encoded, passages: Encoded, keys: Tensor, first: int, k: int, device: torch.device
+    student: SeparateStudent,
+    queries: Encoded,
+    passages: Encoded,
+    keys: Tensor,
+    first: int,
+    k: int,
+    device: torch.device,
 ) -> Tensor:
     """The best keys (Q, k) from those held and all of some passages, whose ids begin with `first`."""
     matches = _vectors(queries) * _vectors(passages)

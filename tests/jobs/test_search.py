@@ -157,9 +157,9 @@ def test_three_stages_hand_passages_on(world):
 def test_probabilities_are_the_sigmoid_of_a_logit(world):
     options = {"first": "bm25", "teacher": "mine=bert_cat", "teacher_candidates": 5, "k": 5}
     logits, shares = (
-        [hit.score for answer in search(world, SearchSettings(**options, probability=p), QUERIES).answers for hit in answer.hits]
+        [score for own in hits(search(world, SearchSettings(**options, probability=p), QUERIES)) for _, score in own]
         for p in (False, True)
-    )  # fmt: skip
+    )
     assert np.allclose(shares, 1 / (1 + np.exp(-np.array(logits)))) and min(logits) != max(logits)
     for wrong in (SearchSettings("bert_dot", probability=True), SearchSettings(first="bm25", probability=True)):
         with pytest.raises(UsageError, match="no probability"):

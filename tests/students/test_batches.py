@@ -71,11 +71,11 @@ def test_each_query_once_an_epoch_with_its_next_positive_and_negative(tmp_path):
     for query, own in by_query.items():
         many = len(positives[query])
         # Each turn takes the next one: as many turns as there are positives see all of them.
-        assert all({row[1] for row in own[i : i + many]} == positives[query] for i in range(0, 60 - many))
+        assert all({row[1] for row in own[i : i + many]} == positives[query] for i in range(60 - many))
         if many == 1:
             ring = [row[2] for row in own]
             kinds = negatives[query, own[0][1]]
-            assert all(set(ring[i : i + len(kinds)]) == kinds for i in range(0, 60 - len(kinds)))
+            assert all(set(ring[i : i + len(kinds)]) == kinds for i in range(60 - len(kinds)))
     again = QueryTurns(load_turns(workspace, paths, footers, 7), 7)
     assert rows_of(again.batch(3, 5, 5)) == epochs[3][5:10]
     other = QueryTurns(load_turns(workspace, paths, footers, 8), 8)
