@@ -319,7 +319,7 @@ def test_published_checkpoints_load_strictly_and_survive_saving(kind, tmp_path):
             load_student(str(source), settings)
 
 
-@pytest.mark.parametrize("kind", ["bert_cat", "colbert", "prettr"])
+@pytest.mark.parametrize("kind", ["bert_dot prefixed", "colbert", "prettr"])
 def test_published_checkpoints_take_the_tokenizer_of_the_encoder_they_name(kind, tmp_path):
     source, encoder = tmp_path / "published", tmp_path / "encoder"
     source.mkdir()
