@@ -83,6 +83,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output, texts whole.")] = False,
 ) -> None:
     """Search the collection: by a student or BM25, re-ranked by a student and a teacher if so wished."""
+    from jobs.progress import progress
     from jobs.searching import SearchSettings
     from jobs.searching import search as run
     from jobs.show import console, show_answers
@@ -92,8 +93,8 @@ def search(
     ws = Workspace.open(workspace)
     settings = SearchSettings(student, first, teacher, candidates, teacher_candidates, k, probability, cast(Any, dtype))
     asked = [*query, *(_lines(queries) if queries else [])]
-    with run_summary(ws, "search") as facts:
-        found = run(ws, settings, asked)
+    with run_summary(ws, "search") as facts, progress("index for BM25", "passages") as meter:
+        found = run(ws, settings, asked, meter.set)
         facts |= {"queries": len(asked), "loading_seconds": found.loading_seconds, "seconds": found.seconds}
     if as_json:
         answers = [{"query": answer.query, "hits": [hit._asdict() for hit in answer.hits]} for answer in found.answers]

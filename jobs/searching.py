@@ -20,7 +20,8 @@ import numpy as np
 from jobs.checkpoints import locate_checkpoint, named_student
 from jobs.encoding import StoredPassages, load_stored
 from jobs.student_retriever import StudentRetriever
-from pipeline.bm25 import CHUNK_PASSAGES
+from pipeline.bm25 import Bm25Settings
+from pipeline.bm25_postings import open_postings
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.retrievers import Asked, Bm25Retriever, Retriever
 from pipeline.runs import Run, external_ids, rank_rows
@@ -117,8 +118,13 @@ class _Stage(NamedTuple):
     """From queries, and what the stage before found; query ids are positions."""
 
 
-def search(workspace: Workspace, settings: SearchSettings, queries: Sequence[str]) -> Searched:
-    """Answer some queries.
+def search(
+    workspace: Workspace,
+    settings: SearchSettings,
+    queries: Sequence[str],
+    on_index: Callable[[int, int], None] = lambda done, total: None,
+) -> Searched:
+    """Answer some queries; where BM25 has no counts of the collection yet, they are made, and the callback is told.
 
     Raises:
         UsageError: stages that cannot do what they are asked to, or no query.
@@ -128,7 +134,7 @@ def search(workspace: Workspace, settings: SearchSettings, queries: Sequence[str
         raise UsageError("no query" if not queries else "an empty query", todo="say what to search for")
     found, run = Searched(), None
     started = time.perf_counter()
-    stages = list(_stages(workspace, settings, queries, found.notes))
+    stages = list(_stages(workspace, settings, found.notes, on_index))
     found.loading_seconds = time.perf_counter() - started
     for stage in stages:
         started = time.perf_counter()
@@ -141,7 +147,7 @@ def search(workspace: Workspace, settings: SearchSettings, queries: Sequence[str
 
 
 def _stages(
-    workspace: Workspace, settings: SearchSettings, queries: Sequence[str], notes: list[str]
+    workspace: Workspace, settings: SearchSettings, notes: list[str], on_index: Callable[[int, int], None]
 ) -> Iterator[_Stage]:
     from students.architectures import architecture
     from students.loading import architecture_of
@@ -156,10 +162,9 @@ def _stages(
             todo="add --teacher CHECKPOINT",
         )
     if settings.first:
-        # The whole collection is read for the words of these queries; a chunk is not worth a second process.
-        chunks = -(-Asked.of(workspace, queries).passage_count // CHUNK_PASSAGES)
-        bm25 = Bm25Retriever(processes=min(chunks, os.cpu_count() or 1) or 1)
-        yield _Stage("bm25", "BM25", _Retrieve(workspace, bm25, settings))
+        shape = Bm25Settings()
+        counts = open_postings(workspace, shape.stop_words, processes=os.cpu_count() or 1, on_progress=on_index)
+        yield _Stage("bm25", "BM25", _Retrieve(workspace, Bm25Retriever(shape, postings=counts), settings))
     if student and settings.first:
         yield _Stage(student[0], f"score of {student[0]}", _reranking_student(workspace, settings, *student, notes))
     elif student:
