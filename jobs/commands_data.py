@@ -93,7 +93,7 @@ def mine(
         retriever: Retriever
         if student is not None:
             from jobs.checkpoints import locate_checkpoint
-            from jobs.encoding import find_stored
+            from jobs.stored_passages import find_stored
             from jobs.student_retriever import StudentRetriever
 
             if system in ("bm25", "random"):

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.checkpoints import named_student
-from jobs.encoding import find_stored
 from jobs.shard_scorer import pairs_with_texts
+from jobs.stored_passages import find_stored
 from jobs.student_retriever import StudentRetriever
 from pipeline.database import connect
 from pipeline.errors import UsageError, WorkspaceError
@@ -31,7 +31,7 @@ from pipeline.selection import select_queries, view_tables
 from pipeline.tables import open_part
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
-from teachers.settings import Dtype
+from teachers.settings import Dtype, ScoringSettings
 
 if TYPE_CHECKING:
     from jobs.latency import Latency
@@ -238,7 +238,7 @@ class _Systems:
         name, where = named_student(self._workspace, text)
         on_system(f"{name}, {mode}")
         if mode == "rerank":
-            return f"{name}-{mode}", mode, self._rerank(where)
+            return f"{name}-{mode}", mode, self._rerank(name, where)
         if not architecture(architecture_of(where)).searches:
             raise UsageError(
                 f"student {name!r} is a {architecture_of(where)}, which cannot search a collection",
@@ -246,13 +246,19 @@ class _Systems:
             )
         return f"{name}-{mode}", mode, self._search(name, where, on_system)
 
-    def _rerank(self, checkpoint: str) -> Run:
+    def _rerank(self, name: str, checkpoint: str) -> Run:
+        from students.encoding import SeparateScorer
         from students.scoring import load_student_scorer
 
         query, passage, _ = self._candidates(self._settings.candidates)
-        queries, passages = Texts(self._workspace, "queries"), Texts(self._workspace, "passages")
-        scorer = load_student_scorer(checkpoint, self._settings.dtype)
-        return self._ranked(query, passage, scorer.score(pairs_with_texts((query, passage), queries, passages)))
+        queries, dtype = Texts(self._workspace, "queries"), self._settings.dtype
+        stored = find_stored(self._workspace, name, checkpoint, dtype)
+        if stored is not None:
+            separate = SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
+            ids, row = np.unique(query, return_inverse=True)
+            return self._ranked(query, passage, stored.scores(separate, queries.take(ids), row, passage))
+        pairs = pairs_with_texts((query, passage), queries, Texts(self._workspace, "passages"))
+        return self._ranked(query, passage, load_student_scorer(checkpoint, dtype).score(pairs))
 
     def _search(self, name: str, checkpoint: str, on_system: Callable[[str], None]) -> Run:
         retriever = StudentRetriever(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jobs.checkpoints import locate_checkpoint, named_student
-from jobs.encoding import StoredPassages, load_stored
+from jobs.stored_passages import StoredPassages, load_stored
 from jobs.student_retriever import StudentRetriever
 from pipeline.bm25 import Bm25Settings
 from pipeline.bm25_postings import open_postings
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from students.encoding import SeparateScorer
 
 CANDIDATES = 1000
-CANDIDATES_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -259,11 +258,7 @@ class _RerankStored:
 
     def __call__(self, queries: Sequence[str], before: Run | None) -> Run:
         assert before is not None
-        own, scores = self.scorer.encode_queries(queries), np.empty(len(before.query_id), np.float32)
-        for start in range(0, len(scores), CANDIDATES_AT_ONCE):
-            rows = slice(start, start + CANDIDATES_AT_ONCE)
-            ids, place = np.unique(before.passage_id[rows], return_inverse=True)
-            scores[rows] = self.scorer.score_encoded(own, self.stored.take(ids), before.query_id[rows], place)
+        scores = self.stored.scores(self.scorer, queries, before.query_id, before.passage_id)
         return rank_rows(before.query_id, before.passage_id, scores)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from jobs.encoding import encoded_from, load_stored
+from jobs.stored_passages import encoded_from, load_stored
 from jobs.training import training_recipe
 from pipeline.database import connect, one_row
 from pipeline.errors import PrepError, WorkspaceError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.encoding import StoredPassages
+from jobs.stored_passages import StoredPassages
 from pipeline.bm25_index import Retrieved
 from pipeline.retrievers import Asked
 from pipeline.texts import Texts

@@ -8,9 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.encoding import encode_passages, load_stored
+from jobs.encoding import encode_passages
 from jobs.searching import SearchSettings, search
 from jobs.status import workspace_status
+from jobs.stored_passages import load_stored
 from jobs.training import train_student
 from pipeline.errors import ModelError, UsageError, WorkspaceError
 from pipeline.msmarco import import_msmarco
@@ -32,7 +33,7 @@ QUERIES = ["cek dol", "bam [b]", "cik cok del"]
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr("jobs.encoding.PASSAGES_PER_SHARD", 30)
+    monkeypatch.setattr("jobs.stored_passages.PASSAGES_PER_SHARD", 30)
     monkeypatch.setattr("students.encoding.TOKENS_OF_MANY", 200)
 
 
@@ -124,8 +125,9 @@ def test_evaluation_and_mining_search_what_is_stored(world, monkeypatch):
     run = world.path("runs", "dev-colbert-retrieve.run")
     prep(world, "evaluate", *options, "--dtype", "bfloat16")  # not as stored, so encoded for the purpose
     lower = run.read_text()
-    monkeypatch.setattr("students.encoding.SeparateScorer.encode_in_chunks", None)
-    prep(world, "evaluate", *options)
+    for name in ("encode_in_chunks", "encode_passages"):
+        monkeypatch.setattr(f"students.encoding.SeparateScorer.{name}", None)
+    prep(world, "evaluate", *options, "--mode", "rerank")
     assert run.read_text() != lower and run.read_text().count("\n") == 5 * worlds.DEV
     prep(world, "mine", "--student", "colbert", "--system", "stored", "--split", "dev", "--k", "5")
     prep(world, "evaluate", "--run", "stored")
