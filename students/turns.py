@@ -1,8 +1,9 @@
 """A source of batches where each query comes once an epoch, with the next of its positives and of its negatives.
 
-As the training scripts of sentence-transformers for MS MARCO have it (train_bi-encoder_mnrl.py, -margin-mse.py): each
-query keeps its positives and its negatives in two rings, takes one of each, and goes on with the next ones at the
-next epoch. Here the places in the rings follow from the epoch, so any step can be asked for directly.
+As the training scripts of sentence-transformers for MS MARCO have it (train_bi-encoder_mnrl.py, -margin-mse.py): a
+query takes one of its positives and one of its negatives, and goes on with the next ones at the next epoch. Deviation:
+what passes a threshold may differ between positives, so each has its own ring of negatives, and sees all of it. The
+places follow from the epoch alone, so any step can be asked for directly.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ class QueryTurns:
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self.rows)
         chosen, turns = self._order[1][start : start + size], self._turns
-        group = self._first[chosen] + epoch % self._groups[chosen]
-        row = turns.start[group] + epoch % (turns.start[group + 1] - turns.start[group])
+        groups = self._groups[chosen]
+        turn, place = np.divmod(epoch, groups)
+        group = self._first[chosen] + place
+        count = turns.start[group + 1] - turns.start[group]
+        # Positives begin apart in their rings: where they share their negatives, each of those comes once a round.
+        row = turns.start[group] + (turn + place * count // groups) % count
         return Batch(
             turns.query_id[group],
             np.stack([turns.positive_id[row], turns.negative_id[row]], axis=1),
