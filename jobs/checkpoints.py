@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, WorkspaceError
 from pipeline.names import check_name
 from pipeline.workspace import Workspace
 
@@ -18,6 +18,23 @@ def locate_checkpoint(workspace: Workspace, text: str) -> str:
         return str(workspace.path("students", text))
     local = Path(text).expanduser()
     return str(local.absolute()) if local.is_dir() else text
+
+
+def named_student(workspace: Workspace, text: str) -> tuple[str, str]:
+    """Name and checkpoint of a student given as NAME, one of the workspace, or as NAME=CHECKPOINT.
+
+    Raises:
+        WorkspaceError: the workspace has no such student.
+        UsageError: a bad name.
+    """
+    name, _, checkpoint = text.partition("=")
+    check_name("student", name)
+    if not checkpoint and name not in workspace.names("students"):
+        known = ", ".join(workspace.names("students")) or "none yet"
+        raise WorkspaceError(
+            f"no student {name!r}", where=workspace.root, expected=f"one of: {known}", todo="or give NAME=CHECKPOINT"
+        )
+    return name, locate_checkpoint(workspace, checkpoint or name)
 
 
 def parse_named(kind: str, text: str) -> tuple[str, str]:

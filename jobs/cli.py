@@ -19,6 +19,7 @@ from jobs import (
     commands_models,
     commands_plan,
     commands_score,
+    commands_search,
     commands_train,
     commands_triples,
     logs,
@@ -55,6 +56,8 @@ app.command("build-lists")(commands_triples.build_lists)
 app.command("explore-threshold")(commands_triples.explore_threshold)
 app.command("train")(commands_train.train)
 app.command("evaluate")(commands_models.evaluate)
+app.command("encode")(commands_search.encode)
+app.command("search")(commands_search.search)
 app.command("export")(commands_export.export)
 app.command("status")(commands_data.status)
 app.command("plan")(commands_plan.plan)

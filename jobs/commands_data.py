@@ -93,13 +93,15 @@ def mine(
         retriever: Retriever
         if student is not None:
             from jobs.checkpoints import locate_checkpoint
+            from jobs.stored_passages import find_stored
             from jobs.student_retriever import StudentRetriever
-            from teachers.settings import ScoringSettings
 
             if system in ("bm25", "random"):
                 raise UsageError("a student's lists need a name of their own", todo="pass --system NAME")
-            scoring = ScoringSettings(dtype=cast(Any, dtype))
-            retriever = StudentRetriever(system, locate_checkpoint(ws, student), scoring, indexed.set)
+            found, kind = locate_checkpoint(ws, student), cast(Any, dtype)
+            # What `encode` made stands under the name of a student of the workspace; others may have been given one.
+            name = student if student in ws.names("students") else system
+            retriever = StudentRetriever(ws, system, found, kind, find_stored(ws, name, found, kind), indexed.set)
         elif system == "bm25":
             retriever = Bm25Retriever(Bm25Settings(k1, b), processes or os.cpu_count() or 1, indexed.set)
         elif system == "random":

@@ -61,6 +61,12 @@ def train(
     random_negatives: Annotated[
         int, typer.Option(min=0, help="Negatives more, retrieved for other queries: a fresh encoder learns faster.")
     ] = 0,
+    one_per_query: Annotated[
+        bool,
+        typer.Option(
+            "--one-per-query", help="One triple of each query an epoch: its next positive, with the next negative."
+        ),
+    ] = False,
     agreement: Annotated[
         float | None,
         typer.Option(

@@ -6,22 +6,27 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from jobs.estimate import Estimate
     from jobs.evaluation import Evaluated
     from jobs.plan import Plan
+    from jobs.searching import Searched
     from jobs.status import Stage
     from pipeline.thresholds import Explored
     from pipeline.triples import BuiltTriples
 
 # Where nobody's window sets a width, lines are not broken.
 console = Console() if sys.stdout.isatty() else Console(width=140)
+SNIPPET = 90
+"""Characters of a passage that are shown."""
 _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}
 
 
@@ -83,6 +88,27 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
                 f"{row.system} has no list for {row.missing_queries:,} judged queries; each scores 0",
                 style="yellow",
             )
+
+
+def show_answers(found: Searched) -> None:
+    """A table of passages for each query, then the time."""
+    for answer in found.answers:
+        table = Table(title=Text(answer.query), title_justify="left", box=None)
+        table.add_column("rank", justify="right")
+        table.add_column(found.score, justify="right", no_wrap=True)
+        table.add_column("passage", no_wrap=True)
+        table.add_column("text")
+        for hit in answer.hits:
+            shown = shorten(hit.text, SNIPPET, placeholder=" …")
+            table.add_row(f"{hit.rank}", f"{hit.score:.4f}", Text(hit.passage), Text(shown))
+        console.print(table)
+        if not answer.hits:
+            console.print("no passage has a word of it", style="yellow")
+    stages = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found.seconds.items())
+    many = f" for {len(found.answers):,} queries" if len(found.answers) > 1 else ""
+    console.print(
+        f"{sum(found.seconds.values()):.3f} s{many} ({stages}), after {found.loading_seconds:.1f} s of loading"
+    )
 
 
 def show_estimates(estimates: Sequence[Estimate]) -> None:

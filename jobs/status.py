@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
+from jobs.stored_passages import encoded_from, load_stored
 from jobs.training import training_recipe
 from pipeline.database import connect, one_row
-from pipeline.errors import PrepError
+from pipeline.errors import PrepError, WorkspaceError
 from pipeline.pairs import is_current, load_pairs
 from pipeline.retrieved import IMPORTED, load_retrieved
 from pipeline.row_sets import STAGES, layout_of, load_set, settings_of
@@ -41,32 +42,30 @@ def workspace_status(workspace: Workspace) -> list[Stage]:
 
 def _stages(workspace: Workspace) -> Iterator[Stage]:
     yield from _collection(workspace)
-    passages = set_content(set_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
-    systems = workspace.names("retrieved")
-    if not systems:
+    if not workspace.names("retrieved"):
         yield Stage("retrieved", "missing", "run: prep mine --system bm25")
-    for system in systems:
-        yield _checked(f"retrieved/{system}", lambda system=system: _retrieved(workspace, system, passages))  # type: ignore[misc]
+    yield from _each(workspace, "retrieved", _retrieved)
     yield _checked("pairs", lambda: _pairs(workspace))
-    teachers = workspace.names("scores")
-    if not teachers:
+    if not workspace.names("scores"):
         yield Stage("scores", "missing", "run: prep score --teacher NAME=CHECKPOINT")
-    for teacher in teachers:
-        yield _checked(f"scores/{teacher}", lambda teacher=teacher: _scores(workspace, teacher))  # type: ignore[misc]
+    yield from _each(workspace, "scores", _scores)
     if not workspace.names("triples"):
         yield Stage("triples", "missing", "run: prep build-triples --threshold 3")
     for dataset in STAGES:
-        for name in workspace.names(dataset):
-            look = partial(_row_set, workspace, dataset, name)
-            yield _checked(f"{dataset}/{name}", look)
-    for name in workspace.names("students"):
-        yield _checked(f"students/{name}", lambda name=name: _student(workspace, name))  # type: ignore[misc]
+        yield from _each(workspace, dataset, partial(_row_set, dataset))
+    yield from _each(workspace, "students", _student)
+    yield from _each(workspace, "encoded", _encoded)
     for path in sorted(workspace.path("students").glob(".training-*")):
         yield Stage(
             f"students/{path.name.removeprefix('.training-')}",
             "incomplete",
             "training was cut short: run it again to go on",
         )
+
+
+def _each(workspace: Workspace, dataset: str, look: Callable[[Workspace, str], tuple[State, str]]) -> Iterator[Stage]:
+    for name in workspace.names(dataset):
+        yield _checked(f"{dataset}/{name}", partial(look, workspace, name))
 
 
 def _checked(name: str, look: Callable[[], tuple[State, str]]) -> Stage:
@@ -95,7 +94,8 @@ def _collection(workspace: Workspace) -> Iterator[Stage]:
         yield Stage(table, "done", detail)
 
 
-def _retrieved(workspace: Workspace, system: str, passages: str | None) -> tuple[State, str]:
+def _retrieved(workspace: Workspace, system: str) -> tuple[State, str]:
+    passages = set_content(set_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
     found = load_retrieved(workspace, system)
     shown = []
     for split, footers in sorted(found.splits().items()):
@@ -135,7 +135,7 @@ def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
     )
 
 
-def _row_set(workspace: Workspace, dataset: str, name: str) -> tuple[State, str]:
+def _row_set(dataset: str, workspace: Workspace, name: str) -> tuple[State, str]:
     _, footers = load_set(workspace, dataset, name)
     teachers, settings, layout = footers[0].recipe.settings["teachers"], settings_of(footers[0]), layout_of(footers[0])
     pairs = load_pairs(workspace)
@@ -153,3 +153,12 @@ def _student(workspace: Workspace, name: str) -> tuple[State, str]:
     if training_recipe(workspace, settings).fingerprint != facts["fingerprint"]:
         return "stale", "what it was trained on has changed; train it again with --overwrite"
     return "done", f"{facts['architecture']}, {settings.loss}, {facts['steps']:,} steps"
+
+
+def _encoded(workspace: Workspace, name: str) -> tuple[State, str]:
+    where = encoded_from(workspace, name)
+    try:
+        stored = load_stored(workspace, name, where)
+    except WorkspaceError as error:
+        return "stale", f"{error.what}; {error.todo}"
+    return "done", f"{len(stored.paths):,} shards by {where}, {stored.dtype}"

@@ -19,9 +19,11 @@ from jobs.validation import reranking_measure
 from pipeline.errors import ModelError
 from pipeline.pairs import current_pairs
 from pipeline.row_sets import load_lists, load_triples
+from pipeline.triple_turns import load_turns
 from pipeline.workspace import Workspace
 from students.batches import BatchSource, JudgedPairs, ListShards, TripleShards
 from students.settings import TrainSettings
+from students.turns import QueryTurns
 
 if TYPE_CHECKING:
     from students.stream import Tokens
@@ -131,6 +133,8 @@ def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
         return ListShards(paths, [footer.rows for footer in footers], settings.seed, settings.list_size)
     if settings.triples is not None:
         paths, footers = load_triples(workspace, settings.triples)
+        if settings.one_per_query:
+            return QueryTurns(load_turns(workspace, paths, footers, settings.seed), settings.seed)
         return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
     return JudgedPairs.load(
         workspace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import WorkspaceError
@@ -43,12 +44,18 @@ def load_lists(workspace: Workspace, name: str) -> tuple[list[Path], list[Footer
 
 
 def layout_of(footer: Footer) -> Layout:
-    """The layout a set was built in."""
-    given = footer.recipe.settings["layout"]
+    """The layout a set was built in.
+
+    Raises:
+        WorkspaceError: an older version built it.
+    """
+    given = footer.recipe.settings.get("layout")
+    if not isinstance(given, Mapping):
+        raise WorkspaceError(f"{footer.recipe.kind} of an older version", todo=f"run: {STAGES[footer.recipe.kind]}")
     return Lists(**given) if footer.recipe.kind == "lists" else Triples()
 
 
 def settings_of(footer: Footer) -> TripleSettings:
     """What the set was asked to be."""
     given = footer.recipe.settings
-    return TripleSettings(**{name: given[name] for name in TripleSettings.__dataclass_fields__})
+    return TripleSettings(**{name: given[name] for name in TripleSettings.__dataclass_fields__ if name in given})

@@ -47,8 +47,11 @@ _POSITIVE = (
     "mnrl_scale",
     "agreement",
 )
+Storage = Literal["float32", "float16"]
 STUDENT_FILE = "prep.json"
 """What made a student, beside its weights."""
+ENCODED_FILE = "encoded.json"
+"""What made encoded texts, beside their values."""
 
 
 class LossTerm(NamedTuple):
@@ -156,6 +159,8 @@ class TrainSettings:
     """Retrieved negatives of each positive, for judgements."""
     random_negatives: int = 0
     """Negatives more of each positive, from what was retrieved for other queries."""
+    one_per_query: bool = False
+    """Of triples, only one of each query an epoch: its next positive with that one's next negative."""
     batch_size: int = 32
     """Queries of one step, over all workers."""
     epochs: float = 1.0
@@ -239,6 +244,8 @@ class TrainSettings:
         needy = [term.name for term in parse_loss(self.loss) if term.name in NEEDS_TEACHER]
         if needy and self.triples is None and self.lists is None:
             raise UsageError(f"loss {needy[0]} learns from teacher scores", todo="name the triples: --triples NAME")
+        if self.one_per_query and self.triples is None:
+            raise UsageError("one_per_query takes turns with triples", todo="name the triples: --triples NAME")
         if self.agreement is not None and self.triples is None:
             raise UsageError("agreement is that of the teachers of a triple", todo="name the triples: --triples NAME")
 
