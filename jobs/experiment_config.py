@@ -1,7 +1,7 @@
 """An experiment as a TOML file says it: stages, then a grid of students, targets and seeds.
 
 Commands are those of the command line, without `prep` and `-w`. `{name}` in them stands for a value given with
-`--set name=value`, or under `[set]` in the file.
+`--set name=value`, or under `[set]` in the file. A target's own stages run only when one of its cells does.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Cell:
-    """One student, trained to one target with one seed."""
+    """One student, trained to one target with one seed; or a baseline, which is only evaluated and has no student."""
 
     student: str
     target: str
     seed: int
     train: str
     """The training command's options."""
-    evaluate: str
-    """The evaluation command's options."""
+    evaluate: list[str]
+    """Options of each evaluation."""
+    stages: list[str]
+    """Commands that its target needs, beyond those of the experiment."""
 
     @property
     def name(self) -> str:
         """Of the student in the workspace, and of the result's file."""
-        return f"{self.student}-{self.target}-s{self.seed}"
+        return f"{self.student}-{self.target}-s{self.seed}" if self.student else f"baseline-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,10 @@ class Experiment:
     cells: list[Cell]
     comparisons: list[tuple[str, str]]
     """Pairs of targets: is the first better than the second, for each student."""
-    baselines: str
-    """Options of one more evaluation: retrievers, teachers."""
+    baselines: list[Cell]
+    """Evaluations of retrievers and teachers."""
     measure: str
+    """What comparisons are made of."""
 
 
 def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
@@ -73,7 +76,10 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
             [fill(stage) for stage in facts["stages"]],
             _cells(facts, fill, path),
             [(one, other) for one, other in facts.get("compare", [])],
-            fill(facts["evaluate"].get("baselines", "")),
+            [
+                Cell("", "", number, "", [fill(options)], [])
+                for number, options in enumerate(_list(facts["evaluate"].get("baselines", [])), 1)
+            ],
             facts["evaluate"].get("measure", "MRR@10"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -90,9 +96,22 @@ def _cells(facts: dict[str, Any], fill: _Filler, path: Path) -> list[Cell]:
     for part in facts["grid"]:
         for seed, student, target in product(part["seeds"], part["students"], part["targets"]):
             train = (facts["train"]["options"], students[student]["options"], targets[target]["options"])
-            evaluate = (facts["evaluate"]["options"], students[student].get("evaluate", ""))
-            cells.append(Cell(student, target, seed, *(" ".join(map(fill, parts)) for parts in (train, evaluate))))
+            evaluate = [(facts["evaluate"]["options"], own) for own in _list(students[student].get("evaluate", ""))]
+            cells.append(
+                Cell(
+                    student,
+                    target,
+                    seed,
+                    fill(" ".join(train)),
+                    [fill(" ".join(parts).strip()) for parts in evaluate],
+                    [fill(stage) for stage in targets[target].get("stages", [])],
+                )
+            )
     return cells
+
+
+def _list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,7 @@ class _Filler:
 
 def _named(entries: list[dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
     for entry in entries:
-        _only(entry, {"name", "options", "evaluate"}, path)
+        _only(entry, {"name", "options", "evaluate", "stages"}, path)
     return {check_name("student or target", entry["name"]): entry for entry in entries}
 
 
