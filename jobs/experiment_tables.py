@@ -13,6 +13,7 @@ import numpy as np
 
 from jobs.experiment import Row
 from jobs.experiment_config import Experiment
+from pipeline.metrics import measures
 from pipeline.significance import Comparison, compare, holm
 
 ALPHA = 0.01
@@ -121,7 +122,7 @@ def summed(rows: Sequence[Row], compared: Sequence[Compared]) -> list[Summed]:
 
 def markdown(experiment: Experiment, rows: Sequence[Row], compared: Sequence[Compared]) -> str:
     """The table of results, mean and spread over seeds, and the table of comparisons."""
-    names = list(rows[0].means) if rows else []
+    names = [name for name in measures() if rows and name in rows[0].means]
     lines = [f"# {experiment.name}", ""]
     lines.append(f"| system | target | mode | queries | seeds | {' | '.join(names)} | better than | ms a query |")
     lines.append("|---|---|---|---|---|" + "---|" * len(names) + "---|---|")

@@ -104,7 +104,7 @@ def _thresholds(workspace: Workspace) -> Figure | Missing:
         return Missing(what, explore, "the last exploration gave no curve")
     try:
         pairs, scores = scored_inputs(workspace, facts["teachers"])
-        stale = facts["inputs"] != input_contents(pairs, scores)
+        stale = facts.get("inputs") != input_contents(pairs, scores)
     except PrepError:
         stale = True
     why = "; pairs or scores have changed since" if stale else ""
@@ -132,7 +132,7 @@ def _thresholds(workspace: Workspace) -> Figure | Missing:
     first, last = thresholds[0], thresholds[-1]
     made = f"explore-threshold --from {first:g} --to {last:g} --step {thresholds[1] - first:g}"
     made += "".join(f" --teacher {teacher}" for teacher in facts["teachers"])
-    return Figure("What each threshold keeps", body, caption, [Source(command(made), facts["inputs"])])
+    return Figure("What each threshold keeps", body, caption, [Source(command(made), facts.get("inputs", {}))])
 
 
 def _funnels(sets: Sequence[_Set]) -> Figure:

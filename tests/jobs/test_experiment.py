@@ -69,7 +69,7 @@ def test_a_grid_runs_once_and_grows(config, workspace, tmp_path, capsys):
     cell = json.loads((results / "dot-labels-s2.json").read_text())
     reranked, found = cell["rows"]
     assert (len(reranked["values"]), len(found["values"])) == (4, worlds.DEV) and cell["train_seconds"] > 0
-    assert reranked["latency_ms"] > 0 and found["latency_ms"] == reranked["latency_ms"]
+    assert reranked["latency_ms"] > 0 and found["latency_ms"] is None
     assert sum(found["values"]) / worlds.DEV == pytest.approx(found["means"]["MRR@10"], abs=1e-4)
     assert "triples/default" in cell["inputs"]
     assert "T1" in workspace.path("report.html").read_text()
