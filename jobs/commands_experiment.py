@@ -28,7 +28,9 @@ def experiment(
     ] = None,
     stages: Annotated[
         bool,
-        typer.Option("--stages/--no-stages", help="Run the stages first, or know the workspace to have what they make."),
+        typer.Option(
+            "--stages/--no-stages", help="Run the stages first, or know the workspace to have what they make."
+        ),
     ] = True,
     table_only: Annotated[bool, typer.Option("--table-only", help="Run nothing; make the tables anew.")] = False,
 ) -> None:

@@ -15,7 +15,9 @@ def report(
     workspace: WorkspaceOption,
     experiment: Annotated[
         Path | None,
-        typer.Option(help="Show the results of this experiment, a TOML file. [the workspace's runs]", show_default=False),
+        typer.Option(
+            help="Show the results of this experiment, a TOML file. [the workspace's runs]", show_default=False
+        ),
     ] = None,
     values: Annotated[
         list[str] | None,
@@ -48,4 +50,11 @@ def report(
 
 def experiment_command(config: Path, values: list[str] | None) -> str:
     """The command that runs an experiment, for the page."""
-    return " ".join(["prep experiment", shlex.quote(str(config)), *(f"--set {shlex.quote(text)}" for text in values or []), "-w WORKSPACE"])
+    return " ".join(
+        [
+            "prep experiment",
+            shlex.quote(str(config)),
+            *(f"--set {shlex.quote(text)}" for text in values or []),
+            "-w WORKSPACE",
+        ]
+    )

@@ -92,8 +92,8 @@ def compare_targets(experiment: Experiment, rows: Sequence[Row]) -> list[Compare
         for one, other in experiment.comparisons:
             seeds = common_seeds(rows, student, mode, one, other)
             if seeds:
-                values = (values_by_query(rows, student, mode, target, seeds) for target in (one, other))
-                found.append((student, mode, one, other, len(seeds), compare(*values)))
+                ours, theirs = (values_by_query(rows, student, mode, target, seeds) for target in (one, other))
+                found.append((student, mode, one, other, len(seeds), compare(ours, theirs)))
     adjusted = holm([comparison.randomisation for *_, comparison in found])
     return [Compared(*entry, p) for entry, p in zip(found, adjusted, strict=True)]
 
@@ -147,7 +147,7 @@ def _comparisons(experiment: Experiment, compared: Sequence[Compared]) -> list[s
         f"{experiment.measure}, paired over queries; p adjusted by Holm for {len(compared)} comparisons, significant "
         f"below {ALPHA}:",
         "",
-        "| student | mode | comparison | seeds | difference | wins / losses | p, t-test | p, randomisation | adjusted |",
+        "| student | mode | comparison | seeds | difference | wins / losses | p, t-test | randomisation | adjusted |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in compared:

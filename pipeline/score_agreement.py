@@ -60,7 +60,9 @@ def score_agreement(pairs: PairSet, scores: Sequence[ScoreSet], most_pairs: int 
     orders = np.sign(margins)
     k = len(scores)
     with np.errstate(invalid="ignore"):
-        alike = np.array([[np.mean(orders[:, i] == orders[:, j]) if len(orders) else np.nan for j in range(k)] for i in range(k)])
+        alike = np.array(
+            [[np.mean(orders[:, i] == orders[:, j]) if len(orders) else np.nan for j in range(k)] for i in range(k)]
+        )
         means = np.column_stack([margins, margins.mean(axis=1)])
         right = (means > 0).mean(axis=0) if len(means) else np.full(k + 1, np.nan)
     return Agreement(
@@ -68,7 +70,9 @@ def score_agreement(pairs: PairSet, scores: Sequence[ScoreSet], most_pairs: int 
         len(every),
         read,
         edges,
-        *(_binned(every[rows], edges) for rows in (sample.positive, unjudged, irrelevant)),
+        _binned(every[sample.positive], edges),
+        _binned(every[unjudged], edges),
+        _binned(every[irrelevant], edges),
         np.array(sample.correlations()),
         alike,
         right,

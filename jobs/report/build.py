@@ -56,7 +56,10 @@ def build_report(workspace: Workspace, grid: Grid | None = None) -> str:
     told = findings(found)
     lead: list[Content] = [el("p", LEAD), _counts(workspace)]
     if told:
-        lead += [el("p", "What was compared:"), el("ul", [el("li", one) for one in told[:MOST_FINDINGS]], class_="findings")]
+        shown = [el("li", one) for one in told[:MOST_FINDINGS]]
+        if len(told) > len(shown):
+            shown.append(el("li", f"{len(told) - len(shown)} more comparisons stand below."))
+        lead += [el("p", "What was compared:"), el("ul", shown, class_="findings")]
     return render(f"Distillation report: {name}", join(lead), sections)
 
 

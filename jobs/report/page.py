@@ -1,4 +1,4 @@
-"""The page: sections of figures, each with what it is made of; missing ones are told with the command that makes them."""
+"""The page: sections of figures, each with what it is made of; what is missing is told with the command for it."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ class Section:
     parts: Sequence[Figure | Missing]
 
 
-def panels(*content: Content) -> Html:
-    """Plots side by side where there is room."""
-    return el("div", [el("div", one, class_="panel") for one in content], class_="panels")
+def panels(*content: Content, narrow: bool = False) -> Html:
+    """Plots, or `narrow` ones, side by side where there is room."""
+    kind = "panels narrow" if narrow else "panels"
+    return el("div", [el("div", one, class_="panel") for one in content], class_=kind)
 
 
 def panel(title: str, *content: Content) -> Html:

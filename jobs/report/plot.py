@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jobs.report.markup import Html, el
 
 WIDTH, HEIGHT = 420.0, 280.0
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 14.0, 46.0
+LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 14.0, 46.0
 SERIES = 6
 """How many colours there are."""
 Point = tuple[float, float]

@@ -26,9 +26,7 @@ INTRO = (
 def queries_section(workspace: Workspace, results: Results | None, make: str) -> Section:
     """Sorted bars of each comparison, and the extreme queries of the first whose runs are there."""
     if results is None or not results.changes:
-        return Section(
-            "queries", "Query by query", INTRO, [Missing("changes by query", make, "it takes two systems")]
-        )
+        return Section("queries", "Query by query", INTRO, [Missing("changes by query", make, "it takes two systems")])
     parts: list[Figure | Missing] = [_bars(results)]
     told = None
     for change in results.changes:
@@ -54,8 +52,8 @@ def _bars(results: Results) -> Figure:
         told = f"{change.title}: {up} queries gain, {down} lose, {len(difference) - up - down} stay"
         plots.append(panel(told, plot.svg(told)))
     caption = (
-        "One bar for each query, the greatest gain at the left, the greatest loss at the right. The green area minus the "
-        "red one is the difference of the means."
+        "One bar for each query, the greatest gain at the left, the greatest loss at the right. The green area minus "
+        "the red one is the difference of the means."
     )
     return Figure("Change by query", panels(*plots), caption, results.sources)
 
@@ -89,7 +87,8 @@ def _extremes(workspace: Workspace, change: Change, results: Results) -> Figure 
     ]
     caption = (
         f"{results.measure} of {change.other} → {change.one}. Open a query to see its relevant passage and what each "
-        "system ranks first; ✓ marks a passage that is judged relevant. A top passage without it is not always wrong: it may never have been judged."
+        "system ranks first; ✓ marks a passage that is judged relevant. A top passage without it is not always wrong: "
+        "it may never have been judged."
     )
     body = el("div", columns, class_="columns")
     return Figure(f"Best and worst queries: {change.title}", body, caption, results.sources)

@@ -158,7 +158,7 @@ def _best_change(workspace: Workspace, rows: Sequence[Row]) -> list[Change]:
 def _targets_change(workspace: Workspace, rows: Sequence[Row], found: Compared) -> Change:
     """Two targets of a student: values over all seeds, runs of the first seed."""
     seeds = common_seeds(rows, found.student, found.mode, found.one, found.other)
-    every = [values_by_query(rows, found.student, found.mode, t, seeds) for t in (found.one, found.other)]
+    ones, others = (values_by_query(rows, found.student, found.mode, t, seeds) for t in (found.one, found.other))
     first = [
         next(r for r in rows if (r.student, r.mode, r.target, r.seed) == (found.student, found.mode, t, seeds[0]))
         for t in (found.one, found.other)
@@ -168,7 +168,8 @@ def _targets_change(workspace: Workspace, rows: Sequence[Row], found: Compared) 
         title,
         found.one,
         found.other,
-        *every,
+        ones,
+        others,
         first[0].split,
         first[0].max_queries,
         (run_path(workspace, first[0]), run_path(workspace, first[1])),

@@ -8,15 +8,16 @@ from jobs.report.page import Figure, Missing, Section, panel, panels, table
 from jobs.report.plot import SERIES, Axis, Plot, legend
 from jobs.report.result_rows import Results
 from jobs.report.sources import command
+from pipeline.significance import PERMUTATIONS
 
 SHOWN = ("MRR@10", "nDCG@10", "Recall@100")
 PATH = ("labels", "T1", "T2")
 """Targets that are joined in the plot of latency, as in the paper: labels alone, one teacher, the ensemble."""
 EVALUATE = command("evaluate --split dev --run bm25 --student NAME --mode rerank --latency")
 INTRO = (
-    "Re-ranking sorts the candidates of BM25 anew; retrieval searches the whole collection. MRR@10 is one over the rank "
-    "of the first relevant passage among ten, nDCG@10 counts all relevant ones by rank and grade, Recall@100 is the "
-    "share found among a hundred."
+    "Re-ranking sorts the candidates of BM25 anew; retrieval searches the whole collection. MRR@10 is one over the "
+    "rank of the first relevant passage among ten, nDCG@10 counts all relevant ones by rank and grade, Recall@100 is "
+    "the share found among a hundred."
 )
 
 
@@ -46,7 +47,7 @@ def findings(results: Results | None) -> list[str]:
         change = f"{one.found.difference:+.3f} {results.measure}, adjusted p {_p(one.adjusted_p)}"
         if one.significant:
             best, least = (one.one, one.other) if one.found.difference > 0 else (one.other, one.one)
-            told.append(f"{subject}{best} is better than {least} ({one.one} − {one.other}: {change}).")
+            told.append(f"{subject}{best} is better than {least} ({one.one} - {one.other}: {change}).")
         else:
             told.append(f"{subject}no difference shown between {one.one} and {one.other} ({change}).")
     return told
@@ -68,31 +69,31 @@ def _table(results: Results) -> Figure:
             value, spread = line.mean(name), line.spread(name)
             shown = f"{value:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
             is_best = value == best[line.mode, line.queries, name]
-            marks = _marks(line, letters) if name == results.measure else None
+            marks = el("sup", _marks(line, letters)) if name == results.measure else None
             cells.append(join(el("span", shown, class_="best" if is_best else None), marks))
         latency = line.latency_ms()
         label = letters[line.system, line.target, line.mode]
         name = " · ".join(filter(None, [line.system, line.target]))
-        counts = [f"{line.queries:,}", str(len(line.rows)), *cells, "" if latency is None else f"{latency:.1f}"]
-        rows.append([label, name, line.mode, *counts])
+        cells.append("" if latency is None else f"{latency:.1f}")
+        rows.append([label, name, line.mode, *cells, f"{line.queries:,}", str(len(line.rows))])
     caption = (
-        f"Means over queries and, where there are several seeds, their standard deviation. Raised letters: significantly "
-        f"better in {results.measure} than the line of that letter (adjusted p below {ALPHA}). Bold: the best of those "
-        "asked the same queries in the same mode; lines of different numbers of queries are not to be compared. ms: median time of a "
-        "query, re-ranking, one at a time."
+        f"Means over queries and, where there are several seeds, their standard deviation. Raised letters: "
+        f"significantly better in {results.measure} than the line of that letter (adjusted p below {ALPHA}). Bold: the "
+        "best of those asked the same queries in the same mode; lines of different numbers of queries are not to be "
+        "compared. ms: median time of a query, re-ranking, one at a time."
     )
-    head = ["", "system", "mode", "queries", "seeds", *measures, "ms"]
+    head = ["", "system", "mode", *measures, "ms", "queries", "seeds"]
     return Figure("Results", table(head, rows, numbers_from=3), caption, results.sources)
 
 
-def _marks(line: Summed, letters: dict[tuple[str, str, str], str]) -> Content:
+def _marks(line: Summed, letters: dict[tuple[str, str, str], str]) -> str:
     """Letters of the lines that this one is better than."""
     found = []
     for (system, target, mode), letter in letters.items():
         same = system == line.system and mode == line.mode and target in line.better_than
         if same if line.target else system in line.better_than:
             found.append(letter)
-    return el("sup", ",".join(found)) if found else None
+    return " ".join(found)
 
 
 def _letter(place: int) -> str:
@@ -110,22 +111,23 @@ def _comparisons(results: Results) -> Figure:
         sign = {"better": "up", "worse": "down"}.get(verdict)
         rows.append(
             [
+                f"{one.one} - {one.other}",
                 " · ".join(filter(None, [one.student, one.mode])),
-                f"{one.one} − {one.other}",
-                str(one.seeds),
                 f"{f.difference:+.3f}",
-                f"{f.wins} / {queries - f.wins - f.losses} / {f.losses}",
-                _p(f.t_test),
-                _p(f.randomisation),
-                _p(one.adjusted_p),
                 el("span", verdict, class_=sign),
+                _p(one.adjusted_p),
+                _p(f.randomisation),
+                _p(f.t_test),
+                f"{f.wins} / {queries - f.wins - f.losses} / {f.losses}",
+                str(one.seeds),
             ]
         )
-    head = ["", "comparison", "seeds", "difference", "wins / ties / losses", "p, t", "p, random.", "adjusted", ""]
+    head = ["comparison", "of", "difference", "", "p, adjusted", "p, random.", "p, t", "wins / ties / losses", "seeds"]
     caption = (
-        f"{results.measure}, paired query by query (over the mean of the seeds). p: two-sided, of Student's paired t-test "
-        f"and of a randomisation test with 20,000 sign flips; adjusted: the latter by Holm for {len(results.compared)} "
-        "comparisons. “No difference shown” does not mean that there is none: it may be too small for so few queries."
+        f"{results.measure}, paired query by query (over the mean of the seeds). p: two-sided, of Student's paired "
+        f"t-test and of a randomisation test with {PERMUTATIONS:,} sign flips; adjusted: the latter by Holm for "
+        f"{len(results.compared)} comparisons. “No difference shown” does not mean that there is none: it may be too "
+        "small for so few queries."
     )
     return Figure("Comparisons", table(head, rows, numbers_from=2), caption, results.sources)
 
@@ -163,8 +165,9 @@ def _latency(results: Results) -> Figure:
             plot.dot((_ms(line), line.mean(results.measure)), series, text, below=line.target == PATH[0])
     unlike = {line.queries for path in results.paths for line in path}
     caption = (
-        f"Re-ranking of {', '.join(f'{count:,}' for count in sorted(unlike))} queries. Further up is better, further left is faster. Lines join "
-        "one architecture trained from labels alone, from one teacher (T1) and from the ensemble (T2): distillation is "
+        f"Re-ranking of {', '.join(f'{count:,}' for count in sorted(unlike))} queries. Further up is better, further "
+        "left is faster. Lines join one architecture trained from labels alone, from one teacher (T1) and from the "
+        "ensemble (T2): distillation is "
         "worth having where they rise without going right."
     )
     dashed = [series for series in range(len(entries)) if series >= SERIES]
@@ -176,4 +179,3 @@ def _ms(line: Summed) -> float:
     value = line.latency_ms()
     assert value is not None
     return value
-

@@ -37,7 +37,7 @@ def triples_command(name: str, settings: Mapping[str, Any]) -> str:
 def train_command(name: str, settings: Mapping[str, Any]) -> str:
     """What trained a student."""
     words = [f"train --name {name}"]
-    if settings["triples"] is None and settings.get("lists") is None:
+    if settings.get("triples") is None and settings.get("lists") is None:
         words.append("--targets qrels")
     words += _options(settings, TrainSettings, skipped={"student"})
     return command(" ".join(words + _options(settings["student"], StudentSettings, skipped=set())))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -61,9 +63,7 @@ def _parts(workspace: Workspace) -> list[Figure | Missing]:
 
 def _distributions(found: Agreement, pairs: PairSet, scores: Sequence[ScoreSet], sources: list[Source]) -> Figure:
     counts = (found.relevant, found.unjudged, found.irrelevant)
-    there = [
-        (name, series, rows) for (name, series), rows in zip(_KINDS, counts, strict=True) if rows.sum()
-    ]
+    there = [(name, series, rows) for (name, series), rows in zip(_KINDS, counts, strict=True) if rows.sum()]
     highest = max(float((rows / rows.sum(axis=1, keepdims=True)).max()) for _, _, rows in there)
     plots = []
     titles = [f"{one.teacher} · {_form(one)}" for one in scores]
@@ -97,9 +97,21 @@ def _form(scores: ScoreSet) -> str:
     settings, form = footer.recipe.settings, footer.extra.get("form")
     if "imported_from" in settings:
         return "imported"
-    known = [form.removesuffix("ForSequenceClassification") if form else None]
+    known = [form.removesuffix("ForSequenceClassification") if form else None, _layers(footer.extra.get("teacher"))]
     known.append(f"{settings['max_length_tokens']} tokens" if "max_length_tokens" in settings else None)
     return ", ".join(filter(None, known)) or "of unknown form"
+
+
+def _layers(checkpoint: str | None) -> str | None:
+    """Depth of a teacher whose directory is there."""
+    path = Path(checkpoint or "") / "config.json"
+    if not path.is_file():
+        return None
+    config = json.loads(path.read_text(encoding="utf-8"))
+    layers, groups = config.get("num_hidden_layers"), config.get("num_hidden_groups")
+    if not layers:
+        return None
+    return f"{layers} layers" + (f" of {groups} kinds" if groups else "")
 
 
 def _median(counts: np.ndarray, edges: np.ndarray) -> float | None:
@@ -127,7 +139,7 @@ def _agreement(found: Agreement, sources: list[Source]) -> Figure:
         "1 and 100 % would mean that a second teacher says nothing new. Where teachers differ and their mean orders "
         "more candidates rightly than each of them, an ensemble has something to teach." + "".join(best)
     )
-    return Figure("How far the teachers agree", panels(*body), caption, sources)
+    return Figure("How far the teachers agree", panels(*body, narrow=True), caption, sources)
 
 
 def _matrix(names: Sequence[str], values: np.ndarray, written: str) -> Html:

@@ -30,7 +30,7 @@ def training_section(workspace: Workspace) -> Section:
         facts = workspace.read_json("students", name, STUDENT_FILE)
         if len(facts["losses"]) > 1:
             groups.setdefault((facts["architecture"], facts["settings"]["loss"]), {})[name] = facts
-        if facts["validations"]:
+        if facts.get("validations"):
             validated[name] = facts
     if not groups:
         return Section("training", "Training", INTRO, [Missing("training curves", _TRAIN, "no student was trained")])

@@ -67,11 +67,11 @@ def _margins(sets: Sequence[_Set]) -> Figure:
             continue
         edges = [round(min(starts) + STEP * i, 6) for i in range(round((max(starts) - min(starts)) / STEP) + 2)]
         unit = "standard deviations" if settings["ensemble"] == "zscore" else "raw logits"
-        heights = {
-            name: _heights(statistics[name], edges, total) for name in ("candidate_margins", "triple_margins")
-        }
+        heights = {name: _heights(statistics[name], edges, total) for name in ("candidate_margins", "triple_margins")}
         top = max(heights["candidate_margins"])
-        plot = Plot(Axis(f"margin, {unit}", edges[0], edges[-1]), Axis("share of candidates", 0, 1.08 * top, share=True))
+        plot = Plot(
+            Axis(f"margin, {unit}", edges[0], edges[-1]), Axis("share of candidates", 0, 1.08 * top, share=True)
+        )
         plot.area(edges, heights["candidate_margins"], 5)
         plot.area(edges, heights["triple_margins"], 0)
         plot.vertical(0.0, "0" if settings["threshold"] in (None, 0) else "")
@@ -118,9 +118,9 @@ def _thresholds(workspace: Workspace) -> Figure | Missing:
         plot.line(points, series, dashed=key == "held_out")
     plot.vertical(3.0, "3")
     caption = (
-        "What a threshold keeps of candidates and of queries, and, dashed, how many relevant passages it would still take "
-        "as negatives: estimated on queries with several relevant ones, each looked at in turn as if nobody had judged "
-        "it. A good threshold loses few queries and takes few relevant passages."
+        "What a threshold keeps of candidates and of queries, and, dashed, how many relevant passages it would still "
+        "take as negatives: estimated on queries with several relevant ones, each looked at in turn as if nobody had "
+        "judged it. A good threshold loses few queries and takes few relevant passages."
     )
     if facts.get("warning"):
         caption += f" Note: {facts['warning']}."
@@ -156,6 +156,6 @@ def _funnel(funnel: Funnel) -> Html:
         if label == "queries":
             scale = widest["queries"]
         bar = el("b", style=f"width: {100 * count / scale:.2f}%")
-        count_text = el("span", f"{'−' if lost else ''}{count:,}", class_="count")
+        count_text = el("span", f"{'-' if lost else ''}{count:,}", class_="count")
         rows.append(el("div", el("span", label), el("span", bar), count_text, class_="lost" if lost else None))
     return el("div", rows, class_="funnel")

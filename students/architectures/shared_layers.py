@@ -1,8 +1,8 @@
 """ALBERT's form of a BERT: layers that share their weights.
 
 Lan et al. 2019, "ALBERT: A Lite BERT" (arXiv 1909.11942), section 3.1: one layer, or one for each group of neighbours,
-runs again and again. Deviations: it starts from the weights of a trained BERT, each group from its first layer; and word
-embeddings keep their width, the mapping behind them starting as the identity.
+runs again and again. Deviations: it starts from the weights of a trained BERT, each group from its first layer; and
+word embeddings keep their width, the mapping behind them starting as the identity.
 
 As many layers as groups give the same scores as before.
 """
@@ -32,7 +32,7 @@ _LAYER = {
 
 
 def share_layers(model: PreTrainedModel, groups: int, where: object) -> PreTrainedModel:
-    """An ALBERT classifier of the depth, the widths and the weights of a BERT classifier, with that many layers of its own.
+    """An ALBERT classifier of a BERT classifier's depth, widths and weights, with that many layers of its own.
 
     Raises:
         ModelError: not a BERT, or more groups than layers.
@@ -40,7 +40,11 @@ def share_layers(model: PreTrainedModel, groups: int, where: object) -> PreTrain
     config = model.config
     if config.model_type != "bert":
         raise ModelError(
-            "layers cannot be shared", where=where, expected="a BERT", found=config.model_type, todo="name another start"
+            "layers cannot be shared",
+            where=where,
+            expected="a BERT",
+            found=config.model_type,
+            todo="name another start",
         )
     depth = config.num_hidden_layers
     if groups > depth:
@@ -65,7 +69,7 @@ def share_layers(model: PreTrainedModel, groups: int, where: object) -> PreTrain
             pad_token_id=config.pad_token_id,
             bos_token_id=None,
             eos_token_id=None,
-            num_labels=1,
+            num_labels=1,  # type: ignore[call-arg]
         )
     )
     load_strictly(shared, _state(model.state_dict(), depth, groups, config.hidden_size), where)

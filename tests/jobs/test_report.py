@@ -45,7 +45,9 @@ def world(tmp_path_factory):
     init = str(save_tiny("bert", directory / "tiny"))
     shape = StudentSettings(max_query_tokens=8, max_passage_tokens=16)
     for seed, name in enumerate(("bert_dot", "colbert")):
-        settings = TrainSettings(name, init, "margin_mse", "default", max_steps=3, student=shape, seed=seed, eval_steps=2)
+        settings = TrainSettings(
+            name, init, "margin_mse", "default", max_steps=3, student=shape, seed=seed, eval_steps=2
+        )
         train_student(workspace, name, settings)
     students = ("--student", "bert_dot", "--student", "colbert")
     prep("evaluate", "-w", workspace.root, "--run", "bm25", "--teacher", "a", "--teacher", "b", *students, "--latency")
@@ -157,7 +159,8 @@ def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
     config.write_text(
         'name = "x"\nstages = []\ncompare = [["T1", "labels"]]\n[train]\noptions = ""\n[evaluate]\noptions = ""\n'
         '[[student]]\nname = "bert_dot"\noptions = ""\n[[target]]\nname = "T1"\noptions = ""\n'
-        '[[target]]\nname = "labels"\noptions = ""\n[[grid]]\nstudents = ["bert_dot"]\ntargets = ["T1", "labels"]\nseeds = [1]\n'
+        '[[target]]\nname = "labels"\noptions = ""\n[[grid]]\n'
+        'students = ["bert_dot"]\ntargets = ["T1", "labels"]\nseeds = [1]\n'
     )
     means = {"MRR@10": 0.5, "nDCG@10": 0.5, "Recall@100": 0.5}
     for target, value in (("T1", 1.0), ("labels", 0.0)):
