@@ -99,16 +99,18 @@ def compare_targets(experiment: Experiment, rows: Sequence[Row]) -> list[Compare
 
 
 def summed(rows: Sequence[Row], compared: Sequence[Compared]) -> list[Summed]:
-    """The lines of the table of results, in the order of the rows."""
+    """The lines of the table of results: by system, by mode, then in the order of the rows."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.student or row.system, row.target, row.mode), []).append(row)
+    systems, modes = (list(dict.fromkeys(key[place] for key in groups)) for place in (0, 2))
+    ordered = sorted(groups, key=lambda key: (systems.index(key[0]), modes.index(key[2])))
     return [
         Summed(
             system,
             target,
             mode,
-            mine,
+            groups[system, target, mode],
             [
                 c.other if better else c.one
                 for c in compared
@@ -116,7 +118,7 @@ def summed(rows: Sequence[Row], compared: Sequence[Compared]) -> list[Summed]:
                 if (c.student, c.mode, c.one if better else c.other) == (system, mode, target) and c.significant
             ],
         )
-        for (system, target, mode), mine in groups.items()
+        for system, target, mode in ordered
     ]
 
 

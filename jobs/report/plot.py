@@ -17,6 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 14.0, 46.0
 SERIES = 6
 """How many colours there are."""
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Plot:
     def __init__(self, x: Axis, y: Axis) -> None:
         self._x, self._y = x, y
         self._marks: list[Html] = []
+        self._words: list[tuple[float, float, str]] = []
+        self._taken: list[Box] = []
 
     def line(self, points: Sequence[Point], series: int, *, dashed: bool = False) -> None:
         """A line through points."""
@@ -89,15 +93,26 @@ class Plot:
         path = self._path([*corners, (edges[-1], 0.0)])
         self._marks.append(el("path", d=path + "Z", class_=f"area s{series % SERIES}"))
 
-    def dot(self, point: Point, series: int, text: str = "", *, below: bool = False) -> None:
-        """A dot, with a word beside it."""
+    def dot(self, point: Point, series: int, text: str = "") -> None:
+        """A dot, with a word beside it where there is room."""
         x, y = self._at(point)
         self._marks.append(el("circle", cx=_n(x), cy=_n(y), r="5", class_=f"dot s{series % SERIES}"))
+        self._taken.append((x - 5, y - 5, x + 5, y + 5))
         if text:
-            anchor = "end" if x > WIDTH - 90 else "start"
-            aside = -8 if anchor == "end" else 8
-            y += 14 if below else -7
-            self._marks.append(el("text", text, x=_n(x + aside), y=_n(y), text_anchor=anchor, class_="note"))
+            self._words.append((x, y, text))
+
+    def _labels(self) -> list[Html]:
+        """Each word at the first place beside its dot where it covers nothing, else at the first of all."""
+        taken, shown = list(self._taken), []
+        for x, y, text in self._words:
+            wide = 7.5 * len(text)
+            places = [(x + side * 9 - (wide if side < 0 else 0), y + down) for down in (4, -9, 17) for side in (1, -1)]
+            boxes = [(left, base - 11, left + wide, base + 3) for left, base in places]
+            free = [box for box in boxes if _within(box) and not any(_overlap(box, other) for other in taken)]
+            box = (free or boxes)[0]
+            taken.append(box)
+            shown.append(el("text", text, x=_n(box[0]), y=_n(box[3] - 3), class_="note"))
+        return shown
 
     def vertical(self, x: float, text: str) -> None:
         """A marked value of x."""
@@ -129,6 +144,7 @@ class Plot:
             el("title", told),
             frame,
             self._marks,
+            self._labels(),
             words,
             turned,
             viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
@@ -154,6 +170,14 @@ def legend(entries: Sequence[tuple[str, int]], *, dashed: Sequence[int] = ()) ->
         ],
         class_="legend",
     )
+
+
+def _within(box: Box) -> bool:
+    return box[0] > LEFT and box[1] > 0 and box[2] < WIDTH and box[3] < HEIGHT - BOTTOM
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _n(value: float) -> str:

@@ -44,7 +44,7 @@ def findings(results: Results | None) -> list[str]:
     told = []
     for one in sorted(results.compared, key=lambda c: not c.significant):
         subject = f"{one.student}, {one.mode}: " if one.student else ""
-        change = f"{one.found.difference:+.3f} {results.measure}, adjusted p {_p(one.adjusted_p)}"
+        change = f"{_signed(one.found.difference)} {results.measure}, adjusted p {_p(one.adjusted_p)}"
         if one.significant:
             best, least = (one.one, one.other) if one.found.difference > 0 else (one.other, one.one)
             told.append(f"{subject}{best} is better than {least} ({one.one} - {one.other}: {change}).")
@@ -105,15 +105,15 @@ def _comparisons(results: Results) -> Figure:
     rows: list[list[Content]] = []
     for one in results.compared:
         f, queries = one.found, _queries(results, one)
-        verdict = "no difference shown"
+        verdict = "not shown"
         if one.significant:
             verdict = "better" if f.difference > 0 else "worse"
         sign = {"better": "up", "worse": "down"}.get(verdict)
         rows.append(
             [
                 f"{one.one} - {one.other}",
-                " · ".join(filter(None, [one.student, one.mode])),
-                f"{f.difference:+.3f}",
+                ", ".join(filter(None, [one.student, one.mode])),
+                _signed(f.difference),
                 el("span", verdict, class_=sign),
                 _p(one.adjusted_p),
                 _p(f.randomisation),
@@ -126,8 +126,8 @@ def _comparisons(results: Results) -> Figure:
     caption = (
         f"{results.measure}, paired query by query (over the mean of the seeds). p: two-sided, of Student's paired "
         f"t-test and of a randomisation test with {PERMUTATIONS:,} sign flips; adjusted: the latter by Holm for "
-        f"{len(results.compared)} comparisons. “No difference shown” does not mean that there is none: it may be too "
-        "small for so few queries."
+        f"{len(results.compared)} comparisons. “Not shown” does not mean that there is no difference: it may be "
+        "too small for so few queries."
     )
     return Figure("Comparisons", table(head, rows, numbers_from=2), caption, results.sources)
 
@@ -142,36 +142,41 @@ def _queries(results: Results, one: Compared) -> int:
     )
 
 
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _latency(results: Results) -> Figure:
-    points = [(_ms(line), line.mean(results.measure)) for path in results.paths for line in path]
+    paths = [[line for target in PATH for line in path if line.target == target] or path for path in results.paths]
+    points = [(_ms(line), line.mean(results.measure)) for path in paths for line in path]
     heights = [y for _, y in points]
     plot = Plot(
         Axis.decades("median time of a query, ms (logarithmic)", [x for x, _ in points]),
         Axis.over(results.measure, heights),
     )
     entries = []
-    for series, path in enumerate(results.paths):
-        name = path[0].system
-        entries.append((name, series))
-        joined = [line for target in PATH for line in path if line.target == target]
-        if len(joined) > 1:
-            plot.line([(_ms(line), line.mean(results.measure)) for line in joined], series)
+    for series, path in enumerate(paths):
+        entries.append((path[0].system, series))
+        if path[0].target in PATH and len(path) > 1:
+            plot.line([(_ms(line), line.mean(results.measure)) for line in path], series)
         for line in path:
-            text = line.target if line in joined else ""
-            plot.dot((_ms(line), line.mean(results.measure)), series, text, below=line.target == PATH[0])
-    unlike = {line.queries for path in results.paths for line in path}
+            point = _ms(line), line.mean(results.measure)
+            plot.dot(point, series, line.target)
+    asked = sorted({line.queries for path in paths for line in path})
     caption = (
-        f"Re-ranking of {', '.join(f'{count:,}' for count in sorted(unlike))} queries. Further up is better, further "
+        f"Re-ranking of {', '.join(f'{count:,}' for count in asked)} queries. Further up is better, further "
         "left is faster. Lines join one architecture trained from labels alone, from one teacher (T1) and from the "
         "ensemble (T2): distillation is "
         "worth having where they rise without going right."
     )
     dashed = [series for series in range(len(entries)) if series >= SERIES]
-    body = panels(panel("", legend(entries, dashed=dashed), plot.svg(f"{results.measure} by time of a query")))
+    body = panels(
+        panel("re-ranking", legend(entries, dashed=dashed), plot.svg(f"{results.measure} by time of a query"))
+    )
     return Figure("Latency against effectiveness", body, caption, results.sources)
 
 

@@ -1,5 +1,6 @@
 """The report: every section, from the data alone, whatever stands in the texts; what is missing is told."""
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -178,6 +179,17 @@ def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
 
 def test_markup_escapes_what_is_not_markup():
     assert el("p", "<", Html("<b>"), title='"') == '<p title="&quot;">&lt;<b></p>'
+
+
+def test_words_beside_dots_cover_no_other():
+    plot = Plot(Axis("x", 0, 10), Axis("y", 0, 10))
+    for word, y in (("labels", 5.0), ("T1", 5.2), ("T2", 5.4)):
+        plot.dot((5.0, y), 0, word)
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="note">(\w+)', plot.svg("told"))
+    boxes = [(float(x), float(y) - 11, float(x) + 7.5 * len(word), float(y) + 3) for x, y, word in found]
+    assert len(boxes) == 3
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
 
 
 def test_axes_have_round_ticks_and_hold_their_values():
