@@ -80,7 +80,7 @@ def run_experiment(
             break
         for stage in (*experiment.stages, *cell.stages) if stages else ():
             if stage not in prepared:
-                run(f"{stage} -w {shlex.quote(workspace)}")
+                run(f"{experiment.placed(stage)} -w {shlex.quote(workspace)}")
                 prepared.add(stage)
         make = _run_cell if cell.student else _run_baseline
         _write(results / f"{cell.name}.json", make(experiment, cell, workspace, run))
@@ -112,7 +112,8 @@ def _run_baseline(experiment: Experiment, cell: Cell, workspace: str, run: Run) 
 
 def _run_cell(experiment: Experiment, cell: Cell, workspace: str, run: Run) -> dict[str, Any]:
     started, load = time.monotonic(), os.getloadavg()[0]
-    run(f"train -w {shlex.quote(workspace)} --name {cell.name} --seed {cell.seed} --overwrite {cell.train}")
+    options = f"--name {cell.name} --seed {cell.seed} --overwrite {experiment.placed(cell.train)}"
+    run(f"train -w {shlex.quote(workspace)} {options}")
     trained = time.monotonic()
     rows = [
         row
@@ -136,7 +137,7 @@ def _evaluated(
     workspace: str, experiment: Experiment, run: Run, options: str, cell: Cell | None
 ) -> list[dict[str, Any]]:
     """Run an evaluation, and make its rows of its summary and its run files."""
-    run(f"evaluate -w {shlex.quote(workspace)} {options}")
+    run(f"evaluate -w {shlex.quote(workspace)} {experiment.placed(options)}")
     ws = Workspace.open(workspace)
     summary = ws.read_json("summaries", "evaluate.json")
     qrels = split_qrels(ws, summary["split"], summary["max_queries"])

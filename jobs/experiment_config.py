@@ -1,12 +1,15 @@
 """An experiment as a TOML file says it: stages, then a grid of students, targets and seeds.
 
-Commands are those of the command line, without `prep` and `-w`. `{name}` in them stands for a value given with
-`--set name=value`, or under `[set]` in the file. A target's own stages run only when one of its cells does.
+Commands are those of the command line, without `prep` and `-w`. `{name}` in them stands for a value: a setting, if it
+stands under `[set]` in the file, and part of what a cell is; else a place that is given with `--set name=value`, like
+the directory of the data, which differs from machine to machine. A target's own stages run only when one of its
+cells does.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
@@ -55,6 +58,12 @@ class Experiment:
     """Evaluations of retrievers and teachers."""
     measure: str
     """What comparisons are made of."""
+    places: Mapping[str, str]
+    """Values that differ from machine to machine; commands hold their names."""
+
+    def placed(self, command: str) -> str:
+        """A command as it is run here."""
+        return _PLACEHOLDER.sub(lambda match: shlex.quote(self.places[match[1]]), command)
 
 
 def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
@@ -69,7 +78,9 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     except (OSError, ValueError) as error:
         raise InputError("not an experiment", where=path, expected="a TOML file", found=error) from error
     _only(facts, {"name", "set", "stages", "student", "target", "grid", "train", "evaluate", "compare"}, path)
-    fill = _Filler({**facts.get("set", {}), **values}, path)
+    settings = facts.get("set", {})
+    places = {name: value for name, value in values.items() if name not in settings}
+    fill = _Filler({**settings, **{name: values[name] for name in settings.keys() & values.keys()}}, places, path)
     try:
         found = Experiment(
             check_name("experiment", facts["name"]),
@@ -81,6 +92,7 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
                 for number, options in enumerate(_list(facts["evaluate"].get("baselines", [])), 1)
             ],
             facts["evaluate"].get("measure", "MRR@10"),
+            places,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError("not an experiment", where=path, found=f"{type(error).__name__}: {error}") from error
@@ -116,18 +128,19 @@ def _list(value: str | list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Filler:
-    """Puts values for placeholders."""
+    """Puts settings for their placeholders; those of places stay."""
 
-    known: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    places: Mapping[str, str]
     path: Path
 
     def __call__(self, text: str) -> str:
-        missing = sorted(set(_PLACEHOLDER.findall(text)) - self.known.keys())
+        missing = sorted(set(_PLACEHOLDER.findall(text)) - self.settings.keys() - self.places.keys())
         if missing:
             raise UsageError(
                 f"no value for {', '.join(missing)}", where=self.path, todo=f"give --set {missing[0]}=VALUE"
             )
-        return _PLACEHOLDER.sub(lambda match: str(self.known[match[1]]), text)
+        return _PLACEHOLDER.sub(lambda match: str(self.settings.get(match[1], match[0])), text)
 
 
 def _named(entries: list[dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:

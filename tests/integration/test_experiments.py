@@ -37,6 +37,6 @@ def test_every_command_is_understood(path):
         *(f"train --name {cell.name} {cell.train}" for cell in experiment.cells),
         *(f"evaluate --student {cell.name} {options}" for cell in experiment.cells for options in cell.evaluate),
     ]:
-        parse([*shlex.split(command), "-w", "ws"])
+        parse([*shlex.split(experiment.placed(command)), "-w", "ws"])
         if " --recipe " in command:
             assert shlex.split(command.partition(" --recipe ")[2])[0] in RECIPES

@@ -78,6 +78,14 @@ def test_a_grid_runs_once_and_grows(config, workspace, tmp_path, capsys):
     assert "0 cells run, 4 still to be run" in capsys.readouterr().out  # other commands, other results
 
 
+def test_a_row_made_elsewhere_stands(config, tmp_path):
+    """Places are no part of what a cell is; settings are."""
+    here, there = (read_experiment(config, {"teacher": "x", "student": f"{place} y"}) for place in "ab")
+    assert here.cells == there.cells and "{student}" in here.cells[0].train and "'b y'" in there.placed("{student}")
+    other = read_experiment(config, {"teacher": "x", "student": "y", "steps": "9"})
+    assert "--max-steps 9" in other.cells[0].train and other.cells != here.cells
+
+
 def test_without_stages_the_workspace_is_taken_as_it_is(config, workspace, tmp_path):
     worlds.paired(workspace)
     with pytest.raises(WorkspaceError, match="no triples 'default'"):
