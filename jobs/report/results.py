@@ -57,18 +57,18 @@ def _table(results: Results) -> Figure:
     lines = results.lines
     measures = [name for name in SHOWN if name in lines[0].rows[0].means]
     letters = {(line.system, line.target, line.mode): _letter(place) for place, line in enumerate(lines)}
-    best = {
-        (line.mode, line.queries, m): max(o.mean(m) for o in lines if (o.mode, o.queries) == (line.mode, line.queries))
-        for line in lines
-        for m in measures
-    }
+    best: dict[tuple[str, int, str], float] = {}
+    for mode, queries in dict.fromkeys((line.mode, line.queries) for line in lines):
+        rivals = [line for line in lines if (line.mode, line.queries) == (mode, queries)]
+        if len(rivals) > 1:
+            best |= {(mode, queries, name): max(line.mean(name) for line in rivals) for name in measures}
     rows: list[list[Content]] = []
     for line in lines:
         cells: list[Content] = []
         for name in measures:
             value, spread = line.mean(name), line.spread(name)
             shown = f"{value:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
-            is_best = value == best[line.mode, line.queries, name]
+            is_best = value == best.get((line.mode, line.queries, name))
             marks = el("sup", _marks(line, letters)) if name == results.measure else None
             cells.append(join(el("span", shown, class_="best" if is_best else None), marks))
         latency = line.latency_ms()
