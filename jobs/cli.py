@@ -18,6 +18,7 @@ from jobs import (
     commands_import,
     commands_models,
     commands_plan,
+    commands_report,
     commands_score,
     commands_search,
     commands_train,
@@ -63,6 +64,7 @@ app.command("status")(commands_data.status)
 app.command("plan")(commands_plan.plan)
 app.command("verify")(commands_score.verify)
 app.command("experiment")(commands_experiment.experiment)
+app.command("report")(commands_report.report)
 app.command("demo")(commands_models.demo)
 
 

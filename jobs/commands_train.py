@@ -113,6 +113,14 @@ def train(
     num_layers: Annotated[
         int | None, typer.Option(min=1, help="Keep the first layers only. [all]", show_default=False)
     ] = None,
+    shared_groups: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="bert_cat: layers share weights as ALBERT's do, in that many groups of neighbours. [none shares]",
+            show_default=False,
+        ),
+    ] = None,
     pooling: Annotated[
         str | None,
         typer.Option(help="cls or mean, for bert_dot. [the checkpoint's own, else cls]", show_default=False),

@@ -187,6 +187,7 @@ def explore_threshold(
     from jobs.summary import run_summary
     from jobs.threshold_files import check_plot, draw, grid, write_csv
     from pipeline.thresholds import explore_thresholds
+    from pipeline.triples import input_contents, scored_inputs
     from pipeline.workspace import Workspace
 
     ws, resources = Workspace.open(workspace), _resources(None, threads, memory_limit, temp_directory)
@@ -197,6 +198,7 @@ def explore_threshold(
             ws, options, thresholds, teachers=teacher, resources=resources, on_progress=meter.set
         )
         facts |= {**vars(found), "rows": [row._asdict() for row in found.rows], "warning": found.warning}
+        facts["inputs"] = input_contents(*scored_inputs(ws, teacher))
         if csv is not None:
             write_csv(found, csv)
         if plot is not None:

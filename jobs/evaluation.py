@@ -62,6 +62,8 @@ class EvaluationSettings:
     """Least grade that counts as relevant for MRR and recall; nDCG uses the grades."""
     dtype: Dtype = "float32"
     """Arithmetic of students."""
+    latency_queries: int | None = None
+    """Time students on that many of the queries; None takes all."""
 
     def __post_init__(self) -> None:
         if not (self.runs or self.teachers or self.students):
@@ -116,6 +118,7 @@ def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> lis
     from jobs.latency import measure_latency
 
     queries = np.unique(split_qrels(workspace, settings.split, settings.max_queries).query_id)
+    queries = queries[: settings.latency_queries]
     found = []
     for text in settings.students:
         name, where = named_student(workspace, text)

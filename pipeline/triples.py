@@ -93,9 +93,8 @@ def triples_recipe(
     layout: Layout = TRIPLES,
 ) -> Recipe:
     """What a build would make: settings, the SQL itself, and the fingerprints of all inputs."""
-    inputs = {"pairs": pairs.content}
+    inputs = input_contents(pairs, scores)
     inputs |= {name: set_content(set_footers(workspace.parts(name))) for name in ("queries", "passages")}
-    inputs |= {f"scores/{teacher.teacher}": teacher.content for teacher in scores}
     return Recipe(
         layout.dataset,
         {
@@ -179,6 +178,11 @@ def scored_inputs(workspace: Workspace, teachers: Sequence[str]) -> tuple[PairSe
         )
     pairs = current_pairs(workspace)
     return pairs, [load_scores(workspace, pairs, name) for name in names]
+
+
+def input_contents(pairs: PairSet, scores: Sequence[ScoreSet]) -> dict[str, str]:
+    """Content fingerprints of pairs and scores by name."""
+    return {"pairs": pairs.content} | {f"scores/{one.teacher}": one.content for one in scores}
 
 
 @contextmanager

@@ -47,7 +47,8 @@ def load_student(checkpoint: str, settings: StudentSettings | None = None) -> St
     """
     if settings is None:
         facts = student_file(resolve(checkpoint).directory)
-        own = {"num_layers": None, "pooling": None, "normalize": None}  # these stand in the directory's own files
+        # These stand in the directory's own files.
+        own = {"num_layers": None, "shared_groups": None, "pooling": None, "normalize": None}
         settings = StudentSettings(**{**facts["settings"]["student"], **own}) if facts else StudentSettings()
     return architecture(architecture_of(checkpoint)).from_checkpoint(checkpoint, settings).eval()
 

@@ -98,6 +98,8 @@ class StudentSettings:
     """Longest pair, special tokens included, where query and passage are read together."""
     num_layers: int | None = None
     """Keep only the first layers of the encoder; None keeps all."""
+    shared_groups: int | None = None
+    """bert_cat: layers share their weights, as ALBERT's, so that only that many differ; None shares none."""
     pooling: Pooling | None = None
     """How a text's vector is made from its tokens; None takes the checkpoint's own, else the first token."""
     normalize: bool | None = None
@@ -128,7 +130,15 @@ class StudentSettings:
         for name in ("max_query_tokens", "max_passage_tokens", "max_length_tokens"):
             if getattr(self, name) < 4:
                 raise UsageError(f"{name} must be 4 or more", found=getattr(self, name))
-        for name in ("num_layers", "projection_width", "split_layer", "tk_layers", "tk_heads", "tk_inner"):
+        for name in (
+            "num_layers",
+            "shared_groups",
+            "projection_width",
+            "split_layer",
+            "tk_layers",
+            "tk_heads",
+            "tk_inner",
+        ):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} must be positive", found=getattr(self, name))
         if self.query_masks < 0 or (self.query_masks and self.expand_queries):
