@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from pipeline import schemas
 from pipeline.content import ContentHash
+from pipeline.row_sets import load_triples
 from pipeline.tables import open_part
-from pipeline.triples import load_triples
 from pipeline.workspace import Workspace
 
 _IDS = ("query_id", "positive_id", "negative_id")

@@ -12,9 +12,10 @@ from jobs.report.sources import command, triples_command
 from pipeline.errors import PrepError
 from pipeline.funnel import Funnel
 from pipeline.provenance import Footer
+from pipeline.row_sets import load_triples
 from pipeline.tables import set_content
 from pipeline.triple_statistics import STEP
-from pipeline.triples import input_contents, load_triples, scored_inputs
+from pipeline.triples import input_contents, scored_inputs
 from pipeline.workspace import Workspace
 
 MOST_SETS = 6
