@@ -63,14 +63,14 @@ FORMATS = {
     "tevatron": Format(
         export_lines.tevatron,
         "query",
-        "`--dataset_name json --dataset_path DIRECTORY/train.jsonl`",
+        "`--dataset_name DIRECTORY`",
         content="texts",
     ),
     "lightning-ir": Format(
         export_lines.lightning_ir,
         "query",
         "`RunDataset('DIRECTORY/train.tsv', targets='score')` after "
-        "`RegisterLocalDataset('train', docs='DIRECTORY/docs.jsonl', queries='DIRECTORY/queries.jsonl')`; "
+        "`RegisterLocalDatasetCallback('train', docs='DIRECTORY/docs.jsonl', queries='DIRECTORY/queries.jsonl')`; "
         "or rename it to `NAME__DATASET.tsv` for the texts of a data set of ir_datasets",
     ),
     "kd": Format(export_lines.kd, "triples", "tab-separated, no header", content="ids"),

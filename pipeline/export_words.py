@@ -43,7 +43,8 @@ class Table:
         start = sum(map(len, self._used))
         self._numbers[new] = np.arange(start, start + len(new))
         self._used.append(new)
-        return self._numbers[ids]
+        numbers: np.ndarray = self._numbers[ids]
+        return numbers
 
     def numbered(self) -> Iterator[tuple[pa.Array, list[str]]]:
         """External ids and texts of all rows that have a number, by number."""

@@ -43,6 +43,17 @@ class Rows(NamedTuple):
     """(N,) int16: number of the list, or POSITIVES."""
 
 
+def existing(path: Path) -> Path:
+    """The path, if a file is there.
+
+    Raises:
+        InputError: none is.
+    """
+    if not path.is_file():
+        raise InputError("no such file", where=path)
+    return path
+
+
 @dataclass
 class Counts:
     """What came in, in rows."""

@@ -64,6 +64,8 @@ class _Inner:
         for key, value in items:
             if type(value) not in (int, float) or type(key) not in (int, str):
                 raise RefusedError(f"an entry {key!r:.40}: {type(value).__name__}")
+            if type(value) is int and value.bit_length() > 1000:
+                raise RefusedError(f"an entry {key!r:.40} of {value.bit_length()} bits")
             if type(key) is int and key in _INT32:
                 self.runs.append(_ENTRY_HEAD.pack(ord("J"), key, ord("G")) + _FLOAT.pack(value))
             else:
