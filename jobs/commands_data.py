@@ -26,7 +26,7 @@ def import_msmarco(
     ] = None,
 ) -> None:
     """Import MS MARCO files: tab-separated, no header, plain or .gz. New rows are added, none renumbered."""
-    from jobs.show import console
+    from jobs.show import show_added
     from jobs.summary import run_summary
     from pipeline.errors import UsageError
     from pipeline.msmarco import import_msmarco as run
@@ -39,12 +39,7 @@ def import_msmarco(
     with run_summary(ws, "import-msmarco") as facts:
         added = run(ws, collection, *files)
         facts |= vars(added)
-    if added.unchanged:
-        console.print("these files are in the workspace already; nothing to do")
-        return
-    console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
-    if added.repeated_lines:
-        console.print(f"{added.repeated_lines:,} collection lines repeat an id and its text")
+    show_added(added)
 
 
 def mine(

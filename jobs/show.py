@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jobs.plan import Plan
     from jobs.searching import Searched
     from jobs.status import Stage
+    from pipeline.import_tables import Imported
     from pipeline.thresholds import Explored
     from pipeline.triples import BuiltTriples
 
@@ -28,6 +29,16 @@ console = Console() if sys.stdout.isatty() else Console(width=140)
 SNIPPET = 90
 """Characters of a passage that are shown."""
 _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}
+
+
+def show_added(added: Imported) -> None:
+    """What an import of passages, queries and judgements added."""
+    if added.unchanged:
+        console.print("these files are in the workspace already; nothing to do")
+        return
+    console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
+    if added.repeated_lines:
+        console.print(f"{added.repeated_lines:,} lines repeat an id and its text")
 
 
 def show_funnel(built: BuiltTriples) -> None:

@@ -92,6 +92,10 @@ def _read(path: Path, columns: list[str], delimiter: str, expected: str) -> Iter
 
 
 def _open(path: Path) -> pa.NativeFile:
+    if {".tar", ".tgz", ".zip"}.intersection(path.suffixes) and path.is_file():
+        raise InputError(
+            "an archive of files, not a file", where=path, todo="unpack it, and name the file that was in it"
+        )
     return pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None)
 
 

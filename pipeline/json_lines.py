@@ -73,7 +73,8 @@ def bad_line(path: Path, line: int, expected: str, found: object) -> InputError:
 def _parse(path: Path, line: int, text: bytes) -> Any:
     try:
         value = json.loads(text)
-        if b"\\u" in text:  # half of a surrogate pair is a string, yet no text
+        if b"\\ud" in text.lower():
+            # Half a surrogate pair is no character, and nothing could store it.
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except (ValueError, RecursionError) as error:
