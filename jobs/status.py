@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from jobs.stored_passages import encoded_from, load_stored
-from jobs.training import training_recipe
+from jobs.training import is_training_of, training_recipe
 from pipeline.database import connect, one_row
 from pipeline.errors import PrepError, WorkspaceError
 from pipeline.pairs import is_current, load_pairs
@@ -21,7 +21,7 @@ from pipeline.selection import view_tables
 from pipeline.tables import set_content, set_footers
 from pipeline.triples import triples_recipe
 from pipeline.workspace import Workspace
-from students.settings import STUDENT_FILE, StudentSettings, TrainSettings
+from students.settings import STUDENT_FILE, TrainSettings
 
 State = Literal["done", "missing", "incomplete", "stale"]
 
@@ -149,8 +149,8 @@ def _row_set(dataset: str, workspace: Workspace, name: str) -> tuple[State, str]
 
 def _student(workspace: Workspace, name: str) -> tuple[State, str]:
     facts = workspace.read_json("students", name, STUDENT_FILE)
-    settings = TrainSettings(**{**facts["settings"], "student": StudentSettings(**facts["settings"]["student"])})
-    if training_recipe(workspace, settings).fingerprint != facts["fingerprint"]:
+    settings = TrainSettings.from_dict(facts["settings"])
+    if not is_training_of(facts, settings, training_recipe(workspace, settings)):
         return "stale", "what it was trained on has changed; train it again with --overwrite"
     return "done", f"{facts['architecture']}, {settings.loss}, {facts['steps']:,} steps"
 

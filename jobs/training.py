@@ -80,6 +80,14 @@ def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
     return Recipe("students", settings.as_dict(), inputs)
 
 
+def is_training_of(facts: Mapping[str, Any], settings: TrainSettings, recipe: Recipe) -> bool:
+    """Whether a student's facts are those of these settings and inputs.
+
+    Not by fingerprint: an option that came with a later version does not make every older student a stale one.
+    """
+    return TrainSettings.from_dict(facts["settings"]) == settings and facts["inputs"] == recipe.inputs
+
+
 def train_student(
     workspace: Workspace,
     name: str,
@@ -103,7 +111,7 @@ def train_student(
         rows = batch_source(workspace, settings).rows
         if final.exists():
             facts = workspace.read_json("students", name, STUDENT_FILE)
-            if facts.get("fingerprint") == recipe.fingerprint:
+            if is_training_of(facts, settings, recipe):
                 return TrainedStudent(name, final, rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True)
             if not overwrite:
                 raise WorkspaceError(

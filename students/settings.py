@@ -6,6 +6,7 @@ Imports no torch, so that a plan or a status costs nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -271,3 +272,8 @@ class TrainSettings:
     def as_dict(self) -> dict[str, Any]:
         """The options as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> TrainSettings:
+        """What `as_dict` said; an option that is younger than it has its default."""
+        return cls(**{**given, "student": StudentSettings(**given["student"])})

@@ -19,7 +19,7 @@ from tests.tiny_models import save_tiny
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_actors_on_both_nodes_score_every_shard_once_though_one_is_killed(tmp_path):
     workspace = worlds.paired(worlds.imported(tmp_path), pairs_per_shard=10)
     checkpoint = str(save_tiny("bert", tmp_path / "tiny"))
@@ -51,7 +51,7 @@ def test_actors_on_both_nodes_score_every_shard_once_though_one_is_killed(tmp_pa
 
         submitted = started()
         try:
-            wait_for(two_actors, 150, "two actors")
+            wait_for(two_actors, 240, "two actors")
             assert len({actor.ppid() for actor in cluster.actors()}) == 2  # of two raylets
             wait_for(lambda: workspace.parts("scores", "t"), 60, "a first shard")
             cluster.actors()[0].kill()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -167,7 +166,7 @@ def test_status_is_watched(tmp_path):
         for _ in range(2):  # it looks again
             while "passages" not in (line := watching.stdout.readline()):
                 assert line
-        watching.send_signal(signal.SIGINT)
+        watching.terminate()
         assert watching.wait(30) == 0
     finally:
         watching.kill()
