@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint benchmark-mining image docker/wheels cluster-test clean
+.PHONY: demo test lint benchmark-mining image docker/wheels cluster-test peer-test clean
 
 demo: $(VENV)/ready
 	$(BIN)/prep demo
@@ -42,5 +42,9 @@ image: docker/wheels
 cluster-test: image
 	PREP_CLUSTER_TEST=1 $(BIN)/python -m pytest tests/integration/test_containers.py
 
+# Other trainers on our exports, each in an environment of its own under .peers, made on first use.
+peer-test: $(VENV)/ready
+	PREP_PEER_TEST=1 $(BIN)/python -m pytest tests/integration/test_peer_libraries.py
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

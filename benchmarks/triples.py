@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import pairwise
 from multiprocessing import get_context
@@ -145,6 +146,10 @@ def content(table: str) -> list[Any]:
         return list(connection.execute(f"SELECT {CONTENT} FROM {table}").fetchall()[0])
 
 
+def written(query: str, path: Path) -> str:
+    return f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION uncompressed)"
+
+
 # Each way runs in a process of its own: `way(workspace, folder)` leaves triples as Parquet under `folder`.
 
 
@@ -153,38 +158,50 @@ def ours(ws: Workspace, folder: Path, processes: int) -> None:
 
 
 def unshuffled(ws: Workspace, folder: Path) -> None:
-    """Ours without the shuffle: every shard filtered and written where it stands."""
+    """Ours without the shuffle: every shard filtered and written where it stands, by a worker for each core."""
     folder.mkdir(parents=True)
     pairs, scores = scored_inputs(ws, ())
     plan, _ = make_plan(
-        ws, pairs, scores, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=2), folder, folder / "spill"
+        ws, pairs, scores, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=1), folder, folder / "spill"
     )
-    with ShardWorker(plan) as worker:
-        for number in range(len(plan.shards)):
-            worker.load(number)
-            worker.measure()
-            out = folder / part_name(number)
-            worker.connection.execute(f"COPY ({sql('triples_kept')}) TO '{out}' (FORMAT parquet, COMPRESSION zstd)")
+    numbers = iter(range(len(plan.shards)))
+
+    def work(_: int) -> None:
+        with ShardWorker(plan) as worker:
+            for number in numbers:
+                worker.load(number)
+                worker.measure()
+                worker.connection.execute(written(sql("triples_kept"), folder / part_name(number)))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
 
 
 def group_by(ws: Workspace, folder: Path) -> None:
     """One statement over everything: the scores of all teachers grouped by pair, then joined with the positives."""
-    teachers = " UNION ALL ".join(f"SELECT * FROM {files(ws, 'scores', name)}" for name in ws.names("scores"))
+    names = ws.names("scores")
+    each_file = (f"SELECT *, {i} AS t FROM {files(ws, 'scores', name)}" for i, name in enumerate(names))
+    teachers = " UNION ALL ".join(each_file)
+    each = ", ".join(f"max(score::DOUBLE) FILTER (t = {i}) AS s_{i}" for i in range(len(names)))
+    margin = f"(p.total - n.total) / {len(names)}"
+    squares = " + ".join(f"power(p.s_{i} - n.s_{i} - {margin}, 2)" for i in range(len(names)))
     folder.mkdir(parents=True)
     with duckdb.connect(config={"threads": "2", "temp_directory": str(folder / "spill")}) as connection:
         connection.execute(
-            f"""COPY (
-            WITH ensemble AS (
-                SELECT query_id, passage_id, sum(score::DOUBLE) AS total, count(*) AS teachers
-                FROM (SELECT * FROM ({teachers})) GROUP BY query_id, passage_id
-            ),
-            scored AS (SELECT * FROM ensemble JOIN {files(ws, "pairs")} USING (query_id, passage_id))
-            SELECT p.query_id AS query_id, p.passage_id AS positive_id, n.passage_id AS negative_id,
-                   (p.total / p.teachers)::FLOAT AS positive_score, (n.total / n.teachers)::FLOAT AS negative_score,
-                   ((p.total - n.total) / p.teachers)::FLOAT AS margin
-            FROM scored AS p JOIN scored AS n ON p.query_id = n.query_id
-            WHERE p.grade >= 1 AND coalesce(n.grade, 0) <= 0 AND (p.total - n.total) / p.teachers >= {THRESHOLD}
-            ) TO '{folder}/part.parquet' (FORMAT parquet, COMPRESSION zstd)"""
+            written(
+                f"""WITH ensemble AS (
+                    SELECT query_id, passage_id, sum(score::DOUBLE) AS total, {each}
+                    FROM ({teachers}) GROUP BY query_id, passage_id
+                ),
+                scored AS (SELECT * FROM ensemble JOIN {files(ws, "pairs")} USING (query_id, passage_id))
+                SELECT p.query_id AS query_id, p.passage_id AS positive_id, n.passage_id AS negative_id,
+                       (p.total / {len(names)})::FLOAT AS positive_score,
+                       (n.total / {len(names)})::FLOAT AS negative_score,
+                       ({margin})::FLOAT AS margin, sqrt(({squares}) / {len(names)})::FLOAT AS margin_std
+                FROM scored AS p JOIN scored AS n ON p.query_id = n.query_id
+                WHERE p.grade >= 1 AND coalesce(n.grade, 0) <= 0 AND {margin} >= {THRESHOLD}""",
+                folder / "part.parquet",
+            )
         )
 
 
@@ -272,6 +289,7 @@ def compare(ws: Workspace, pairs: int, teachers: int, folder: Path) -> dict[str,
         name = f"{way}_hundredth"
         found[name] = measured(way, small, str(folder / name))
         found[name]["content"] = content(f"read_parquet('{folder / name}/*.parquet')")
+        shutil.rmtree(folder / name)
     if found["unshuffled_hundredth"]["content"] != found["dictionaries_hundredth"]["content"]:
         raise SystemExit(f"the ways disagree: {found}")
     return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
 from pipeline.publishing import current, download, local_copies, remove
@@ -56,6 +56,23 @@ def _state(place: StorePath) -> str:
 def locate_checkpoint(workspace: Workspace, text: str) -> str:
     """The directory of a student of the workspace if one has this name, a local directory, or the text as it is."""
     return local_checkpoint(name_checkpoint(workspace, text))
+
+
+def named_student(workspace: Workspace, text: str) -> tuple[str, str]:
+    """Name and checkpoint of a student given as NAME, one of the workspace, or as NAME=CHECKPOINT.
+
+    Raises:
+        WorkspaceError: the workspace has no such student.
+        UsageError: a bad name.
+    """
+    name, _, checkpoint = text.partition("=")
+    check_name("student", name)
+    if not checkpoint and name not in workspace.names("students"):
+        known = ", ".join(workspace.names("students")) or "none yet"
+        raise WorkspaceError(
+            f"no student {name!r}", where=workspace.root, expected=f"one of: {known}", todo="or give NAME=CHECKPOINT"
+        )
+    return name, locate_checkpoint(workspace, checkpoint or name)
 
 
 def parse_named(kind: str, text: str) -> tuple[str, str]:

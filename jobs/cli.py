@@ -19,12 +19,16 @@ from jobs import (
     commands_import,
     commands_models,
     commands_plan,
+    commands_report,
     commands_score,
+    commands_search,
     commands_train,
     commands_triples,
+    logs,
 )
 from pipeline.errors import PrepError
 
+log = logging.getLogger(__name__)
 # What the command line library returns, instead of raising, after Ctrl-C.
 _INTERRUPTED = 130
 
@@ -54,11 +58,14 @@ app.command("build-lists")(commands_triples.build_lists)
 app.command("explore-threshold")(commands_triples.explore_threshold)
 app.command("train")(commands_train.train)
 app.command("evaluate")(commands_models.evaluate)
+app.command("encode")(commands_search.encode)
+app.command("search")(commands_search.search)
 app.command("export")(commands_export.export)
 app.command("status")(commands_data.status)
 app.command("plan")(commands_plan.plan)
 app.command("verify")(commands_score.verify)
 app.command("experiment")(commands_experiment.experiment)
+app.command("report")(commands_report.report)
 app.command("demo")(commands_models.demo)
 
 
@@ -66,7 +73,7 @@ def main() -> None:
     """Entry point: runs a command, turns failures into messages and exit codes."""
     debug = "--debug" in sys.argv[1:] or os.environ.get("PREP_DEBUG") == "1"
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logs.set_up()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -105,9 +112,14 @@ def _explain(error: Exception) -> str:
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    # What a file from outside says must not steer a terminal.
+    shown = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in message)
+    if logs.as_objects():
+        log.error(shown, exc_info=debug, extra={"fields": {"exit_code": code}})
+    else:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {shown}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -26,7 +26,7 @@ def import_msmarco(
     ] = None,
 ) -> None:
     """Import MS MARCO files: tab-separated, no header, plain or .gz. New rows are added, none renumbered."""
-    from jobs.show import console
+    from jobs.show import show_added
     from jobs.summary import run_summary
     from pipeline.errors import UsageError
     from pipeline.msmarco import import_msmarco as run
@@ -39,12 +39,7 @@ def import_msmarco(
     with run_summary(ws, "import-msmarco") as facts:
         added = run(ws, collection, *files)
         facts |= vars(added)
-    if added.unchanged:
-        console.print("these files are in the workspace already; nothing to do")
-        return
-    console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
-    if added.repeated_lines:
-        console.print(f"{added.repeated_lines:,} collection lines repeat an id and its text")
+    show_added(added)
 
 
 def mine(
@@ -93,13 +88,15 @@ def mine(
         retriever: Retriever
         if student is not None:
             from jobs.checkpoints import locate_checkpoint
+            from jobs.stored_passages import find_stored
             from jobs.student_retriever import StudentRetriever
-            from teachers.settings import ScoringSettings
 
             if system in ("bm25", "random"):
                 raise UsageError("a student's lists need a name of their own", todo="pass --system NAME")
-            scoring = ScoringSettings(dtype=cast(Any, dtype))
-            retriever = StudentRetriever(system, locate_checkpoint(ws, student), scoring, indexed.set)
+            found, kind = locate_checkpoint(ws, student), cast(Any, dtype)
+            # What `encode` made stands under the name of a student of the workspace; others may have been given one.
+            name = student if student in ws.names("students") else system
+            retriever = StudentRetriever(ws, system, found, kind, find_stored(ws, name, found, kind), indexed.set)
         elif system == "bm25":
             retriever = Bm25Retriever(Bm25Settings(k1, b), processes or os.cpu_count() or 1, indexed.set)
         elif system == "random":
@@ -144,10 +141,19 @@ def build_pairs(
         )
 
 
-def status(workspace: WorkspaceOption) -> None:
+def status(
+    workspace: WorkspaceOption,
+    watch: Annotated[
+        float | None, typer.Option(min=0.5, help="Look again every so many seconds, until Ctrl-C.", show_default=False)
+    ] = None,
+) -> None:
     """Show what is done, missing and stale."""
-    from jobs.show import show_status
+    from jobs.show import show_status, watch_status
     from jobs.status import workspace_status
     from pipeline.workspace import Workspace
 
-    show_status(workspace_status(Workspace.open(workspace)))
+    ws = Workspace.open(workspace)
+    if watch is None:
+        show_status(workspace_status(ws))
+    else:
+        watch_status(lambda: workspace_status(ws), watch)

@@ -26,31 +26,36 @@ def experiment(
     minutes: Annotated[
         float | None, typer.Option(help="Begin no cell after that many minutes. [no limit]", show_default=False)
     ] = None,
+    stages: Annotated[
+        bool,
+        typer.Option(
+            "--stages/--no-stages", help="Run the stages first, or know the workspace to have what they make."
+        ),
+    ] = True,
     table_only: Annotated[bool, typer.Option("--table-only", help="Run nothing; make the tables anew.")] = False,
 ) -> None:
-    """Run what has no result yet, cell by cell, and write the tables of all results there are."""
+    """Run what has no result yet, cell by cell; write the tables of all results there are, and the report."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from jobs.cli import app
-    from jobs.experiment import compare_targets, markdown, read_rows, run_experiment
+    from jobs.commands_report import experiment_command
+    from jobs.experiment import read_rows, run_experiment
     from jobs.experiment_config import read_experiment
+    from jobs.experiment_tables import compare_targets, markdown
+    from jobs.report.build import REPORT, Grid, write_report
     from jobs.show import console
-    from pipeline.errors import UsageError
-    from pipeline.workspace import atomic_write
+    from pipeline.workspace import Workspace, atomic_write
 
     def run(command: str) -> None:
         console.print(f"\n[bold]$ prep {command}[/]", soft_wrap=True, highlight=False)
         if app(args=shlex.split(command), standalone_mode=False):
             raise KeyboardInterrupt  # the library returns a code after Ctrl-C instead of raising
 
-    given = dict(text.partition("=")[::2] for text in values or [])
-    if not all(given.values()):
-        raise UsageError("malformed --set", expected="NAME=VALUE", found=", ".join(values or []))
-    asked = read_experiment(config, given)
+    asked = read_experiment(config, named_values(values))
     where = results or config.parent / asked.name
     if not table_only:
-        done, left = run_experiment(asked, workspace, where, run, only=only, minutes=minutes)
+        done, left = run_experiment(asked, workspace, where, run, only=only, minutes=minutes, stages=stages)
         console.print(f"\n{done} cells run, {left} still to be run")
     rows = read_rows(asked, where)
     text = markdown(asked, rows, compare_targets(asked, rows))
@@ -60,3 +65,21 @@ def experiment(
     with atomic_write(where / "results.parquet") as stream:
         pq.write_table(pa.Table.from_pylist(columns), stream)
     console.print(text, markup=False, highlight=False)
+    if not table_only:
+        ws = Workspace.open(workspace)
+        write_report(ws, ws.path(REPORT), Grid(asked, where, experiment_command(config, values)))
+        console.print(f"report: {ws.path(REPORT)}", soft_wrap=True)
+
+
+def named_values(texts: list[str] | None) -> dict[str, str]:
+    """Read NAME=VALUE texts.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    from pipeline.errors import UsageError
+
+    given = dict(text.partition("=")[::2] for text in texts or [])
+    if not all(given.values()):
+        raise UsageError("malformed --set", expected="NAME=VALUE", found=", ".join(texts or []))
+    return given

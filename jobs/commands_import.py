@@ -17,7 +17,6 @@ from pipeline.names import check_name
 if TYPE_CHECKING:
     from pipeline.import_lists import ListOptions, Source
     from pipeline.import_scores import ImportedScores
-    from pipeline.msmarco import Imported
     from pipeline.published import Rows
 
 FileArgument = Annotated[Path, typer.Argument(help="File, plain or .gz.", show_default=False)]
@@ -57,9 +56,8 @@ def import_run(
 ) -> None:
     """Import a run (TREC, or MS MARCO's query, passage, rank) as a system's lists."""
     from pipeline.candidate_files import read_run_rows
-    from pipeline.import_lists import ListOptions, one_list
 
-    _import_lists(workspace, one_list(file, "run", system, read_run_rows), ListOptions("", False, strict, overwrite))
+    _import_one_list(workspace, file, "run", system, read_run_rows, strict, overwrite)
 
 
 def import_top1000(
@@ -71,9 +69,8 @@ def import_top1000(
 ) -> None:
     """Import a top-1000 file (query id, passage id, query, passage) as candidates without a rank."""
     from pipeline.candidate_files import read_top1000
-    from pipeline.import_lists import ListOptions, one_list
 
-    _import_lists(workspace, one_list(file, "top1000", system, read_top1000), ListOptions("", False, strict, overwrite))
+    _import_one_list(workspace, file, "top1000", system, read_top1000, strict, overwrite)
 
 
 def import_triples(
@@ -133,6 +130,7 @@ def import_beir(
     workspace: WorkspaceOption,
 ) -> None:
     """Import a data set in BEIR's form; a query is in the splits that judge it."""
+    from jobs.show import show_added
     from jobs.summary import run_summary
     from pipeline.beir import import_beir as run
     from pipeline.workspace import Workspace
@@ -141,7 +139,7 @@ def import_beir(
     with run_summary(ws, "import-beir") as facts:
         added = run(ws, directory)
         facts |= vars(added)
-    _show_added(added)
+    show_added(added)
 
 
 def import_ir_dataset(
@@ -150,6 +148,7 @@ def import_ir_dataset(
     split: Annotated[str, typer.Option(help="Split of its queries and judgements.")] = "train",
 ) -> None:
     """Import documents, queries and judgements by ir_datasets (to be installed beside prep)."""
+    from jobs.show import show_added
     from jobs.summary import run_summary
     from pipeline.irds import import_dataset, load
     from pipeline.workspace import Workspace
@@ -159,7 +158,7 @@ def import_ir_dataset(
     with run_summary(ws, "import-ir-dataset") as facts:
         added = import_dataset(ws, name, dataset, split)
         facts |= vars(added)
-    _show_added(added)
+    show_added(added)
 
 
 def import_hub(
@@ -181,12 +180,13 @@ def import_hub(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Import passages, queries, scores or triples of ids from a Hugging Face data set, as a stream."""
+    from jobs.show import show_added
     from jobs.summary import run_summary
     from pipeline.hub import KINDS, HubTable
     from pipeline.import_lists import ListOptions, Source
     from pipeline.import_scores import ScoreOptions, import_score_source
-    from pipeline.msmarco import Rows as TextRows
-    from pipeline.msmarco import import_tables
+    from pipeline.import_tables import Rows as TextRows
+    from pipeline.import_tables import import_tables
     from pipeline.workspace import Workspace
 
     if kind is not None and kind not in KINDS:
@@ -200,7 +200,7 @@ def import_hub(
         with run_summary(ws, "import-hub") as facts:
             added = import_tables(ws, rows if kind == "passages" else None, splits, [], source="hub")
             facts |= vars(added)
-        _show_added(added)
+        show_added(added)
     elif kind == "triples":
         named = _given("--system", system)
         source = Source(
@@ -229,15 +229,6 @@ def _one_list(name: str, read: Callable[[], Iterator[Rows]], systems: dict[str, 
     return read()
 
 
-def _show_added(added: Imported) -> None:
-    from jobs.show import console
-
-    if added.unchanged:
-        console.print("these data are in the workspace already; nothing to do")
-        return
-    console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
-
-
 def _show_scores(teacher: str, found: ImportedScores) -> None:
     from jobs.show import console
 
@@ -251,6 +242,20 @@ def _show_scores(teacher: str, found: ImportedScores) -> None:
         console.print(f"{found.judgements:,} positives added to the judgements")
     for text, count in found.counts.lines():
         console.print(f"{count:,} {text}")
+
+
+def _import_one_list(
+    location: str,
+    file: Path,
+    kind: str,
+    system: str,
+    read: Callable[[Path], Iterator[Rows]],
+    strict: bool,
+    overwrite: bool,
+) -> None:
+    from pipeline.import_lists import ListOptions, one_list
+
+    _import_lists(location, one_list(file, kind, system, read), ListOptions("", False, strict, overwrite))
 
 
 def _import_lists(location: str, source: Source, options: ListOptions) -> None:

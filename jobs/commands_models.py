@@ -44,17 +44,31 @@ def evaluate(
     latency: Annotated[
         bool, typer.Option("--latency", help="Also time each student: one query at a time, warm.")
     ] = False,
+    latency_queries: Annotated[
+        int | None, typer.Option(min=1, help="Time that many of the queries. [all]", show_default=False)
+    ] = None,
 ) -> None:
     """Measure systems on all judged queries of a split; ties go to the passage that comes first in the collection."""
     from jobs.evaluation import EvaluationSettings, student_latencies
     from jobs.evaluation import evaluate as measure
+    from jobs.run_facts import write_run_facts
     from jobs.show import console, show_evaluation
     from jobs.summary import run_summary
     from pipeline.workspace import Workspace
 
     ws = Workspace.open(workspace)
     settings = EvaluationSettings(
-        split, run, teacher, student, max_queries, cast(Any, mode), candidates, depth, relevance_level, cast(Any, dtype)
+        split,
+        run,
+        teacher,
+        student,
+        max_queries,
+        cast(Any, mode),
+        candidates,
+        depth,
+        relevance_level,
+        cast(Any, dtype),
+        latency_queries,
     )
     with run_summary(ws, "evaluate") as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
@@ -62,6 +76,7 @@ def evaluate(
         facts["systems"] = [{"system": row.system, "kind": row.kind, "run": str(row.path), **row.means} for row in rows]
         timed = student_latencies(ws, settings) if latency else []
         facts["latency"] = [found._asdict() for found in timed]
+        write_run_facts(ws, settings, rows, timed)
     show_evaluation(split, rows)
     for found in timed:
         how = "passages encoded beforehand" if found.stored else "query and passage read together"

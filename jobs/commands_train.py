@@ -61,6 +61,12 @@ def train(
     random_negatives: Annotated[
         int, typer.Option(min=0, help="Negatives more, retrieved for other queries: a fresh encoder learns faster.")
     ] = 0,
+    one_per_query: Annotated[
+        bool,
+        typer.Option(
+            "--one-per-query", help="One triple of each query an epoch: its next positive, with the next negative."
+        ),
+    ] = False,
     agreement: Annotated[
         float | None,
         typer.Option(
@@ -106,6 +112,14 @@ def train(
     max_length: Annotated[int, typer.Option(help="Longest pair in tokens, for bert_cat.")] = 230,
     num_layers: Annotated[
         int | None, typer.Option(min=1, help="Keep the first layers only. [all]", show_default=False)
+    ] = None,
+    shared_groups: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="bert_cat: layers share weights as ALBERT's do, in that many groups of neighbours. [none shares]",
+            show_default=False,
+        ),
     ] = None,
     pooling: Annotated[
         str | None,

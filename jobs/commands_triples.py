@@ -12,6 +12,7 @@ from jobs.options import Processes, WorkspaceOption, named_weights, threshold
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pipeline.row_layouts import Layout
     from pipeline.triple_passes import Runner
     from pipeline.triple_shards import Plan
     from pipeline.triples import Resources
@@ -71,6 +72,7 @@ Weights = Annotated[
 Split = Annotated[str, typer.Option(help="Only queries of this split.")]
 RelevanceLevel = Annotated[int, typer.Option(min=1, help="Least grade of a positive.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draw and the shuffle.")]
+Audit = Annotated[bool, typer.Option(help="Read the result again and check every row.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Database threads of each process. [the cores shared out]", show_default=False)
 ]
@@ -112,7 +114,7 @@ def build_triples(
     split: Split = "train",
     relevance_level: RelevanceLevel = 1,
     seed: Seed = 0,
-    audit: Annotated[bool, typer.Option(help="Read the result again and check every row.")] = True,
+    audit: Audit = True,
     processes: Processes = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = "4GB",
@@ -121,26 +123,9 @@ def build_triples(
     num_actors: NumActors = None,
 ) -> None:
     """Combine the teachers, filter by margin and shuffle into triples."""
-    options = _settings(locals())
-    from jobs.progress import progress
-    from jobs.show import console, show_funnel
-    from jobs.summary import run_summary
-    from pipeline.triple_audit import audit_triples
-    from pipeline.triples import build_triples as run
-    from pipeline.workspace import Workspace
+    from pipeline.row_layouts import Triples
 
-    ws, resources = Workspace.open(workspace), _resources(processes, threads, memory_limit, temp_directory)
-    runner = _runner(address, num_actors, resources)
-    with run_summary(ws, "build-triples") as facts, progress("triples", "shards") as meter:
-        built = run(ws, options, name=name, teachers=teacher, resources=resources, runner=runner, on_progress=meter.set)
-        facts |= built.as_dict()
-        if audit and not built.unchanged:
-            facts["audited"] = audit_triples(ws, name, memory_limit=memory_limit, threads=threads)
-    show_funnel(built)
-    if built.unchanged:
-        console.print("already up to date")
-    elif audit:
-        console.print(f"read again: all {facts['audited']:,} rows are as asked")
+    _build(locals(), Triples())
 
 
 def build_lists(
@@ -166,6 +151,7 @@ def build_lists(
     split: Split = "train",
     relevance_level: RelevanceLevel = 1,
     seed: Seed = 0,
+    audit: Audit = True,
     processes: Processes = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = "4GB",
@@ -174,30 +160,9 @@ def build_lists(
     num_actors: NumActors = None,
 ) -> None:
     """Lists of one positive and its negatives, with the ensemble's scores, for listwise losses."""
-    options = _settings(locals())
-    from jobs.progress import progress
-    from jobs.show import console, show_funnel
-    from jobs.summary import run_summary
-    from pipeline.lists import build_lists as run
-    from pipeline.workspace import Workspace
+    from pipeline.row_layouts import Lists
 
-    ws, resources = Workspace.open(workspace), _resources(processes, threads, memory_limit, temp_directory)
-    runner = _runner(address, num_actors, resources)
-    with run_summary(ws, "build-lists") as facts, progress("lists", "shards") as meter:
-        built = run(
-            ws,
-            options,
-            size,
-            drop_short=drop_short,
-            name=name,
-            teachers=teacher,
-            resources=resources,
-            runner=runner,
-            on_progress=meter.set,
-        )
-        facts |= built.as_dict()
-    show_funnel(built)
-    console.print(f"{built.rows:,} lists of at most {size} passages" if not built.unchanged else "already up to date")
+    _build(locals(), Lists(size, drop_short))
 
 
 def explore_threshold(
@@ -223,6 +188,7 @@ def explore_threshold(
     from jobs.summary import run_summary
     from jobs.threshold_files import check_plot, draw, grid, write_csv
     from pipeline.thresholds import explore_thresholds
+    from pipeline.triples import input_contents, scored_inputs
     from pipeline.workspace import Workspace
 
     ws, resources = Workspace.open(workspace), _resources(None, threads, memory_limit, temp_directory)
@@ -233,11 +199,49 @@ def explore_threshold(
             ws, options, thresholds, teachers=teacher, resources=resources, on_progress=meter.set
         )
         facts |= {**vars(found), "rows": [row._asdict() for row in found.rows], "warning": found.warning}
+        facts["inputs"] = input_contents(*scored_inputs(ws, teacher))
         if csv is not None:
             write_csv(found, csv)
         if plot is not None:
             draw(found, plot)
     show_thresholds(found)
+
+
+def _build(given: dict[str, Any], layout: Layout) -> None:
+    """Build a set in that layout from a command's arguments, read it again, and tell what came of it."""
+    options = _settings(given)
+    from jobs.progress import progress
+    from jobs.show import console, show_funnel
+    from jobs.summary import run_summary
+    from pipeline.set_audit import audit_set
+    from pipeline.triples import build_triples
+    from pipeline.workspace import Workspace
+
+    workspace, name = Workspace.open(given["workspace"]), given["name"]
+    resources = _resources(*(given[key] for key in ("processes", "threads", "memory_limit", "temp_directory")))
+    runner = _runner(given["address"], given["num_actors"], resources)
+    stage = f"build-{layout.dataset}"
+    with run_summary(workspace, stage) as facts, progress(layout.dataset, "shards") as meter:
+        built = build_triples(
+            workspace,
+            options,
+            name=name,
+            teachers=given["teacher"],
+            layout=layout,
+            resources=resources,
+            runner=runner,
+            on_progress=meter.set,
+        )
+        facts |= built.as_dict()
+        if given["audit"] and not built.unchanged:
+            facts["audited"] = audit_set(workspace, layout.dataset, name, resources)
+    show_funnel(built)
+    if layout.dataset == "lists":
+        console.print(f"{built.rows:,} lists of at most {given['size']} passages")
+    if built.unchanged:
+        console.print("already up to date")
+    elif given["audit"]:
+        console.print(f"read again: all {facts['audited']:,} rows are as asked")
 
 
 def _settings(given: dict[str, Any]) -> Any:

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from jobs.checkpoints import locate_checkpoint
+from jobs.checkpoints import named_student
 from jobs.shard_scorer import pairs_with_texts
+from jobs.stored_passages import find_stored
+from jobs.student_retriever import StudentRetriever
 from pipeline.database import connect, view_parquet
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.metrics import Qrels, evaluate_run
 from pipeline.names import check_name
 from pipeline.pairs import load_pairs
 from pipeline.retrieved import load_retrieved
+from pipeline.retrievers import Asked
 from pipeline.runs import Run, rank_rows, read_run, write_run
 from pipeline.scores import load_scores, read_scores
 from pipeline.selection import select_queries, view_tables
@@ -60,6 +63,8 @@ class EvaluationSettings:
     """Least grade that counts as relevant for MRR and recall; nDCG uses the grades."""
     dtype: Dtype = "float32"
     """Arithmetic of students."""
+    latency_queries: int | None = None
+    """Time students on that many of the queries; None takes all."""
 
     def __post_init__(self) -> None:
         if not (self.runs or self.teachers or self.students):
@@ -114,10 +119,10 @@ def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> lis
     from jobs.latency import measure_latency
 
     queries = np.unique(split_qrels(workspace, settings.split, settings.max_queries).query_id)
+    queries = queries[: settings.latency_queries]
     found = []
     for text in settings.students:
-        name, _, checkpoint = text.partition("=")
-        where = locate_checkpoint(workspace, checkpoint or name)
+        name, where = named_student(workspace, text)
         options = {"split": settings.split, "candidates": settings.candidates, "depth": settings.depth}
         found.append(measure_latency(workspace, name, where, queries, dtype=settings.dtype, **options))  # type: ignore[arg-type]
     return found
@@ -193,11 +198,8 @@ class _Systems:
             mean = np.mean([score.astype(np.float64) for _, _, score in scores], axis=0)
             yield "ensemble", "rerank", self._ranked(query, passage, mean)
         for text in self._settings.students:
-            name, _, checkpoint = text.partition("=")
-            check_name("student", name)
             for mode in self._settings.modes:
-                on_system(f"{name}, {mode}")
-                yield self._student(name, checkpoint, mode)
+                yield self._student(text, mode, on_system)
 
     def _ranked(self, query: np.ndarray, passage: np.ndarray, score: np.ndarray) -> Run:
         return rank_rows(query, passage, score, self._settings.depth)
@@ -233,40 +235,44 @@ class _Systems:
         query, passage, score = (np.concatenate(parts) for parts in zip(*columns, strict=True))
         return query, passage, score
 
-    def _student(self, name: str, checkpoint: str, mode: Mode) -> tuple[str, str, Run]:
+    def _student(self, text: str, mode: Mode, on_system: Callable[[str], None]) -> tuple[str, str, Run]:
         from students.architectures import architecture
         from students.loading import architecture_of
 
-        if not checkpoint and name not in self._workspace.names("students"):
-            known = ", ".join(self._workspace.names("students")) or "none yet"
-            raise WorkspaceError(
-                f"no student {name!r}",
-                where=self._workspace.root,
-                expected=f"one of: {known}",
-                todo="or give NAME=CHECKPOINT",
-            )
-        where = locate_checkpoint(self._workspace, checkpoint or name)
-        if mode == "retrieve" and not architecture(architecture_of(where)).searches:
+        name, where = named_student(self._workspace, text)
+        on_system(f"{name}, {mode}")
+        if mode == "rerank":
+            return f"{name}-{mode}", mode, self._rerank(name, where)
+        if not architecture(architecture_of(where)).searches:
             raise UsageError(
                 f"student {name!r} is a {architecture_of(where)}, which cannot search a collection",
                 todo="use --mode rerank",
             )
-        return f"{name}-{mode}", mode, self._search(where) if mode == "retrieve" else self._rerank(where)
+        return f"{name}-{mode}", mode, self._search(name, where, on_system)
 
-    def _rerank(self, checkpoint: str) -> Run:
+    def _rerank(self, name: str, checkpoint: str) -> Run:
+        from students.encoding import SeparateScorer
         from students.scoring import load_student_scorer
 
         query, passage, _ = self._candidates(self._settings.candidates)
-        queries, passages = Texts(self._workspace, "queries"), Texts(self._workspace, "passages")
-        scorer = load_student_scorer(checkpoint, self._settings.dtype)
-        return self._ranked(query, passage, scorer.score(pairs_with_texts((query, passage), queries, passages)))
+        queries, dtype = Texts(self._workspace, "queries"), self._settings.dtype
+        stored = find_stored(self._workspace, name, checkpoint, dtype)
+        if stored is not None:
+            separate = SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
+            ids, row = np.unique(query, return_inverse=True)
+            return self._ranked(query, passage, stored.scores(separate, queries.take(ids), row, passage))
+        pairs = pairs_with_texts((query, passage), queries, Texts(self._workspace, "passages"))
+        return self._ranked(query, passage, load_student_scorer(checkpoint, dtype).score(pairs))
 
-    def _search(self, checkpoint: str) -> Run:
-        from students.encoding import SeparateScorer
-
-        texts = Texts(self._workspace, "queries").take(self._queries)
-        passages = Texts(self._workspace, "passages")
-        scorer = SeparateScorer.load(checkpoint, ScoringSettings(dtype=self._settings.dtype))
-        scores, ids = scorer.search(texts, passages.chunks(), self._settings.depth)
-        query = np.repeat(self._queries, ids.shape[1])
-        return self._ranked(query, ids.ravel().astype(np.int32), scores.ravel())
+    def _search(self, name: str, checkpoint: str, on_system: Callable[[str], None]) -> Run:
+        retriever = StudentRetriever(
+            self._workspace,
+            name,
+            checkpoint,
+            self._settings.dtype,
+            find_stored(self._workspace, name, checkpoint, self._settings.dtype),
+            lambda done, total: on_system(f"{name}, retrieve, {done:,} of {total:,} passages"),
+        )
+        asked = Asked.of(self._workspace, Texts(self._workspace, "queries").take(self._queries))
+        (found,) = retriever.search(asked, [range(len(self._queries))], self._settings.depth, self._workspace.local)
+        return self._ranked(self._queries[found.query], found.passage_id, found.score)

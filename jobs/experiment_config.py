@@ -1,12 +1,15 @@
 """An experiment as a TOML file says it: stages, then a grid of students, targets and seeds.
 
-Commands are those of the command line, without `prep` and `-w`. `{name}` in them stands for a value given with
-`--set name=value`, or under `[set]` in the file.
+Commands are those of the command line, without `prep` and `-w`. `{name}` in them stands for a value: a setting, if it
+stands under `[set]` in the file, and part of what a cell is; else a place that is given with `--set name=value`, like
+the directory of the data, which differs from machine to machine. A target's own stages run only when one of its
+cells does.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
@@ -23,20 +26,22 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Cell:
-    """One student, trained to one target with one seed."""
+    """One student, trained to one target with one seed; or a baseline, which is only evaluated and has no student."""
 
     student: str
     target: str
     seed: int
     train: str
     """The training command's options."""
-    evaluate: str
-    """The evaluation command's options."""
+    evaluate: list[str]
+    """Options of each evaluation."""
+    stages: list[str]
+    """Commands that its target needs, beyond those of the experiment."""
 
     @property
     def name(self) -> str:
         """Of the student in the workspace, and of the result's file."""
-        return f"{self.student}-{self.target}-s{self.seed}"
+        return f"{self.student}-{self.target}-s{self.seed}" if self.student else f"baseline-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,16 @@ class Experiment:
     cells: list[Cell]
     comparisons: list[tuple[str, str]]
     """Pairs of targets: is the first better than the second, for each student."""
-    baselines: str
-    """Options of one more evaluation: retrievers, teachers."""
+    baselines: list[Cell]
+    """Evaluations of retrievers and teachers."""
     measure: str
+    """What comparisons are made of."""
+    places: Mapping[str, str]
+    """Values that differ from machine to machine; commands hold their names."""
+
+    def placed(self, command: str) -> str:
+        """A command as it is run here."""
+        return _PLACEHOLDER.sub(lambda match: shlex.quote(self.places[match[1]]), command)
 
 
 def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
@@ -66,15 +78,21 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     except (OSError, ValueError) as error:
         raise InputError("not an experiment", where=path, expected="a TOML file", found=error) from error
     _only(facts, {"name", "set", "stages", "student", "target", "grid", "train", "evaluate", "compare"}, path)
-    fill = _Filler({**facts.get("set", {}), **values}, path)
+    settings = facts.get("set", {})
+    places = {name: value for name, value in values.items() if name not in settings}
+    fill = _Filler({**settings, **{name: values[name] for name in settings.keys() & values.keys()}}, places, path)
     try:
         found = Experiment(
             check_name("experiment", facts["name"]),
             [fill(stage) for stage in facts["stages"]],
             _cells(facts, fill, path),
             [(one, other) for one, other in facts.get("compare", [])],
-            fill(facts["evaluate"].get("baselines", "")),
+            [
+                Cell("", "", number, "", [fill(options)], [])
+                for number, options in enumerate(_list(facts["evaluate"].get("baselines", [])), 1)
+            ],
             facts["evaluate"].get("measure", "MRR@10"),
+            places,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError("not an experiment", where=path, found=f"{type(error).__name__}: {error}") from error
@@ -90,30 +108,44 @@ def _cells(facts: dict[str, Any], fill: _Filler, path: Path) -> list[Cell]:
     for part in facts["grid"]:
         for seed, student, target in product(part["seeds"], part["students"], part["targets"]):
             train = (facts["train"]["options"], students[student]["options"], targets[target]["options"])
-            evaluate = (facts["evaluate"]["options"], students[student].get("evaluate", ""))
-            cells.append(Cell(student, target, seed, *(" ".join(map(fill, parts)) for parts in (train, evaluate))))
+            evaluate = [(facts["evaluate"]["options"], own) for own in _list(students[student].get("evaluate", ""))]
+            cells.append(
+                Cell(
+                    student,
+                    target,
+                    seed,
+                    fill(" ".join(train)),
+                    [fill(" ".join(parts).strip()) for parts in evaluate],
+                    [fill(stage) for stage in targets[target].get("stages", [])],
+                )
+            )
     return cells
+
+
+def _list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
 class _Filler:
-    """Puts values for placeholders."""
+    """Puts settings for their placeholders; those of places stay."""
 
-    known: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    places: Mapping[str, str]
     path: Path
 
     def __call__(self, text: str) -> str:
-        missing = sorted(set(_PLACEHOLDER.findall(text)) - self.known.keys())
+        missing = sorted(set(_PLACEHOLDER.findall(text)) - self.settings.keys() - self.places.keys())
         if missing:
             raise UsageError(
                 f"no value for {', '.join(missing)}", where=self.path, todo=f"give --set {missing[0]}=VALUE"
             )
-        return _PLACEHOLDER.sub(lambda match: str(self.known[match[1]]), text)
+        return _PLACEHOLDER.sub(lambda match: str(self.settings.get(match[1], match[0])), text)
 
 
 def _named(entries: list[dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
     for entry in entries:
-        _only(entry, {"name", "options", "evaluate"}, path)
+        _only(entry, {"name", "options", "evaluate", "stages"}, path)
     return {check_name("student or target", entry["name"]): entry for entry in entries}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jobs.logs import as_objects
+
+log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -98,13 +102,14 @@ class _LineMeter(Meter):
     def _show(self) -> None:
         if time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
             self._shown = time.monotonic()
-            print(self.line(), file=sys.stderr, flush=True)
+            fields = {"stage": self.label, "done": self.done, "total": self.total, "unit": self.unit}
+            log.info(self.line(), extra={"fields": {**fields, "per_second": round(self.rate, 3)}})
 
 
 @contextmanager
 def progress(label: str, unit: str) -> Iterator[Meter]:
     """Show progress while the block runs."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not as_objects():
         bar = _BarMeter(label, unit)
         with bar.progress:
             yield bar

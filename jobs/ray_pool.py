@@ -1,4 +1,4 @@
-"""A pool of Ray actors that works off independent tasks: the one file that knows Ray.
+"""A pool of Ray actors that works off independent tasks.
 
 An actor holds a worker made by a factory and runs one task at a time, reporting progress as it goes. An actor
 that dies, raises, or makes no progress for too long is replaced and its task tried again; nodes that join while
@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from jobs.ledger import Failure, Ledger
 from jobs.pool_worker import PoolWorker
+from jobs.ray_metrics import PoolMetrics
 from pipeline.errors import PrepError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -60,18 +61,20 @@ def run_on_actors(
     tasks: Sequence[T],
     cluster: ClusterSettings,
     on_progress: Callable[[Any], None],
+    *,
+    stage: str = "work",
 ) -> list[Failure[T]]:
     """Run `method(worker, task, report)` for every task on workers made by `make(location)`.
 
     What `report` is given must add up and have a negative; `on_progress` is told of it, and of its negative where
-    a task has to be done again.
+    a task has to be done again. `stage` is what the run's metrics are called by.
 
     Raises:
         PrepError: one that a task raised; it would fail the same way again.
     """
     with _connected(cluster.address):
         ledger = Ledger(tasks, cluster.max_attempts)
-        pool = _Pool(make, location, method, ledger, cluster, on_progress)
+        pool = _Pool(make, location, method, ledger, cluster, on_progress, PoolMetrics(stage))
         try:
             pool.run()
         finally:
@@ -148,9 +151,11 @@ class _Pool(Generic[T]):
         ledger: Ledger[T],
         cluster: ClusterSettings,
         on_progress: Callable[[Any], None],
+        metrics: PoolMetrics,
     ) -> None:
         self._make, self._location, self._method = make, location, method
         self._ledger, self._room, self._on_progress = ledger, _Room(cluster), on_progress
+        self._metrics = metrics
         self._remote: Any = ray.remote(PoolWorker)
         self._hang_seconds = cluster.hang_seconds
         self._slots: dict[Any, _Slot[T]] = {}
@@ -168,6 +173,8 @@ class _Pool(Generic[T]):
             ready, _ = ray.wait(list(self._slots), num_returns=1, timeout=LOOK_SECONDS, fetch_local=False)
             for waitable in ready:
                 self._advance(self._slots.pop(waitable))
+            running = self._running()
+            self._metrics.state(tasks_left=len(self._ledger) + running, actors=len(self._slots) + len(self._idle))
             if time.monotonic() - looked >= LOOK_SECONDS:
                 looked = time.monotonic()
                 self._end_hanging(looked)
@@ -218,12 +225,14 @@ class _Pool(Generic[T]):
             slot.reported = done if slot.reported is None else slot.reported + done
             slot.moved = time.monotonic()
             self._on_progress(done)
+            self._metrics.report(done)
         self._slots[slot.waiting_on] = slot
 
     def _finish(self, slot: _Slot[T]) -> None:
         """The slot's task is done; whoever else is at it may stop."""
         assert slot.task is not None
         self._ledger.done(slot.task)
+        self._metrics.count("tasks_done")
         slot.usual = self._usual = time.monotonic() - slot.began
         for other in self._others(slot):
             del self._slots[other.waiting_on]
@@ -280,6 +289,7 @@ class _Pool(Generic[T]):
         if slot.task is not None:
             if not self._others(slot):
                 self._ledger.failed(slot.task, reason)
+                self._metrics.count("attempts_failed")
                 self._wake(1)
         else:
             self._failed_starts += 1

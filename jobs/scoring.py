@@ -134,7 +134,9 @@ def _run(
     if cluster.uses_ray:
         from jobs.ray_pool import run_on_actors
 
-        return run_on_actors(workspace.location, ShardScorer, ShardScorer.score, tasks, cluster, on_progress)
+        return run_on_actors(
+            workspace.location, ShardScorer, ShardScorer.score, tasks, cluster, on_progress, stage="score"
+        )
     scorer, ledger = ShardScorer(workspace.location), Ledger(tasks, cluster.max_attempts)
     while ledger:
         task, told = ledger.take(), Told(on_progress)

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from jobs.estimate import Estimate
     from jobs.evaluation import Evaluated
     from jobs.plan import Plan
+    from jobs.searching import Searched
     from jobs.status import Stage
+    from pipeline.import_tables import Imported
     from pipeline.thresholds import Explored
     from pipeline.triples import BuiltTriples
 
 # Where nobody's window sets a width, lines are not broken.
 console = Console() if sys.stdout.isatty() else Console(width=140)
+SNIPPET = 90
+"""Characters of a passage that are shown."""
 _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}
+
+
+def show_added(added: Imported) -> None:
+    """What an import of passages, queries and judgements added."""
+    if added.unchanged:
+        console.print("these files are in the workspace already; nothing to do")
+        return
+    console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
+    if added.repeated_lines:
+        console.print(f"{added.repeated_lines:,} lines repeat an id and its text")
 
 
 def show_funnel(built: BuiltTriples) -> None:
@@ -82,6 +101,27 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
             )
 
 
+def show_answers(found: Searched) -> None:
+    """A table of passages for each query, then the time."""
+    for answer in found.answers:
+        table = Table(title=Text(answer.query), title_justify="left", box=None)
+        table.add_column("rank", justify="right")
+        table.add_column(found.score, justify="right", no_wrap=True)
+        table.add_column("passage", no_wrap=True)
+        table.add_column("text")
+        for hit in answer.hits:
+            shown = shorten(hit.text, SNIPPET, placeholder=" …")
+            table.add_row(f"{hit.rank}", f"{hit.score:.4f}", Text(hit.passage), Text(shown))
+        console.print(table)
+        if not answer.hits:
+            console.print("no passage has a word of it", style="yellow")
+    stages = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found.seconds.items())
+    many = f" for {len(found.answers):,} queries" if len(found.answers) > 1 else ""
+    console.print(
+        f"{sum(found.seconds.values()):.3f} s{many} ({stages}), after {found.loading_seconds:.1f} s of loading"
+    )
+
+
 def show_estimates(estimates: Sequence[Estimate]) -> None:
     """What scoring would take, one line for each teacher."""
     table = Table(title="to be scored (nothing is written)", title_justify="left")
@@ -117,7 +157,22 @@ def show_plan(plan: Plan) -> None:
 
 def show_status(stages: Sequence[Stage]) -> None:
     """One line for each stage."""
+    console.print(_stages(stages))
+
+
+def watch_status(look: Callable[[], Sequence[Stage]], seconds: float) -> None:
+    """The same, looked up anew every so many seconds, until Ctrl-C; on a terminal in the same place."""
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            if console.is_terminal:
+                live.update(_stages(look()), refresh=True)
+            else:
+                show_status(look())
+            time.sleep(seconds)
+
+
+def _stages(stages: Sequence[Stage]) -> Table:
     table = Table(show_header=False)
     for stage in stages:
         table.add_row(stage.name, f"[{_STYLES[stage.state]}]{stage.state}[/]", stage.detail)
-    console.print(table)
+    return table

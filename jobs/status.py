@@ -6,19 +6,22 @@ Stale is judged by content: a stage is stale when what it was made from differs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple
 
-from jobs.training import training_recipe
+from jobs.stored_passages import encoded_from, load_stored, stored_names
+from jobs.training import is_training_of, training_recipe
 from pipeline.database import connect, one_row
-from pipeline.errors import PrepError
-from pipeline.pairs import PairSet, is_current, load_pairs
+from pipeline.errors import PrepError, WorkspaceError
+from pipeline.pairs import is_current, load_pairs
 from pipeline.retrieved import IMPORTED, load_retrieved
+from pipeline.row_sets import STAGES, layout_of, load_set, settings_of
 from pipeline.scores import load_scores
 from pipeline.selection import view_tables
 from pipeline.tables import set_content, set_footers
-from pipeline.triples import TripleSettings, load_triples, triples_recipe
+from pipeline.triples import triples_recipe
 from pipeline.workspace import Workspace
-from students.settings import STUDENT_FILE, StudentSettings, TrainSettings
+from students.settings import STUDENT_FILE, TrainSettings
 
 State = Literal["done", "missing", "incomplete", "stale"]
 
@@ -39,31 +42,31 @@ def workspace_status(workspace: Workspace) -> list[Stage]:
 
 def _stages(workspace: Workspace) -> Iterator[Stage]:
     yield from _collection(workspace)
-    passages = set_content(set_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
-    systems = workspace.names("retrieved")
-    if not systems:
+    if not workspace.names("retrieved"):
         yield Stage("retrieved", "missing", "run: prep mine --system bm25")
-    for system in systems:
-        yield _checked(f"retrieved/{system}", lambda system=system: _retrieved(workspace, system, passages))  # type: ignore[misc]
+    yield from _each(workspace, "retrieved", _retrieved)
     yield _checked("pairs", lambda: _pairs(workspace))
-    teachers = workspace.names("scores")
-    if not teachers:
+    if not workspace.names("scores"):
         yield Stage("scores", "missing", "run: prep score --teacher NAME=CHECKPOINT")
-    for teacher in teachers:
-        yield _checked(f"scores/{teacher}", lambda teacher=teacher: _scores(workspace, teacher))  # type: ignore[misc]
-    triples = workspace.names("triples")
-    if not triples:
+    yield from _each(workspace, "scores", _scores)
+    if not workspace.names("triples"):
         yield Stage("triples", "missing", "run: prep build-triples --threshold 3")
-    for name in triples:
-        yield _checked(f"triples/{name}", lambda name=name: _triples(workspace, name))  # type: ignore[misc]
-    for name in workspace.names("students"):
-        yield _checked(f"students/{name}", lambda name=name: _student(workspace, name))  # type: ignore[misc]
+    for dataset in STAGES:
+        yield from _each(workspace, dataset, partial(_row_set, dataset))
+    yield from _each(workspace, "students", _student)
+    for name in stored_names(workspace):
+        yield _checked(f"encoded/{name}", partial(_encoded, workspace, name))
     for name in sorted(path.name for path in workspace.path("students").glob(".training-*")):
         yield Stage(
             f"students/{name.removeprefix('.training-')}",
             "incomplete",
             "training was cut short: run it again to go on",
         )
+
+
+def _each(workspace: Workspace, dataset: str, look: Callable[[Workspace, str], tuple[State, str]]) -> Iterator[Stage]:
+    for name in workspace.names(dataset):
+        yield _checked(f"{dataset}/{name}", partial(look, workspace, name))
 
 
 def _checked(name: str, look: Callable[[], tuple[State, str]]) -> Stage:
@@ -92,7 +95,8 @@ def _collection(workspace: Workspace) -> Iterator[Stage]:
         yield Stage(table, "done", detail)
 
 
-def _retrieved(workspace: Workspace, system: str, passages: str | None) -> tuple[State, str]:
+def _retrieved(workspace: Workspace, system: str) -> tuple[State, str]:
+    passages = set_content(set_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
     found = load_retrieved(workspace, system)
     shown = []
     for split, footers in sorted(found.splits().items()):
@@ -132,21 +136,30 @@ def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
     )
 
 
-def _triples(workspace: Workspace, name: str) -> tuple[State, str]:
-    _, footers = load_triples(workspace, name)
-    settings = footers[0].recipe.settings
-    pairs: PairSet = load_pairs(workspace)
-    scores = [load_scores(workspace, pairs, teacher) for teacher in settings["teachers"]]
-    asked = TripleSettings(**{key: settings[key] for key in TripleSettings.__dataclass_fields__})
-    if triples_recipe(workspace, pairs, scores, asked).fingerprint != footers[0].fingerprint:
-        return "stale", f"pairs, scores or queries have changed; run: prep build-triples --name {name}"
+def _row_set(dataset: str, workspace: Workspace, name: str) -> tuple[State, str]:
+    _, footers = load_set(workspace, dataset, name)
+    teachers, settings, layout = footers[0].recipe.settings["teachers"], settings_of(footers[0]), layout_of(footers[0])
+    pairs = load_pairs(workspace)
+    scores = [load_scores(workspace, pairs, teacher) for teacher in teachers]
+    if triples_recipe(workspace, pairs, scores, settings, layout).fingerprint != footers[0].fingerprint:
+        return "stale", f"pairs, scores or queries have changed; run: {STAGES[dataset]} --name {name}"
     rows = sum(footer.rows for footer in footers)
-    return "done", f"{rows:,} from {', '.join(settings['teachers'])}, threshold {settings['threshold']}"
+    shape = "".join(f", {key.replace('_', ' ')} {value}" for key, value in layout.settings.items())
+    return "done", f"{rows:,} from {', '.join(teachers)}, threshold {settings.threshold}{shape}"
 
 
 def _student(workspace: Workspace, name: str) -> tuple[State, str]:
     facts = workspace.read_json("students", name, STUDENT_FILE)
-    settings = TrainSettings(**{**facts["settings"], "student": StudentSettings(**facts["settings"]["student"])})
-    if training_recipe(workspace, settings).fingerprint != facts["fingerprint"]:
+    settings = TrainSettings.from_dict(facts["settings"])
+    if not is_training_of(facts, settings, training_recipe(workspace, settings)):
         return "stale", "what it was trained on has changed; train it again with --overwrite"
     return "done", f"{facts['architecture']}, {settings.loss}, {facts['steps']:,} steps"
+
+
+def _encoded(workspace: Workspace, name: str) -> tuple[State, str]:
+    where = encoded_from(workspace, name)
+    try:
+        stored = load_stored(workspace, name, where)
+    except WorkspaceError as error:
+        return "stale", f"{error.what}; {error.todo}"
+    return "done", f"{len(stored.paths):,} shards by {where}, {stored.dtype}"

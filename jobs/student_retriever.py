@@ -1,54 +1,62 @@
-"""A student as a retriever for mining: exhaustive search, whose lists feed the next round of pairs."""
+"""A student as a retriever, for mining, evaluation and search: exact, over stored passages or encoding as it goes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jobs.stored_passages import StoredPassages
 from pipeline.bm25_index import Retrieved
-from pipeline.parquet import open_parquet
 from pipeline.retrievers import Asked
-from pipeline.store import AnyPath
-from teachers.settings import ScoringSettings
+from pipeline.texts import Texts
+from pipeline.workspace import Workspace
+from students.identity import student_fingerprint
+from teachers.settings import Dtype, ScoringSettings
 
 if TYPE_CHECKING:
+    from students.encoded import Encoded
     from students.encoding import SeparateScorer
-
-PASSAGES_PER_READ = 16_384
 
 
 @dataclass(frozen=True)
 class StudentRetriever:
     """Exact search with a student; implements `pipeline.retrievers.Retriever`."""
 
+    workspace: Workspace
     system: str
     checkpoint: str
-    scoring: ScoringSettings = field(default_factory=ScoringSettings)
+    dtype: Dtype = "float32"
+    stored: StoredPassages | None = None
+    """What `prep encode` made; None encodes the collection for this one search, and keeps nothing."""
     on_index: Callable[[int, int], None] = lambda done, total: None
     """Told passages searched so far, and all."""
 
     @cached_property
-    def _scorer(self) -> SeparateScorer:
+    def scorer(self) -> SeparateScorer:
+        """The loaded student.
+
+        Raises:
+            ModelError: it reads query and passage together.
+        """
         from students.encoding import SeparateScorer
 
-        return SeparateScorer.load(self.checkpoint, self.scoring)
+        return SeparateScorer.load(self.checkpoint, ScoringSettings(dtype=self.dtype))
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """See Retriever: the student by what decides its scores."""
-        return {"student": self._scorer.fingerprint}
+        return {"student": student_fingerprint(self.checkpoint, self.dtype)}
 
     def search(self, asked: Asked, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:  # noqa: ARG002
-        """See Retriever; holds Q x k keys and some thousand passages.
+        """See Retriever; holds the queries' states, Q x k keys and some passages.
 
         Raises:
             UsageError: the student is no retriever.
-            ModelError: it reads query and passage together.
         """
         done = 0
 
@@ -57,7 +65,7 @@ class StudentRetriever:
             done += new
             self.on_index(done, asked.passage_count)
 
-        scores, ids = self._scorer.search(asked.texts, _texts(asked.passages), k, on_progress=count)
+        scores, ids = self.scorer.search(asked.texts, self._passages(), k, on_progress=count)
         kept = ids.shape[1]
         for batch in batches:
             yield Retrieved(
@@ -67,10 +75,11 @@ class StudentRetriever:
                 scores[batch.start : batch.stop].ravel(),
             )
 
+    def _passages(self) -> Iterator[Encoded]:
+        if self.stored is not None:
+            yield from self.stored.shards
+            return
+        from students.token_rows import TextRows
 
-def _texts(paths: Sequence[AnyPath]) -> Iterator[list[str]]:
-    """All texts by ascending id."""
-    for path in paths:
-        with open_parquet(path) as file:
-            for batch in file.iter_batches(PASSAGES_PER_READ, columns=["text"]):
-                yield batch.column(0).to_pylist()
+        for texts in Texts(self.workspace, "passages").chunks():
+            yield from self.scorer.encode_in_chunks(TextRows.of(self.scorer.student.tokenizer, texts))

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.errors import PrepError
@@ -17,6 +19,12 @@ from pipeline.workspace import Workspace
 def run_summary(workspace: Workspace, command: str) -> Iterator[dict[str, Any]]:
     """Collect facts in the yielded dict; written with exit code and message however the block ends."""
     facts: dict[str, Any] = {}
+    began, clock = datetime.now(UTC), time.monotonic()
+
+    def ended(code: int, **more: Any) -> dict[str, Any]:
+        passed = {"began": began.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 3)}
+        return {"command": command, "exit_code": code, **more, **passed, **facts}
+
     try:
         yield facts
     except BaseException as error:
@@ -24,10 +32,6 @@ def run_summary(workspace: Workspace, command: str) -> Iterator[dict[str, Any]]:
         message = str(error) or type(error).__name__
         # The error itself matters more than a summary that cannot be written (a full disk, say).
         with suppress(OSError):
-            workspace.write_json(
-                {"command": command, "exit_code": code, "message": message, **facts},
-                "summaries",
-                f"{command}.json",
-            )
+            workspace.write_json(ended(code, message=message), "summaries", f"{command}.json")
         raise
-    workspace.write_json({"command": command, "exit_code": 0, **facts}, "summaries", f"{command}.json")
+    workspace.write_json(ended(0), "summaries", f"{command}.json")

@@ -14,17 +14,17 @@ from typing import Any
 
 from jobs.checkpoints import locate_checkpoint
 from jobs.model_card import write_card
-from jobs.training_run import RESULT, TRAINER, Run, batch_source, load_lists, prepare, read_facts, work
+from jobs.training_run import RESULT, TRAINER, Run, batch_source, prepare, read_facts, work
 from pipeline.errors import PrepError, UsageError, WorkspaceError
 from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.pairs import current_pairs
 from pipeline.provenance import Recipe
 from pipeline.publishing import at_now, atomic_write, download, remove, replace_directory, write_json
+from pipeline.row_sets import load_lists, load_triples
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.store import AnyPath, StorePath
 from pipeline.tables import set_content, set_footers
-from pipeline.triples import load_triples
 from pipeline.workspace import Workspace
 from students.settings import STUDENT_FILE, TrainSettings
 from teachers.checkpoint import resolve
@@ -82,6 +82,14 @@ def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
     return Recipe("students", settings.as_dict(), inputs)
 
 
+def is_training_of(facts: Mapping[str, Any], settings: TrainSettings, recipe: Recipe) -> bool:
+    """Whether a student's facts are those of these settings and inputs.
+
+    Not by fingerprint: an option that came with a later version does not make every older student a stale one.
+    """
+    return TrainSettings.from_dict(facts["settings"]) == settings and facts["inputs"] == recipe.inputs
+
+
 def train_student(
     workspace: Workspace,
     name: str,
@@ -105,7 +113,7 @@ def train_student(
         rows = batch_source(workspace, settings).rows
         if name in workspace.names("students"):
             facts = workspace.read_json("students", name, STUDENT_FILE)
-            if facts.get("fingerprint") == recipe.fingerprint:
+            if is_training_of(facts, settings, recipe):
                 return TrainedStudent(name, final, rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True)
             if not overwrite:
                 raise WorkspaceError(

@@ -16,16 +16,16 @@ from jobs.checkpoints import local_checkpoint, name_checkpoint
 from jobs.shared_checkpoints import on_disk, stage_of
 from jobs.token_stores import make_stores, open_stores
 from jobs.validation import reranking_measure
-from pipeline.errors import ModelError, WorkspaceError
+from pipeline.errors import ModelError
 from pipeline.pairs import current_pairs
-from pipeline.provenance import Footer
 from pipeline.publishing import current, replace_directory
+from pipeline.row_sets import load_lists, load_triples
 from pipeline.store import AnyPath, StorePath
-from pipeline.tables import require_complete, set_footers
-from pipeline.triples import load_triples
+from pipeline.triple_turns import load_turns
 from pipeline.workspace import Workspace
 from students.batches import BatchSource, JudgedPairs, ListShards, TripleShards
 from students.settings import TrainSettings
+from students.turns import QueryTurns
 from teachers.checkpoint import CONFIG
 
 if TYPE_CHECKING:
@@ -124,21 +124,6 @@ def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: 
     return place.uri if isinstance(place, StorePath) else str(place)
 
 
-def load_lists(workspace: Workspace, name: str) -> tuple[list[AnyPath], list[Footer]]:
-    """A complete set of lists.
-
-    Raises:
-        WorkspaceError: no set of this name, or files are missing or mixed.
-    """
-    paths = workspace.parts("lists", name)
-    if not paths:
-        known = ", ".join(workspace.names("lists")) or "none yet"
-        raise WorkspaceError(f"no lists {name!r}", where=workspace.root, expected=f"one of: {known}")
-    footers = set_footers(paths)
-    require_complete(f"lists {name!r}", paths, footers, "build them again")
-    return paths, footers
-
-
 def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
     """The rows to train on.
 
@@ -150,6 +135,8 @@ def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
         return ListShards(paths, [footer.rows for footer in footers], settings.seed, settings.list_size)
     if settings.triples is not None:
         paths, footers = load_triples(workspace, settings.triples)
+        if settings.one_per_query:
+            return QueryTurns(load_turns(workspace, paths, footers, settings.seed), settings.seed)
         return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
     return JudgedPairs.load(
         workspace,

@@ -52,7 +52,9 @@ def actor_runner(cluster: ClusterSettings) -> Callable[[Plan], Runner]:
                 on_done(done)
 
             asked = [ActorTask(shared, task) for task in tasks]
-            failures = run_on_actors(str(plan.staging), TripleWorker, TripleWorker.run, asked, cluster, count)
+            failures = run_on_actors(
+                str(plan.staging), TripleWorker, TripleWorker.run, asked, cluster, count, stage="build"
+            )
             if failures:
                 listed = "\n".join(f"  {failure.task.task.label}: {failure.reason}" for failure in failures)
                 raise IncompleteError(

@@ -13,9 +13,11 @@ import numpy as np
 from jobs.checkpoints import local_checkpoint
 from jobs.shard_scorer import pairs_with_texts
 from jobs.status import workspace_status
-from pipeline.errors import PrepError
+from pipeline.errors import PrepError, WorkspaceError
 from pipeline.pairs import PairSet, load_pairs
+from pipeline.row_sets import STAGES
 from pipeline.scores import load_scores, read_pair_ids, read_scores
+from pipeline.set_audit import audit_set
 from pipeline.soundness import Problem, data_problems
 from pipeline.store import AnyPath
 from pipeline.texts import Texts
@@ -55,9 +57,12 @@ def verify(
         found.notes.append("nothing beyond the tables of texts and judgements was read: all else stands on them")
         return found
     for stage in workspace_status(workspace):
+        dataset, _, name = stage.name.partition("/")
+        if stage.state == "done" and name and dataset in STAGES and not found.problems:
+            found.problems += _audited(workspace, dataset, name)
         if stage.state in ("stale", "incomplete"):
             told = f"{stage.state}: {stage.detail}"
-            if stage.name.startswith("students/"):  # older than its data, yet whole
+            if stage.name.startswith(("students/", "encoded/")):  # older than its data, yet whole
                 found.notes.append(f"{stage.name} is {told}")
             else:
                 found.problems.append(Problem(workspace.path(*stage.name.split("/")), told))
@@ -65,6 +70,13 @@ def verify(
         for teacher in workspace.names("scores"):
             found.problems += _rescored(workspace, teacher, sample, seed, found)
     return found
+
+
+def _audited(workspace: Workspace, dataset: str, name: str) -> Iterator[Problem]:
+    try:
+        audit_set(workspace, dataset, name)
+    except WorkspaceError as error:
+        yield Problem(workspace.path(dataset, name), f"{error.what}: {error.found}")
 
 
 def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found: Verified) -> Iterator[Problem]:

@@ -16,8 +16,8 @@ import pyarrow as pa
 from pipeline.delimited import first_line, read_tsv
 from pipeline.errors import InputError, UsageError
 from pipeline.fingerprint import digest_file, digest_json
+from pipeline.import_tables import Imported, Rows, import_tables
 from pipeline.json_lines import bad_line, read_objects
-from pipeline.msmarco import Imported, Rows, import_tables
 from pipeline.names import check_name
 from pipeline.row_batches import is_id
 from pipeline.text_rows import JUDGEMENT_COLUMNS, TEXT_COLUMNS, string_rows

@@ -34,7 +34,7 @@ __all__ = ["Bm25Index", "Bm25Settings", "Retrieved", "build_index"]
 CHUNK_PASSAGES = 131_072
 _BATCH_PASSAGES = 2_048
 _SLAB_POSTINGS = 1 << 20
-_OTHER_WORD, _STOP_WORD = -1, -2
+_OTHER_WORD, STOP_WORD = -1, -2
 
 # Shapes: V terms of all queries, Q queries, N passages and P postings of a chunk, W words of a batch.
 
@@ -64,8 +64,8 @@ class Bm25Settings:
             raise UsageError("unknown stop words", found=self.stop_words, expected=error) from error
 
 
-class _Span(NamedTuple):
-    """Some rows of a row group."""
+class Span(NamedTuple):
+    """Some rows of a row group of a Parquet file."""
 
     path: AnyPath
     row_group: int
@@ -96,23 +96,30 @@ def build_index(
         PrepError: a worker died.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _write_queries(query_texts, directory, settings)
-    chunks = list(_chunks(passages))
+    write_queries(query_texts, directory, settings)
+    chunks = list(chunks_of(passages))
     count, tokens = 0, 0
     write_postings = partial(_write_postings, directory, settings)
     for new, new_tokens in map_in_order(write_postings, enumerate(chunks), processes=processes):
         count, tokens = count + new, tokens + new_tokens
         on_progress(new)
-    np.save(directory / "idf.npy", _idf(directory, len(chunks), count))
-    write_impacts = partial(_write_impacts, directory, settings, np.float64(tokens / max(count, 1)))
-    for _ in map_in_order(write_impacts, range(len(chunks)), processes=processes):
+    return finish_index(directory, len(chunks), count, tokens, settings, processes=processes)
+
+
+def finish_index(
+    directory: Path, chunks: int, passages: int, tokens: int, settings: Bm25Settings, *, processes: int
+) -> Bm25Index:
+    """Turn the term counts of all chunks into what each posting adds to a score."""
+    np.save(directory / "idf.npy", _idf(directory, chunks, passages))
+    write_impacts = partial(_write_impacts, directory, settings, np.float64(tokens / max(passages, 1)))
+    for _ in map_in_order(write_impacts, range(chunks), processes=processes):
         pass
-    return Bm25Index(directory, len(chunks))
+    return Bm25Index(directory, chunks)
 
 
-def _chunks(passages: Sequence[AnyPath]) -> Iterator[list[_Span]]:
+def chunks_of(passages: Sequence[AnyPath]) -> Iterator[list[Span]]:
     """All rows in order, as lists of CHUNK_PASSAGES rows; the last one may be shorter."""
-    chunk: list[_Span] = []
+    chunk: list[Span] = []
     room = CHUNK_PASSAGES
     for path in passages:
         metadata = metadata_of(path)
@@ -120,7 +127,7 @@ def _chunks(passages: Sequence[AnyPath]) -> Iterator[list[_Span]]:
             start, end = 0, metadata.row_group(group).num_rows
             while start < end:
                 rows = min(room, end - start)
-                chunk.append(_Span(path, group, start, rows))
+                chunk.append(Span(path, group, start, rows))
                 start, room = start + rows, room - rows
                 if not room:
                     yield chunk
@@ -129,7 +136,7 @@ def _chunks(passages: Sequence[AnyPath]) -> Iterator[list[_Span]]:
         yield chunk
 
 
-def _write_queries(texts: Sequence[str], directory: Path, settings: Bm25Settings) -> None:
+def write_queries(texts: Sequence[str], directory: Path, settings: Bm25Settings) -> None:
     """Term ids of each query, flat with offsets, and the vocabulary: the line number is the term id."""
     tokenizer = Tokenizer(stopwords=settings.stop_words)
     flat, offsets = array("i"), array("q", [0])
@@ -138,37 +145,56 @@ def _write_queries(texts: Sequence[str], directory: Path, settings: Bm25Settings
         offsets.append(len(flat))
     np.save(directory / "query_terms.npy", np.array(flat, np.int32))
     np.save(directory / "query_offsets.npy", np.array(offsets, np.int64))  # (Q + 1,)
-    _vocabulary_path(directory).write_text("".join(f"{term}\n" for term in tokenizer.word_to_id), encoding="utf-8")
+    vocabulary_path(directory).write_text("".join(f"{term}\n" for term in tokenizer.word_to_id), encoding="utf-8")
 
 
-def _vocabulary_path(directory: Path) -> Path:
+def vocabulary_path(directory: Path) -> Path:
+    """Where the queries' terms stand."""
     return directory / "vocabulary.txt"
 
 
-def _write_postings(directory: Path, settings: Bm25Settings, numbered: tuple[int, list[_Span]]) -> tuple[int, int]:
-    """First pass over a chunk: count its terms. Returns the number of its passages and of their tokens."""
+def _write_postings(directory: Path, settings: Bm25Settings, numbered: tuple[int, list[Span]]) -> tuple[int, int]:
+    """First pass over a chunk: count the queries' terms. Returns the number of its passages and of their tokens."""
     number, spans = numbered
     tokenizer = Tokenizer(stopwords=settings.stop_words)
-    with _vocabulary_path(directory).open(encoding="utf-8") as lines:
+    with vocabulary_path(directory).open(encoding="utf-8") as lines:
         vocabulary = {line[:-1]: term for term, line in enumerate(lines)}
     terms = len(vocabulary)
-    vocabulary |= dict.fromkeys(tokenizer.stopwords, _STOP_WORD)
+    vocabulary |= dict.fromkeys(tokenizer.stopwords, STOP_WORD)
+    chunk = Chunk(directory, number)
+    # As Tokenizer does, without its vocabulary, which would grow with the collection.
+    keys, rows, tokens = count_terms(
+        chunk, spans, tokenizer.splitter, lambda words: map(vocabulary.get, words, repeat(_OTHER_WORD))
+    )
+    save_postings(chunk, keys, terms)
+    return rows, tokens
+
+
+def count_terms(
+    chunk: Chunk,
+    spans: list[Span],
+    splitter: Callable[[str], list[str]],
+    terms_of: Callable[[list[str]], Iterator[int]],
+) -> tuple[np.ndarray, int, int]:
+    """A key (term << 32 | row) for each occurrence of a term, and the numbers of passages and of their tokens.
+
+    Saves the chunk's passage ids and their lengths. Words without a term have a negative one: STOP_WORD does not
+    count in a length, others do.
+    """
     ids, lengths, keys = [], [], []
     start = 0
     for batch in _read(spans):
-        batch_lengths, batch_terms, rows = _tokenize(batch["text"].to_pylist(), tokenizer, vocabulary)
+        batch_lengths, batch_terms, rows = _tokenize(batch["text"].to_pylist(), splitter, terms_of)
         ids.append(batch["passage_id"].to_numpy())
         lengths.append(batch_lengths)
         keys.append(batch_terms.astype(np.int64) << 32 | (rows + start))
         start += batch.num_rows
-    chunk = Chunk(directory, number)
     chunk.save("passage_ids", np.concatenate(ids))
     chunk.save("lengths", np.concatenate(lengths))
-    _save_postings(chunk, np.concatenate(keys), terms)
-    return start, int(sum(part.sum() for part in lengths))
+    return np.concatenate(keys), start, int(sum(part.sum() for part in lengths))
 
 
-def _read(spans: list[_Span]) -> Iterator[pa.RecordBatch]:
+def _read(spans: list[Span]) -> Iterator[pa.RecordBatch]:
     for span in spans:
         with open_parquet(span.path) as file:
             seen, end = 0, span.start + span.rows
@@ -183,24 +209,23 @@ def _read(spans: list[_Span]) -> Iterator[pa.RecordBatch]:
 
 
 def _tokenize(
-    texts: list[str], tokenizer: Tokenizer, vocabulary: dict[str, int]
+    texts: list[str], splitter: Callable[[str], list[str]], terms_of: Callable[[list[str]], Iterator[int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Length of each passage in tokens (N,), then term and row of every word that is a query term."""
+    """Length of each passage in tokens (N,), then term and row of every word that has a term."""
     words: list[str] = []
     counts = []
     for text in texts:
-        found = tokenizer.splitter(text.lower())
+        found = splitter(text.lower())
         counts.append(len(found))
         words += found
-    # As Tokenizer does, without its vocabulary, which would grow with the collection.
-    terms = np.fromiter(map(vocabulary.get, words, repeat(_OTHER_WORD)), np.int32, len(words))  # (W,)
+    terms = np.fromiter(terms_of(words), np.int32, len(words))  # (W,)
     rows = np.repeat(np.arange(len(texts)), counts)  # (W,)
-    lengths = np.bincount(rows[terms != _STOP_WORD], minlength=len(texts))
+    lengths = np.bincount(rows[terms != STOP_WORD], minlength=len(texts))
     known = terms >= 0
     return np.maximum(lengths, 1).astype(np.int32), terms[known], rows[known]
 
 
-def _save_postings(chunk: Chunk, keys: np.ndarray, terms: int) -> None:
+def save_postings(chunk: Chunk, keys: np.ndarray, terms: int) -> None:
     """Write term counts by term, then row, from a key (term << 32 | row) for each occurrence."""
     keys, counts = np.unique(keys, return_counts=True)  # (P,)
     df = np.bincount(keys >> 32, minlength=terms)  # (V,)

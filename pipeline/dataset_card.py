@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.export_formats import Config
 from pipeline.funnel import Funnel
+
+
+@dataclass(frozen=True)
+class Config:
+    """One configuration of a data set."""
+
+    name: str
+    files: str
+    rows: int
+    options: dict[str, Any] | None = None
+    """What the loader needs beside the files."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +36,10 @@ class Origin:
     funnel: Funnel | None = None
 
 
-def card(title: str, configs: Sequence[Config], origin: Origin, licence: str, left_out: int) -> str:
-    """Text of README.md."""
-    return "\n".join(["---", *_front_matter(configs, licence), "---", "", *_body(title, configs, origin, left_out), ""])
+def card(title: str, usage: str, configs: Sequence[Config], origin: Origin, licence: str, left_out: int) -> str:
+    """Text of README.md; `usage` says how its trainer reads the files."""
+    body = _body(title, usage, configs, origin, left_out)
+    return "\n".join(["---", *_front_matter(configs, licence), "---", "", *body, ""])
 
 
 def _front_matter(configs: Sequence[Config], licence: str) -> list[str]:
@@ -42,12 +53,18 @@ def _front_matter(configs: Sequence[Config], licence: str) -> list[str]:
     return lines
 
 
-def _body(title: str, configs: Sequence[Config], origin: Origin, left_out: int) -> list[str]:
+def _body(title: str, usage: str, configs: Sequence[Config], origin: Origin, left_out: int) -> list[str]:
     lines = [f"# {title}", "", "| configuration | rows |", "|---|---:|"]
     lines += [f"| `{config.name}` | {config.rows:,} |" for config in configs]
     if left_out:
         lines += ["", f"{left_out:,} groups with too few negatives were left out."]
-    lines += ["", "Scores are raw logits. Load it with `datasets.load_dataset(DIRECTORY)`.", "", "## Teachers", ""]
+    lines += [
+        "",
+        "Scores are raw logits. Load it with `datasets.load_dataset(DIRECTORY)`. Its trainer reads it so:",
+        "",
+        usage,
+    ]
+    lines += ["", "## Teachers", ""]
     lines += ["| teacher | fingerprint | what is known of it |", "|---|---|---|"]
     for name, facts in origin.teachers.items():
         known = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "fingerprint")

@@ -95,6 +95,10 @@ def _open(path: AnyPath) -> pa.NativeFile:
     compression = "gzip" if path.suffix == ".gz" else None
     if isinstance(path, StorePath):
         return path.filesystem.open_input_stream(path.full, compression=compression)
+    if {".tar", ".tgz", ".zip"}.intersection(path.suffixes) and path.is_file():
+        raise InputError(
+            "an archive of files, not a file", where=path, todo="unpack it, and name the file that was in it"
+        )
     return pa.input_stream(str(path), compression=compression)
 
 

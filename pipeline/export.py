@@ -15,17 +15,17 @@ from typing import Any
 
 import duckdb
 
-from pipeline.database import connect
-from pipeline.dataset_card import Origin, card
+from pipeline.database import connect, sql, view_parquet
+from pipeline.dataset_card import Config, Origin, card
 from pipeline.errors import UsageError, WorkspaceError
-from pipeline.export_formats import FORMATS, Config, Words
-from pipeline.export_rows import Groups, Names, list_groups, triple_batches, triple_groups
+from pipeline.export_formats import FORMATS
+from pipeline.export_rows import Groups, list_groups, triple_batches, triple_groups
+from pipeline.export_words import Table, Words
 from pipeline.funnel import Funnel
 from pipeline.provenance import Footer
+from pipeline.row_sets import load_set
 from pipeline.store import AnyPath
-from pipeline.tables import footer_of, require_complete, set_footers
-from pipeline.texts import Texts
-from pipeline.triples import load_triples
+from pipeline.tables import footer_of
 from pipeline.workspace import Workspace, replace_directory
 
 CARD = "README.md"
@@ -40,7 +40,7 @@ class ExportSettings:
     triples: str = "default"
     """Triple set of the workspace."""
     lists: str | None = None
-    """N-way lists of the workspace, in place of triples."""
+    """N-way lists of the workspace, in place of triples; each has its positive first."""
     ids: bool = False
     """External ids in place of texts."""
     negatives: int | None = None
@@ -56,10 +56,8 @@ class ExportSettings:
         if self.form not in FORMATS:
             raise UsageError(f"no format {self.form!r}", expected=", ".join(FORMATS))
         form = FORMATS[self.form]
-        if self.ids and form.texts and not form.either:
+        if self.ids and form.content == "texts":
             raise UsageError(f"{self.form} needs texts", todo="leave out --ids")
-        if self.lists is not None and not form.lists:
-            raise UsageError(f"{self.form} needs to know positives", todo="export triples, not lists")
         if self.negatives is not None and (self.negatives < 1 or form.rows == "triples"):
             what = "must be positive" if self.negatives < 1 else f"means nothing to {self.form}"
             raise UsageError(f"--negatives {what}", found=self.negatives)
@@ -88,17 +86,11 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
     staged = directory.with_name(f".tmp-{directory.name}-{uuid.uuid4().hex[:12]}")
     staged.mkdir(parents=True)
     try:
-        ids = settings.ids or not FORMATS[settings.form].texts
-        words = Words(
-            Texts(workspace, "queries"),
-            Texts(workspace, "passages"),
-            Names(workspace, "queries"),
-            Names(workspace, "passages"),
-            ids,
-        )
+        form = FORMATS[settings.form]
+        words = Words(Table(workspace, "queries"), Table(workspace, "passages"), settings.ids or form.content == "ids")
         rows = _Rows(settings)
         with workspace.staging("export") as scratch, connect(scratch, memory_limit="1GB") as connection:
-            configs = FORMATS[settings.form].write(rows.of(connection, paths), words, staged / "out")
+            configs = form.write(rows.of(connection, paths), words, staged / "out")
         if not configs[0].rows:
             raise UsageError(
                 "nothing to export",
@@ -107,7 +99,7 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
                 todo="lower --negatives",
             )
         title = f"{settings.form} from {origin.dataset}"
-        text = card(title, configs, origin, settings.licence, rows.left_out)
+        text = card(title, form.usage, configs, origin, settings.licence, rows.left_out)
         (staged / "out" / CARD).write_text(text, encoding="utf-8")
         _sync(staged / "out")
         replace_directory(staged / "out", directory)
@@ -126,13 +118,17 @@ class _Rows:
 
     def of(self, connection: duckdb.DuckDBPyConnection, paths: list[AnyPath]) -> Iterator[Any]:
         """Batches of triples, or groups."""
-        if self._settings.lists is not None:
-            # A list has a positive among its passages, so that it is as long as a group.
+        if self._settings.lists is not None and self._form.rows == "positive":
+            # As they are: a list's negatives have an order, and were drawn when it was built.
             return self._even(list_groups(paths, self.negatives and self.negatives + 1))
+        if self._settings.lists is not None:
+            view_parquet(connection, "lists", paths)
+            connection.execute(f"CREATE VIEW triples AS {sql('export_list_triples')}")
+        else:
+            view_parquet(connection, "triples", paths)
         if self._form.rows == "triples":
-            return triple_batches(paths)
-        groups = triple_groups(connection, paths, self._settings.seed, self._form.rows, self.negatives)
-        return self._even(groups)
+            return triple_batches(connection)
+        return self._even(triple_groups(connection, self._settings.seed, self._form.rows, self.negatives))
 
     def _even(self, groups: Iterator[Groups]) -> Iterator[Groups]:
         for group in groups:
@@ -146,16 +142,9 @@ class _Rows:
 
 
 def _load(workspace: Workspace, settings: ExportSettings) -> tuple[list[AnyPath], Origin]:
-    if settings.lists is None:
-        paths, footers = load_triples(workspace, settings.triples)
-        return paths, _origin(workspace, f"triples/{settings.triples}", footers[0])
-    paths = workspace.parts("lists", settings.lists)
-    if not paths:
-        known = ", ".join(workspace.names("lists")) or "none yet"
-        raise WorkspaceError(f"no lists {settings.lists!r}", where=workspace.root, expected=f"one of: {known}")
-    footers = set_footers(paths)
-    require_complete(f"lists {settings.lists!r}", paths, footers, "build them again")
-    return paths, _origin(workspace, f"lists/{settings.lists}", footers[0])
+    dataset, name = ("triples", settings.triples) if settings.lists is None else ("lists", settings.lists)
+    paths, footers = load_set(workspace, dataset, name)
+    return paths, _origin(workspace, f"{dataset}/{name}", footers[0])
 
 
 def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:

@@ -39,7 +39,7 @@ def write_parquet(directory: Path, tables: Iterable[pa.Table]) -> int:
 def write_json_lines(path: Path, values: Iterable[Any]) -> int:
     """One JSON value a line; returns how many."""
     count = 0
-    with _text(path) as stream:
+    with text_file(path) as stream:
         for value in values:
             stream.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
             count += 1
@@ -49,7 +49,7 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> int:
 def write_tsv(path: Path, batches: Iterable[Iterable[Iterable[str]]]) -> int:
     """Batches of rows of fields; returns the number of rows."""
     count = 0
-    with _text(path) as stream:
+    with text_file(path) as stream:
         for batch in batches:
             for fields in batch:
                 stream.write("\t".join(fields) + "\n")
@@ -63,7 +63,8 @@ def number(value: float) -> str:
 
 
 @contextmanager
-def _text(path: Path) -> Iterator[TextIO]:
+def text_file(path: Path) -> Iterator[TextIO]:
+    """A new file for UTF-8 text, in a folder that is made for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         yield stream

@@ -15,7 +15,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.database import sql, view_parquet
+from pipeline.database import sql
 from pipeline.parquet import open_parquet, read_columns
 from pipeline.store import AnyPath
 from pipeline.workspace import Workspace
@@ -42,6 +42,11 @@ class Groups(NamedTuple):
         rows = np.repeat(kept, self.lengths)
         return Groups(self.query[kept], self.positives[kept], self.lengths[kept], self.passage[rows], self.score[rows])
 
+    def lists(self, values: pa.Array) -> pa.ListArray:
+        """Values (M,) as a list for each group."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), values)
+
     def split(self, values: Sequence[object]) -> list[list[object]]:
         """Values (M,) as one list for each group."""
         ends = np.cumsum(self.lengths)
@@ -60,22 +65,18 @@ class Names:
         return self._names.take(pa.array(ids)).combine_chunks()
 
 
-def triple_batches(paths: Sequence[AnyPath]) -> Iterator[pa.RecordBatch]:
-    """The triples in their order."""
-    for path in paths:
-        with open_parquet(path) as file:
-            yield from file.iter_batches(ROWS_PER_BATCH)
+def triple_batches(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+    """The view `triples` in its order."""
+    yield from connection.sql("FROM triples").to_arrow_reader(ROWS_PER_BATCH)
 
 
 def triple_groups(
     connection: duckdb.DuckDBPyConnection,
-    paths: Sequence[AnyPath],
     seed: int,
     by: Literal["positive", "query"],
     negatives: int | None,
 ) -> Iterator[Groups]:
-    """The triples of each query and positive, or of each query, with up to that many negatives."""
-    view_parquet(connection, "triples", list(paths))
+    """The view `triples` by query and positive, or by query, with up to that many negatives."""
     rows = connection.sql(sql("export_sorted"), params={"seed": seed}).to_arrow_reader(ROWS_PER_BATCH)
     pending: list[pa.RecordBatch] = []
     for batch in rows:
@@ -93,7 +94,7 @@ def triple_groups(
 
 
 def list_groups(paths: Sequence[AnyPath], passages: int | None) -> Iterator[Groups]:
-    """N-way lists in their order, with up to that many passages each."""
+    """N-way lists in their order, the positive first, with up to that many passages each."""
     for path in paths:
         with open_parquet(path) as file:
             for batch in file.iter_batches(ROWS_PER_BATCH):
@@ -103,7 +104,7 @@ def list_groups(paths: Sequence[AnyPath], passages: int | None) -> Iterator[Grou
                 kept = place < (len(place) if passages is None else passages)
                 yield Groups(
                     batch.column("query_id").to_numpy(),
-                    np.zeros(len(lengths), np.int64),
+                    np.ones(len(lengths), np.int64),
                     lengths if passages is None else np.minimum(lengths, passages),
                     ids.flatten().to_numpy()[kept],
                     scores.flatten().to_numpy()[kept],

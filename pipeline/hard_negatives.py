@@ -14,7 +14,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.json_lines import bad_line, read_objects
 from pipeline.names import check_name
 from pipeline.published import POSITIVES, Rows
-from pipeline.row_batches import RowBatches, is_id
+from pipeline.row_batches import RowBatches, is_id, is_score
 
 _EXPECTED = '{"qid": …, "pos": [ids], "neg": {"system": [ids]}}, or lists of {"pid", "ce-score"}'
 
@@ -91,6 +91,6 @@ def _passage(path: Path, line: int, value: Any) -> int | str:
 
 def _score(path: Path, line: int, value: Any) -> float:
     score = value.get("ce-score") if isinstance(value, dict) else None
-    if not isinstance(score, int | float) or isinstance(score, bool):
+    if not is_score(score):
         raise bad_line(path, line, 'a passage as {"pid", "ce-score"}', value)
     return float(score)

@@ -1,35 +1,26 @@
 """Published candidate lists into `retrieved/<system>/imported-NNNNN.parquet`.
 
-A part holds the lists of 8,192 queries. Ranks are made anew by score and then collection order. Everything is
-checked before anything is published; then one system after the other is put in its place.
-
-Shapes: N rows.
+Everything is checked before anything is published; then one system after the other is put in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from pipeline import schemas
 from pipeline.database import connect
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.fingerprint import digest_file, digest_json
+from pipeline.list_parts import ListWriter
 from pipeline.names import check_name
 from pipeline.positives import settle_positives
-from pipeline.provenance import Recipe
-from pipeline.published import POSITIVES, Counts, Intake, Rows, query_ranges, reconcile
-from pipeline.retrieved import IMPORTED
-from pipeline.tables import footer_of, part_name, set_content, set_footers, write_part
+from pipeline.published import Counts, Intake, Rows, existing, query_ranges
+from pipeline.tables import footer_of, set_content, set_footers
 from pipeline.workspace import Workspace, replace_directory
 
 SMALL_MEMORY = "256MB"
-MOST_RANKS = np.iinfo(np.int16).max
 Reader = Callable[[dict[str, int]], Iterator[Rows]]
 """Yields rows, and numbers the systems in the dict it is given as it meets them."""
 
@@ -105,17 +96,6 @@ def one_list(path: Path, kind: str, system: str, read: Callable[[Path], Iterator
     return file_source(path, kind, named, system=system)
 
 
-def existing(path: Path) -> Path:
-    """The path, if a file is there.
-
-    Raises:
-        InputError: none is.
-    """
-    if not path.is_file():
-        raise InputError("no such file", where=path)
-    return path
-
-
 def import_lists(workspace: Workspace, source: Source, options: ListOptions) -> ImportedLists:
     """Import all lists of a source.
 
@@ -147,7 +127,7 @@ def import_lists(workspace: Workspace, source: Source, options: ListOptions) -> 
         intake.take(source.read(systems))
         names = {number: options.prefix + system for system, number in systems.items()}
         _refuse_others(workspace, list(names.values()), origin, options)
-        writer = _Writer(staging, {"source": source.where.name, "origin": origin}, inputs, options.reconciled)
+        writer = ListWriter(staging, {"source": source.where.name, "origin": origin}, inputs, options.reconciled)
         with connect(staging / "spill", memory_limit=SMALL_MEMORY) as connection:
             buckets = writer.buckets(intake, names)
             judgements = settle_positives(
@@ -210,61 +190,6 @@ def _nothing(path: Path, counts: Counts) -> InputError:
         expected="ids of the workspace's queries and passages",
         found=f"{found}, {counts.unknown_passages:,} an unknown passage",
     )
-
-
-class _Writer:
-    """Stages the parts of all systems, bucket by bucket; a bucket without rows of a system gives an empty part."""
-
-    def __init__(self, staging: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], reconciled: bool) -> None:
-        self._staging, self._settings, self._inputs, self._reconciled = staging, settings, inputs, reconciled
-        self.rows: dict[str, int] = {}
-
-    def buckets(self, intake: Intake, names: Mapping[int, str]) -> Iterator[np.ndarray]:
-        """Stage each bucket's lists; hands on its positives."""
-        self.rows = dict.fromkeys(names.values(), 0)
-        for part in range(len(intake.edges)):
-            for number, system in names.items():
-                self._stage(system, part, intake.bucket(part, number), intake)
-            yield intake.bucket(part, POSITIVES)
-
-    def _stage(self, system: str, part: int, records: np.ndarray, intake: Intake) -> None:
-        kept = reconcile(records, intake.counts) if self._reconciled else _best(records, intake.counts)
-        kept, rank = _ranked(kept)
-        if len(kept) and rank.max() > MOST_RANKS:
-            raise InputError("a list is too long", where=intake.path, expected=f"at most {MOST_RANKS} passages")
-        columns = [kept["query"], kept["passage"], rank.astype(np.int16), kept["score"]]
-        batch = pa.RecordBatch.from_arrays(
-            [pa.array(np.ascontiguousarray(column)) for column in columns], schema=schemas.RETRIEVED
-        )
-        write_part(
-            self._staging / "staged" / system / part_name(part, IMPORTED),
-            [batch],
-            schemas.RETRIEVED,
-            Recipe("retrieved", {"system": system, "split": IMPORTED, **self._settings}, self._inputs),
-            part=part,
-            parts=len(intake.edges),
-            extra={"queries": len(np.unique(kept["query"])), "systems": sorted(self.rows)},
-        )
-        self.rows[system] += len(kept)
-
-
-def _best(records: np.ndarray, counts: Counts) -> np.ndarray:
-    """The record with the highest score of each pair; they are sorted by query, passage, score."""
-    last = np.ones(len(records), bool)
-    last[:-1] = (records["query"][1:] != records["query"][:-1]) | (records["passage"][1:] != records["passage"][:-1])
-    counts.repeated += int((~last).sum())
-    return records[last]
-
-
-def _ranked(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The records (N,) by query, score and passage, and their ranks (N,) from 1; they come by query and passage."""
-    # The bits of a float ascend with it, those of a negative one fall.
-    bits = (records["score"] + np.float32(0)).view(np.int32).astype(np.int64)
-    ascending = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    records = records[np.argsort((records["query"].astype(np.int64) << 32) - ascending, kind="stable")]
-    starts = np.flatnonzero(np.diff(records["query"], prepend=-1))
-    lengths = np.diff(np.append(starts, len(records)))
-    return records, np.arange(len(records)) - np.repeat(starts, lengths) + 1
 
 
 def _publish(workspace: Workspace, staging: Path, systems: list[str]) -> None:

@@ -18,10 +18,10 @@ import numpy as np
 from pipeline.database import connect, sql, view_parquet
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.fingerprint import digest_file, digest_files, digest_json
-from pipeline.import_lists import SMALL_MEMORY, ListOptions, Source, existing, import_lists, refuse_contradictions
+from pipeline.import_lists import SMALL_MEMORY, ListOptions, Source, import_lists, refuse_contradictions
 from pipeline.names import check_name
 from pipeline.pairs import PairSet, build_pairs, current_pairs
-from pipeline.published import Counts, Intake, Rows, reconcile
+from pipeline.published import Counts, Intake, Rows, existing, reconcile
 from pipeline.runs import external_ids
 from pipeline.score_files import FORMS, form_of
 from pipeline.scores import missing_shards, read_pair_ids, write_scores
@@ -99,6 +99,9 @@ def import_score_source(
     }
     imported = None
     if options.as_pairs:
+        if not options.add_positives and not workspace.parts("qrels"):
+            todo = "import qrels first, or pass --add-positives where the file names them"
+            raise WorkspaceError("no judgements yet, so no pair would be relevant", where=workspace.root, todo=todo)
         lists = ListOptions("", options.add_positives, options.strict, options.overwrite, reconciled=True)
         imported = import_lists(workspace, replace(source, content=digest_json([source.content, teacher])), lists)
         build_pairs(workspace, options.pairs_per_shard, only=teacher, memory_limit=SMALL_MEMORY)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.content import ContentHash
 from pipeline.errors import InputError, UsageError
-from pipeline.msmarco import Imported, Rows, import_tables
+from pipeline.import_tables import Imported, Rows, import_tables
 from pipeline.names import check_name
 from pipeline.text_rows import JUDGEMENT_COLUMNS, TEXT_COLUMNS, string_rows
 from pipeline.workspace import Workspace

@@ -72,6 +72,10 @@ def bad_line(path: Path, line: int, expected: str, found: object) -> InputError:
 
 def _parse(path: Path, line: int, text: bytes) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if b"\\ud" in text.lower():
+            # Half a surrogate pair is no character, and nothing could store it.
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise bad_line(path, line, "a JSON value in UTF-8", str(error)) from error

@@ -1,4 +1,8 @@
 -- Those of `positives` that are not among `qrels`, put aside.
 INSERT INTO new_positives
-SELECT query_id, passage_id FROM (SELECT DISTINCT query_id, passage_id FROM positives)
-ANTI JOIN qrels USING (query_id, passage_id)
+SELECT query_id, passage_id
+FROM (SELECT DISTINCT query_id, passage_id FROM positives)
+ANTI JOIN (
+    FROM qrels
+    WHERE query_id BETWEEN (SELECT min(query_id) FROM positives) AND (SELECT max(query_id) FROM positives)
+) USING (query_id, passage_id)

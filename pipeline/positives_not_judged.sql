@@ -1,2 +1,7 @@
 -- How many of `positives` are not among `qrels`.
-SELECT count(*) FROM (SELECT DISTINCT query_id, passage_id FROM positives) ANTI JOIN qrels USING (query_id, passage_id)
+SELECT count(*)
+FROM (SELECT DISTINCT query_id, passage_id FROM positives)
+ANTI JOIN (
+    FROM qrels
+    WHERE query_id BETWEEN (SELECT min(query_id) FROM positives) AND (SELECT max(query_id) FROM positives)
+) USING (query_id, passage_id)

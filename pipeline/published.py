@@ -43,6 +43,17 @@ class Rows(NamedTuple):
     """(N,) int16: number of the list, or POSITIVES."""
 
 
+def existing(path: Path) -> Path:
+    """The path, if a file is there.
+
+    Raises:
+        InputError: none is.
+    """
+    if not path.is_file():
+        raise InputError("no such file", where=path)
+    return path
+
+
 @dataclass
 class Counts:
     """What came in, in rows."""
@@ -136,8 +147,9 @@ class Intake:
     def _put(self, records: np.ndarray) -> None:
         bucket = np.searchsorted(self.edges, records["query"], side="right") - 1
         place = bucket << 16 | (records["list"].astype(np.int64) - POSITIVES)
-        order = np.argsort(place, kind="stable")
-        records, place = records[order], place[order]
+        if (place[1:] < place[:-1]).any():
+            order = np.argsort(place, kind="stable")
+            records, place = records[order], place[order]
         starts = np.flatnonzero(np.diff(place, prepend=-1))
         for start, end in zip(starts, np.append(starts, len(place))[1:], strict=True):
             with self._file(int(place[start]) >> 16, int(records["list"][start])).open("ab") as stream:

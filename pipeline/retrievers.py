@@ -15,7 +15,10 @@ import numpy as np
 
 from pipeline.bm25 import Bm25Settings, build_index
 from pipeline.bm25_index import Retrieved
+from pipeline.bm25_postings import Postings
 from pipeline.store import AnyPath
+from pipeline.tables import set_footers
+from pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,13 @@ class Asked:
     """(Q,) int32"""
     texts: Sequence[str]
     """(Q,)"""
+
+    @classmethod
+    def of(cls, workspace: Workspace, texts: Sequence[str]) -> Asked:
+        """Texts that need not be queries of the workspace; the ids are their positions."""
+        passages = workspace.parts("passages")
+        rows = sum(footer.rows for footer in set_footers(passages))
+        return cls(passages, rows, np.arange(len(texts), dtype=np.int32), texts)
 
 
 class Retriever(Protocol):
@@ -55,6 +65,8 @@ class Bm25Retriever:
     on_index: Callable[[int, int], None] = lambda done, total: None
     """Told passages indexed so far, and all."""
     system: str = "bm25"
+    postings: Postings | None = None
+    """Counts of the collection that were kept; None reads the texts, for the words of the queries alone."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -63,6 +75,10 @@ class Bm25Retriever:
 
     def search(self, asked: Asked, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:
         """See Retriever."""
+        if self.postings is not None:
+            index = self.postings.index(asked.texts, scratch, self.shape)
+            yield from index.search_all(batches, k, processes=self.processes)
+            return
         done = 0
 
         def count(new: int) -> None:

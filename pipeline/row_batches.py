@@ -70,3 +70,8 @@ def id_array(values: Sequence[int | str]) -> pa.Array:
 def is_id(value: object) -> TypeGuard[int | str]:
     """Whether a JSON value can be an id."""
     return type(value) is int or (isinstance(value, str) and value != "")
+
+
+def is_score(value: object) -> TypeGuard[int | float]:
+    """Whether a value can be a float; an integer of hundreds of digits cannot."""
+    return type(value) is float or (type(value) is int and value.bit_length() < 1000)

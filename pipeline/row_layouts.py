@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
+from pipeline.errors import UsageError
 from pipeline.shuffle import row_type, shuffle_keys
 
 if TYPE_CHECKING:
+    from pipeline.triple_settings import TripleSettings
     from pipeline.triple_shards import ShardWorker
 
 
@@ -34,8 +36,18 @@ class Layout(Protocol):
     def ids(self) -> tuple[str, ...]:
         """Fields that tell rows apart, and decide their place."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the layout again; saved with every set."""
+
+    def asked(self, settings: TripleSettings) -> TripleSettings:
+        """The settings with what the layout itself asks for."""
+
     def rows(self, worker: ShardWorker) -> np.ndarray:
         """Rows (N,) of the shard that was measured last, in any order."""
+
+    def unpacked(self, table: pa.Table) -> np.ndarray:
+        """Rows (N,) of a table, as they were before `batch`."""
 
     def batch(self, rows: np.ndarray) -> pa.RecordBatch:
         """Rows (N,) as a batch of the table."""
@@ -50,8 +62,8 @@ def keys(layout: Layout, rows: np.ndarray, seed: int) -> np.ndarray:
 class Triples:
     """One positive and one negative."""
 
-    dataset: str = "triples"
-    ids: tuple[str, ...] = ("query_id", "positive_id", "negative_id")
+    dataset: ClassVar[str] = "triples"
+    ids: ClassVar[tuple[str, ...]] = ("query_id", "positive_id", "negative_id")
 
     @property
     def schema(self) -> pa.Schema:
@@ -71,22 +83,42 @@ class Triples:
             rows[name] = column
         return rows
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See Layout."""
+        return {}
+
+    def asked(self, settings: TripleSettings) -> TripleSettings:
+        """See Layout."""
+        return settings
+
     def batch(self, rows: np.ndarray) -> pa.RecordBatch:
         """See Layout."""
         columns = [pa.array(np.ascontiguousarray(rows[name])) for name in self.schema.names]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
+    def unpacked(self, table: pa.Table) -> np.ndarray:
+        """See Layout."""
+        rows = np.zeros(len(table), self.kind)
+        for name in self.schema.names:
+            rows[name] = table.column(name).to_numpy()
+        return rows
+
 
 @dataclass(frozen=True)
 class Lists:
-    """One positive, then its negatives from the highest scored on."""
+    """One positive, then its negatives from the highest scored on: a row for each positive of a query."""
 
     size: int
     """Most passages of a list, the positive among them."""
     drop_short: bool = False
     """Whether lists with fewer are left out."""
-    dataset: str = "lists"
-    ids: tuple[str, ...] = ("query_id", "positive_id")
+    dataset: ClassVar[str] = "lists"
+    ids: ClassVar[tuple[str, ...]] = ("query_id", "positive_id")
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise UsageError("--size must be 2 or more", found=self.size)
 
     @property
     def schema(self) -> pa.Schema:
@@ -124,3 +156,25 @@ class Lists:
         lists = [pa.ListArray.from_arrays(offsets, pa.array(rows[name][filled])) for name in ("passage_ids", "scores")]
         columns = [pa.array(np.ascontiguousarray(rows["query_id"])), *lists]
         return pa.RecordBatch.from_arrays(columns, names=self.schema.names).cast(self.schema)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See Layout."""
+        return {"size": self.size, "drop_short": self.drop_short}
+
+    def asked(self, settings: TripleSettings) -> TripleSettings:
+        """See Layout."""
+        return replace(settings, negatives_per_query=self.size - 1)
+
+    def unpacked(self, table: pa.Table) -> np.ndarray:
+        """See Layout. Passages beyond the layout's size are left out; a list without any has -1 as its positive."""
+        rows = np.zeros(len(table), self.kind)
+        columns = {name: table.column(name).combine_chunks() for name in ("passage_ids", "scores")}
+        lengths = columns["passage_ids"].value_lengths().to_numpy()
+        rows["query_id"], rows["length"] = table.column("query_id").to_numpy(), lengths
+        filled = np.arange(self.size) < lengths[:, None]  # (N, size)
+        inside = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths) < self.size
+        for name, column in columns.items():
+            rows[name][filled] = column.flatten().to_numpy()[inside]
+        rows["positive_id"] = np.where(lengths > 0, rows["passage_ids"][:, 0], -1)
+        return rows

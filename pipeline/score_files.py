@@ -23,7 +23,7 @@ from pipeline.errors import InputError
 from pipeline.hard_negatives import read_list_scores
 from pipeline.json_lines import bad_line, read_objects, read_values
 from pipeline.published import POSITIVES, Rows
-from pipeline.row_batches import RowBatches, is_id
+from pipeline.row_batches import RowBatches, is_id, is_score
 from pipeline.score_process import read_score_pickle
 from pipeline.score_tables import read_score_tables
 
@@ -90,7 +90,7 @@ def _scored(passages: object) -> list[tuple[int | str, float]] | None:
 
 
 def _is_scored(pair: object) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and is_id(pair[0]) and type(pair[1]) in (int, float)
+    return isinstance(pair, list) and len(pair) == 2 and is_id(pair[0]) and is_score(pair[1])
 
 
 class Form(NamedTuple):

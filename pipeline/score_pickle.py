@@ -9,25 +9,14 @@ Imports nothing but NumPy and the standard library: `pipeline.score_process` run
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
+from pipeline.pickle_entries import LONGEST_ENTRY, LONGEST_QUERY, take_query, take_run
 
 READ_BYTES = 1 << 20
-ENTRY = np.dtype([("J", "u1"), ("passage", "<i4"), ("G", "u1"), ("score", ">f8")])
 _ENTRY_HEAD, _FLOAT = struct.Struct("<BiB"), struct.Struct(">d")
-# Entries as they mostly are, a four-byte integer and a float, and with a shorter integer.
-_RUN = re.compile(rb"(?:J.{4}G.{8})+", re.DOTALL)
-_SHORT = re.compile(rb"(?:K(.)|M(..))G(.{8})", re.DOTALL)
-# No entry of these two forms is longer.
-_LONGEST_ENTRY = 14
-# A query and its dict where all of it is as it mostly is: key, dict, memo, mark, entries, set.
-_QUERY = re.compile(rb"(?:J(.{4})|M(..)|K(.))\}(\x94|q.|r.{4})?\(((?:J.{4}G.{8})+)u", re.DOTALL)
-# So much is had ahead to look for one: the thousand entries of one set.
-_LONGEST_QUERY = 16 << 10
 _INT32 = range(-(1 << 31), 1 << 31)
 _MARK = object()
 # Instructions that import, build or call: GLOBAL, INST, STACK_GLOBAL, REDUCE, BUILD, OBJ, NEWOBJ, EXT, persistent ids.
@@ -68,15 +57,17 @@ class _Inner:
     """A query's dict while it is filled."""
 
     def __init__(self) -> None:
-        self.run = bytearray()
+        self.runs: list[bytes] = []
         self.others: list[tuple[int | str, float]] = []
 
-    def put(self, items: list[Any]) -> None:
-        for key, value in zip(items[::2], items[1::2], strict=True):
+    def put(self, items: list[tuple[Any, Any]]) -> None:
+        for key, value in items:
             if type(value) not in (int, float) or type(key) not in (int, str):
                 raise RefusedError(f"an entry {key!r:.40}: {type(value).__name__}")
+            if type(value) is int and value.bit_length() > 1000:
+                raise RefusedError(f"an entry {key!r:.40} of {value.bit_length()} bits")
             if type(key) is int and key in _INT32:
-                self.run += _ENTRY_HEAD.pack(ord("J"), key, ord("G")) + _FLOAT.pack(value)
+                self.runs.append(_ENTRY_HEAD.pack(ord("J"), key, ord("G")) + _FLOAT.pack(value))
             else:
                 self.others.append((key, float(value)))
 
@@ -208,59 +199,65 @@ class _Machine:
             self._take_queries()
 
     def _take_queries(self) -> None:
-        """Take the queries right ahead that look as most do, their dicts filled."""
+        """Hand out the queries right ahead that look as most do, and first those on the stack, which are complete."""
+        first = self._marks[-1] + 1
         while True:
-            if len(self._buffer) - self._at < _LONGEST_QUERY:
+            if len(self._buffer) - self._at < LONGEST_QUERY:
                 self._fill()
-            found = _QUERY.match(self._buffer, self._at)
+            found = take_query(self._buffer, self._at)
             if found is None:
                 return
-            long, short, byte, memo, run = found.groups()
-            inner = _Inner()
-            inner.run += run
-            self._stack += (int.from_bytes(long or short or byte, "little", signed=long is not None), inner)
-            self._remembered += memo is not None
-            self._at = found.end()
+            query, is_remembered, run, self._at = found
+            if len(self._stack) > first:
+                self._hand_out(self._items(first))
+            self._done.append(Entries(query, run, []))
+            self._remembered += is_remembered
 
     def _take_entries(self, inner: _Inner) -> None:
         """Take the entries right ahead that look as most do; what comes then goes through the stack."""
         while True:
-            if len(self._buffer) - self._at < _LONGEST_ENTRY:
+            if len(self._buffer) - self._at < LONGEST_ENTRY:
                 self._fill()
-            if found := _RUN.match(self._buffer, self._at):
-                inner.run += found.group()
-            elif found := _SHORT.match(self._buffer, self._at):
-                byte, word, value = found.groups()
-                key = int.from_bytes(byte or word, "little")
-                inner.run += _ENTRY_HEAD.pack(ord("J"), key, ord("G")) + value
-            else:
+            run, end = take_run(self._buffer, self._at)
+            if end == self._at:
                 return
-            self._at = found.end()
+            inner.runs.append(run)
+            self._at = end
 
     def _set_items(self) -> None:
         if not self._marks:
             raise RefusedError(f"entries outside a dict at byte {self._position}")
         place = self._marks.pop()
-        self._put(place - 1, self._stack[place + 1 :], place)
+        items = self._items(place + 1)
+        del self._stack[place:]
+        self._set(items)
 
     def _set_item(self) -> None:
-        self._put(len(self._stack) - 3, self._stack[-2:], len(self._stack) - 2)
+        self._set(self._items(len(self._stack) - 2))
 
-    def _put(self, owner: int, items: list[Any], end: int) -> None:
-        if owner < 0 or len(items) % 2:
+    def _items(self, first: int) -> list[tuple[Any, Any]]:
+        """Take keys and values off the stack, from a place on."""
+        items = self._stack[max(first, 0) :]
+        if len(items) % 2:
             raise RefusedError(f"a dict that is not filled properly at byte {self._position}")
-        target = self._stack[owner]
-        del self._stack[end:]
+        del self._stack[max(first, 0) :]
+        return list(zip(items[::2], items[1::2], strict=True))
+
+    def _set(self, items: list[tuple[Any, Any]]) -> None:
+        """Put keys and values into the dict on top of the stack."""
+        target = self._stack[-1] if self._stack else None
         if isinstance(target, _Inner):
             target.put(items)
             if len(self._marks) == 1:
                 self._take_queries()
-        elif target is self._outer:
-            self._done += [self._entries(*pair) for pair in zip(items[::2], items[1::2], strict=True)]
+        elif target is not None and target is self._outer:
+            self._hand_out(items)
         else:
             raise RefusedError(f"entries outside a dict at byte {self._position}")
 
-    def _entries(self, query: Any, inner: Any) -> Entries:
-        if type(query) not in (int, str) or not isinstance(inner, _Inner):
-            raise RefusedError(f"an entry {query!r:.40}: {type(inner).__name__}")
-        return Entries(query, bytes(inner.run), inner.others)
+    def _hand_out(self, items: list[tuple[Any, Any]]) -> None:
+        """Give queries away, with their dicts."""
+        for query, inner in items:
+            if type(query) not in (int, str) or not isinstance(inner, _Inner):
+                raise RefusedError(f"an entry {query!r:.40}: {type(inner).__name__}")
+            self._done.append(Entries(query, b"".join(inner.runs), inner.others))

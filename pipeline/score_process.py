@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.json_lines import DAMAGED, open_binary
+from pipeline.pickle_entries import ENTRY
 from pipeline.published import Rows
 from pipeline.row_batches import id_array
-from pipeline.score_pickle import ENTRY, Entries, RefusedError, read_pickle
+from pipeline.score_pickle import Entries, RefusedError, read_pickle
 
 MEMORY_BYTES = 1 << 30
 """How much the process may use beyond what Python and NumPy take."""

@@ -53,9 +53,10 @@ def data_problems(workspace: Workspace, on_file: Callable[[AnyPath], None] = lam
         else:
             yield from files.pairs(pairs)
             yield from files.scores(pairs)
-    for name in workspace.names("triples"):
-        for path in workspace.parts("triples", name):
-            yield from files.rows(path, schemas.TRIPLES, _margins)
+    for dataset, schema in (("triples", schemas.TRIPLES), ("lists", schemas.LISTS)):
+        for name in workspace.names(dataset):
+            for path in workspace.parts(dataset, name):
+                yield from files.rows(path, schema)
 
 
 class _Files:
@@ -166,17 +167,6 @@ def _finite(column: str) -> Callable[[pa.RecordBatch], str | None]:
         return f"{broken} values of {column} are not finite" if broken else None
 
     return check
-
-
-def _margins(batch: pa.RecordBatch) -> str | None:
-    """A margin is the difference of its two scores; up to rounding, since the mean of differences may stand there."""
-    columns = {name: batch.column(name).to_numpy() for name in batch.schema.names}
-    numbers = [columns[name] for name in ("positive_score", "negative_score", "margin", "margin_std")]
-    if not all(np.isfinite(values).all() for values in numbers) or (columns["margin_std"] < 0).any():
-        return "scores or margins are not finite, or a deviation is negative"
-    expected = columns["positive_score"].astype(np.float64) - columns["negative_score"]
-    off = np.abs(columns["margin"] - expected) > 1e-4 * (1 + np.abs(expected))
-    return f"{int(off.sum())} margins are not the difference of their scores" if off.any() else None
 
 
 def _same_ids(path: AnyPath, pair_path: AnyPath) -> bool:

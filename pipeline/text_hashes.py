@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.content import hash_arrays
+from pipeline.errors import WorkspaceError
 from pipeline.parquet import read_columns
 from pipeline.scores import read_pair_ids
 from pipeline.store import AnyPath
@@ -31,11 +32,19 @@ class TextHashes:
     @cached_property
     def _hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """Of queries and of passages, by id."""
-        return self._column("queries"), self._column("passages")
+        return text_hashes(self._workspace, "queries"), text_hashes(self._workspace, "passages")
 
-    def _column(self, table: str) -> np.ndarray:
-        parts = [read_columns(path, [_ID[table], "text_hash"]) for path in self._workspace.parts(table)]
-        ids = np.concatenate([part.column(0).to_numpy() for part in parts])
-        by_id = np.zeros(len(ids), np.uint64)
-        by_id[ids] = np.concatenate([part.column(1).to_numpy() for part in parts])
-        return by_id
+
+def text_hashes(workspace: Workspace, table: str) -> np.ndarray:
+    """Content hashes (N,) uint64 of `queries` or `passages`, by id.
+
+    Raises:
+        WorkspaceError: none imported.
+    """
+    parts = [read_columns(path, [_ID[table], "text_hash"]) for path in workspace.parts(table)]
+    if not parts:
+        raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help")
+    ids = np.concatenate([part.column(0).to_numpy() for part in parts])
+    by_id = np.zeros(len(ids), np.uint64)
+    by_id[ids] = np.concatenate([part.column(1).to_numpy() for part in parts])
+    return by_id

@@ -9,18 +9,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from pipeline.database import connect, one_row, sql, view_parquet
+from pipeline.database import connect, sql, view_parquet
 from pipeline.ensemble import Ensemble, Sample
-from pipeline.errors import WorkspaceError
 from pipeline.funnel import OVER_LIMIT, REASONS, Funnel
+from pipeline.parquet import read_columns
 from pipeline.row_layouts import Layout
+from pipeline.scored_shard import scored_shard
 from pipeline.store import AnyPath
 from pipeline.triple_settings import TripleSettings
 from pipeline.triple_statistics import TripleStatistics
@@ -45,13 +46,11 @@ _OUTSIDE = "n.best_rank IS NULL OR n.best_rank < $rank_from::INTEGER OR n.best_r
 
 @dataclass(frozen=True)
 class Shard:
-    """Files of one shard and the queries it holds."""
+    """Files of one shard."""
 
     pairs: AnyPath
     scores: tuple[AnyPath, ...]
     """One for each teacher."""
-    first_query: int
-    last_query: int
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,12 @@ class ShardWorker:
         self._opened = connect(spill, memory_limit=plan.memory_limit, threads=plan.threads)
         self.connection = self._opened.__enter__()
         self.connection.execute("SET preserve_insertion_order = true")
-        for view, paths in (("all_queries", plan.queries), ("same_texts", (plan.same_texts,))):
-            view_parquet(self.connection, view, paths)
-        self.connection.execute("CREATE TEMP TABLE duplicates AS FROM same_texts")
-        self.connection.execute(
-            "CREATE TEMP TABLE split_queries AS "
-            "SELECT query_id FROM all_queries WHERE list_contains(splits, $split) ORDER BY query_id",
-            {"split": plan.settings.split},
-        )
+        view_parquet(self.connection, "queries", plan.queries)
+        chosen = "SELECT list_contains(splits, $split) AS chosen FROM queries ORDER BY query_id"
+        # Query ids are 0, 1, 2, …, so that a query's place is its id.
+        self._in_split = self.connection.execute(chosen, {"split": plan.settings.split}).fetchnumpy()["chosen"]
+        duplicates = read_columns(plan.same_texts, ["passage_id", "text_id"])
+        self._shared = tuple(duplicates.column(name).to_numpy() for name in ("passage_id", "text_id"))
 
     def __enter__(self) -> ShardWorker:
         return self
@@ -104,9 +101,9 @@ class ShardWorker:
     ) -> None:
         self._opened.__exit__(kind, error, trace)
 
-    @cached_property
+    @property
     def _has_duplicates(self) -> bool:
-        return bool(one_row(self.connection, "SELECT count(*) FROM duplicates")[0])
+        return len(self._shared[0]) > 0
 
     def load(self, number: int) -> None:
         """Make the table `scored`: the pairs with every teacher's score and their weighted sum, every id checked.
@@ -115,26 +112,21 @@ class ShardWorker:
             WorkspaceError: a score file's rows are not those of the pair shard, or a score is not finite.
         """
         shard, settings = self.plan.shards[number], self.plan.settings
-        for view, path in [("pairs", shard.pairs), *((f"scores_{i}", path) for i, path in enumerate(shard.scores))]:
-            view_parquet(self.connection, view, [path])
-        bounds = {"first_query": shard.first_query, "last_query": shard.last_query}
-        self._run("scored", {**bounds, "relevance_level": settings.relevance_level})
-        (misplaced,) = one_row(self.connection, "SELECT count(*) FILTER (aligned IS NOT true) FROM scored")
-        if misplaced:
-            raise WorkspaceError(
-                "score rows are not in the order of the pair shard",
-                where=shard.pairs,
-                found=f"{misplaced} rows differ",
-                todo="remove the teacher's score file of this shard and run prep score again",
-            )
-        finite = " AND ".join(f"isfinite(s_{i})" for i in range(len(shard.scores)))
-        (infinite,) = one_row(self.connection, f"SELECT count(*) FILTER (({finite}) IS NOT true) FROM scored")
-        if infinite:
-            raise WorkspaceError(
-                "scores that are not finite", where=shard.pairs, found=f"{infinite} pairs", todo="score the shard again"
-            )
+        zipped = scored_shard(shard.pairs, shard.scores)
+        in_split = self._in_split[zipped.column("query_id").to_numpy()]
+        zipped = zipped.append_column("in_split", pa.array(in_split))
+        if self._has_duplicates:
+            zipped = zipped.append_column("text_id", pa.array(self._text_ids(zipped.column("passage_id").to_numpy())))
+        self.connection.register("zipped", zipped)
+        self._run("scored")
         if settings.collapse_duplicates and self._has_duplicates:
             self._run("collapse")
+
+    def _text_ids(self, passages: np.ndarray) -> np.ndarray:
+        """For passages (N,): the lowest id of those that share the text."""
+        shared, text_ids = self._shared
+        places = np.minimum(np.searchsorted(shared, passages), len(shared) - 1)
+        return np.where(shared[places] == passages, text_ids[places], passages)
 
     def measure(self) -> None:
         """Make the table `candidates` of the shard in `scored`, each with the first reason against it."""
@@ -255,22 +247,15 @@ class ShardWorker:
 def _scored_columns(
     systems: Sequence[str], ensemble: Ensemble, has_duplicates: bool, settings: TripleSettings
 ) -> dict[str, str]:
-    teachers = range(len(ensemble.teachers))
     factors = [weight / scale for weight, scale in zip(ensemble.weights, ensemble.scales, strict=True)]
-    duplicate = "coalesce((SELECT text_id FROM duplicates AS d WHERE d.passage_id = pairs.passage_id), passage_id)"
     ranks = [f'"rank_{system}"' for system in systems]
     return {
         "ranks": "".join(f"{rank} AS rank_{i}, " for i, rank in enumerate(ranks)),
         "best_rank": f"least({', '.join(ranks)})::SMALLINT AS best_rank," if _by_rank(settings) else "",
-        "text_id": f"{duplicate} AS text_id," if has_duplicates else "",
-        "scores": ", ".join(f"s_{i}" for i in teachers),
+        "relevance_level": f"{settings.relevance_level:d}",
+        "text_id": "text_id," if has_duplicates else "",
+        "scores": ", ".join(f"score_{i}::DOUBLE AS s_{i}" for i in range(len(factors))),
         "total": " + ".join(f"s_{i}" if factor == 1 else f"{factor!r} * s_{i}" for i, factor in enumerate(factors)),
-        "aligned": " AND ".join(f"query_{i} = query_id AND passage_{i} = passage_id" for i in teachers),
-        "joins": "\n".join(
-            f"POSITIONAL JOIN (SELECT query_id AS query_{i}, passage_id AS passage_{i}, score::DOUBLE AS s_{i} "
-            f"FROM scores_{i})"
-            for i in teachers
-        ),
     }
 
 

@@ -34,7 +34,7 @@ from pipeline.scores import ScoreSet, load_scores
 from pipeline.selection import require_split, view_tables
 from pipeline.shuffle import BUCKETS
 from pipeline.store import AnyPath
-from pipeline.tables import is_made, require_complete, set_content, set_footers
+from pipeline.tables import is_made, set_content, set_footers
 from pipeline.triple_passes import FilterTask, PartTask, Runner, local_runner, shard_facts
 from pipeline.triple_settings import TripleSettings
 from pipeline.triple_shards import STATEMENTS, Plan, Shard, ShardWorker
@@ -47,7 +47,7 @@ SAMPLE_SHARDS, SAMPLE_ROWS = 8, 400_000
 STATISTICS_FILE = "statistics.json"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
-__all__ = ["BuiltTriples", "Resources", "TripleSettings", "build_triples", "load_triples", "triples_recipe"]
+__all__ = ["BuiltTriples", "Resources", "TripleSettings", "build_triples", "triples_recipe"]
 
 
 @dataclass(frozen=True)
@@ -86,26 +86,6 @@ class BuiltTriples:
         return {**vars(self), "funnel": self.funnel.as_dict(), "statistics": self.statistics.as_dict()}
 
 
-def load_triples(workspace: Workspace, name: str) -> tuple[list[AnyPath], list[Footer]]:
-    """A complete triple set.
-
-    Raises:
-        WorkspaceError: no set of this name, or files are missing or mixed.
-    """
-    paths = workspace.parts("triples", name)
-    if not paths:
-        known = ", ".join(workspace.names("triples")) or "none yet"
-        raise WorkspaceError(
-            f"no triples {name!r}",
-            where=workspace.root,
-            expected=f"one of: {known}",
-            todo="run: prep build-triples",
-        )
-    footers = set_footers(paths)
-    require_complete(f"triples {name!r}", paths, footers, "run: prep build-triples")
-    return paths, footers
-
-
 def triples_recipe(
     workspace: Workspace,
     pairs: PairSet,
@@ -114,15 +94,14 @@ def triples_recipe(
     layout: Layout = TRIPLES,
 ) -> Recipe:
     """What a build would make: settings, the SQL itself, and the fingerprints of all inputs."""
-    inputs = {"pairs": pairs.content}
+    inputs = input_contents(pairs, scores)
     inputs |= {name: set_content(set_footers(workspace.parts(name))) for name in ("queries", "passages")}
-    inputs |= {f"scores/{teacher.teacher}": teacher.content for teacher in scores}
     return Recipe(
         layout.dataset,
         {
             **asdict(settings),
             "teachers": [teacher.teacher for teacher in scores],
-            "layout": str(layout),
+            "layout": layout.settings,
             "rows_per_part": TRIPLES_PER_PART,
             "sql": "\n".join(sql(f"triples_{name}") for name in STATEMENTS) + sql("same_texts"),
         },
@@ -148,7 +127,7 @@ def build_triples(
         PrepError: nothing is left; the message shows where it was lost, and the margins' quantiles.
     """
     check_name(f"set of {layout.dataset}", name)
-    resources = resources or Resources()
+    settings, resources = layout.asked(settings), resources or Resources()
     with workspace.exclusive(f"build-{layout.dataset}"):
         pairs, scores = scored_inputs(workspace, teachers)
         settings.least_agreeing(len(scores))
@@ -206,6 +185,11 @@ def scored_inputs(workspace: Workspace, teachers: Sequence[str]) -> tuple[PairSe
     return pairs, [load_scores(workspace, pairs, name) for name in names]
 
 
+def input_contents(pairs: PairSet, scores: Sequence[ScoreSet]) -> dict[str, str]:
+    """Content fingerprints of pairs and scores by name."""
+    return {"pairs": pairs.content} | {f"scores/{one.teacher}": one.content for one in scores}
+
+
 @contextmanager
 def scratch(workspace: Workspace, resources: Resources, staging: AnyPath) -> Iterator[Path]:
     """Where rows wait and databases spill; clears what a killed run left there."""
@@ -241,10 +225,7 @@ def make_plan(
         duplicates = same_texts(connection, workspace)
     names = tuple(teacher.teacher for teacher in scores)
     ones = (1.0,) * len(names)
-    shards = tuple(
-        Shard(path, tuple(one.paths[i] for one in scores), footer.extra["first_query"], footer.extra["last_query"])
-        for i, (path, footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True))
-    )
+    shards = tuple(Shard(path, tuple(one.paths[i] for one in scores)) for i, path in enumerate(pairs.paths))
     plan = Plan(
         shards,
         tuple(pairs.systems),

@@ -17,4 +17,4 @@ SELECT p.query_id AS query_id, p.passage_id AS positive_id, n.passage_id AS nega
            ELSE 0
        END)::TINYINT AS reason
 FROM /*matched*/
-WHERE n.in_split AND n.is_negative
+WHERE n.is_negative

@@ -1,9 +1,9 @@
-"""A student that reads query and passage apart, at work: encoding texts, scoring pairs, exhaustive search.
+"""A student that reads query and passage apart, at work: encoding texts, scoring pairs, searching.
 
 Texts run in batches of like length under a token budget. Implements `teachers.scorer.Scorer`, so that
 evaluation and search need not know what scores.
 
-Shapes: N texts or pairs, Q queries, T and S vectors of a query and of a passage, D width.
+Shapes: N texts or pairs, Q queries.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError, UsageError
+from students.architectures.one_vector import OneVectorStudent
 from students.architectures.separate import SeparateStudent, States
 from students.encoded import Encoded
-from students.loading import load_student, student_fingerprint
-from students.ranking import Ranked, best, keys_of, unkey
+from students.identity import student_fingerprint
+from students.loading import load_student
+from students.ranking import Ranked
+from students.search import search_encoded
 from students.token_rows import Frame, TextRows
 from teachers.batching import plan_batches
 from teachers.device import DTYPES, batch_tokens, choose_device
@@ -26,11 +29,8 @@ from teachers.scorer import Pairs, Work
 from teachers.settings import ScoringSettings
 
 PASSAGES_PER_CHUNK = 4096
-QUERIES_PER_BLOCK = 512
-MATCHES_PER_BLOCK = 1 << 26
-"""Products of a query's and a passage's vectors that stand in memory at once."""
-LEAST_PASSAGES = 256
-"""Passages that queries meet at once, where they have many vectors."""
+TOKENS_OF_ONE, TOKENS_OF_MANY = 1 << 20, 1 << 18
+"""Tokens of the passages that are encoded at once, where one vector is kept of each, and where many are."""
 
 
 class SeparateScorer:
@@ -53,15 +53,26 @@ class SeparateScorer:
         student = load_student(checkpoint)
         if not isinstance(student, SeparateStudent):
             raise ModelError("reads query and passage together", where=checkpoint, found=student.name)
-        return cls(student, settings, student_fingerprint(checkpoint, student, settings.dtype))
+        return cls(student, settings, student_fingerprint(checkpoint, settings.dtype))
 
-    def encode_queries(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> Encoded:
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """States of queries."""
-        return self._encode(texts, self.student.query_frame, queries=True, on_progress=on_progress)
+        return self._encode(TextRows.of(self.student.tokenizer, texts), self.student.query_frame, queries=True)
 
-    def encode_passages(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> Encoded:
+    def encode_passages(self, texts: Sequence[str]) -> Encoded:
         """States of passages."""
-        return self._encode(texts, self.student.passage_frame, queries=False, on_progress=on_progress)
+        return self._encode(TextRows.of(self.student.tokenizer, texts), self.student.passage_frame, queries=False)
+
+    def encode_in_chunks(
+        self, passages: TextRows, on_progress: Callable[[int], None] = lambda done: None
+    ) -> Iterator[Encoded]:
+        """States of tokenised passages in order, so many at a time as memory has room for."""
+        frame = self.student.passage_frame
+        most = TOKENS_OF_ONE if isinstance(self.student, OneVectorStudent) else TOKENS_OF_MANY
+        places = np.cumsum(frame.lengths(passages).clip(1)) // most
+        for rows in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places)) + 1):
+            if len(rows):
+                yield self._encode(passages.take(rows), frame, queries=False, on_progress=on_progress)
 
     def score(self, pairs: Pairs, on_progress: Callable[[Work], None] | None = None) -> NDArray[np.float32]:
         """Scores (N,) of pairs; every text is encoded once, and some thousand passages stand in memory.
@@ -110,63 +121,45 @@ class SeparateScorer:
     def search(
         self,
         queries: Sequence[str],
-        passages: Iterable[Sequence[str]],
+        passages: Iterable[Encoded],
         k: int,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: Callable[[int], None] = lambda done: None,
     ) -> Ranked:
-        """Exact top `k` over passages given in chunks, ids counted from 0: scores (Q, k) and ids (Q, k).
+        """Exact top `k` over encoded passages in order, ids counted from 0: scores (Q, k) and ids (Q, k).
 
         Raises:
             UsageError: the architecture is none for searching.
         """
         if not self.student.searches:
             raise UsageError(f"{self.student.name} is no retriever", todo="let it re-rank candidates")
-        own = self.encode_queries(queries)
-        keys, first = torch.empty(len(queries), 0, dtype=torch.int64), 0
-        for chunk in passages:
-            for start in range(0, len(chunk), PASSAGES_PER_CHUNK):
-                some = chunk[start : start + PASSAGES_PER_CHUNK]
-                keys = self._merge(own, self.encode_passages(some), keys, first + start, k)
-            first += len(chunk)
-            if on_progress is not None:
-                on_progress(len(chunk))
-        return unkey(keys)
-
-    @torch.inference_mode()
-    def _merge(self, queries: Encoded, passages: Encoded, keys: torch.Tensor, first: int, k: int) -> torch.Tensor:
-        """The best keys (Q, k) from those held and all of some passages."""
-        matches = int(queries.lengths.max()) * max(1, int(passages.lengths.max()))
-        few = min(QUERIES_PER_BLOCK, max(1, MATCHES_PER_BLOCK // (LEAST_PASSAGES * matches)))
-        many = max(1, MATCHES_PER_BLOCK // (few * matches))
-        own = [queries.padded(rows, self._device) for rows in torch.split(torch.arange(len(queries.lengths)), few)]
-        for rows in torch.split(torch.arange(len(passages.lengths)), many):
-            other = passages.padded(rows, self._device)
-            found = [keys_of(self.student.interact_all(block, other).float().cpu(), first + rows) for block in own]
-            keys = torch.cat(
-                [best(torch.cat(both, dim=1), k) for both in zip(torch.split(keys, few), found, strict=True)]
-            )
-        return keys
+        return search_encoded(
+            self.student, self.encode_queries(queries), passages, k, self._device, on_progress=on_progress
+        )
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
 
     @torch.inference_mode()
     def _encode(
-        self, texts: Sequence[str], frame: Frame, *, queries: bool, on_progress: Callable[[int], None] | None
+        self,
+        tokens: TextRows,
+        frame: Frame,
+        *,
+        queries: bool,
+        on_progress: Callable[[int], None] = lambda done: None,
     ) -> Encoded:
-        tokens = TextRows.of(self.student.tokenizer, texts)
         inputs = self.student.query_inputs if queries else self.student.passage_inputs
         encode = self.student.encode_queries if queries else self.student.encode_passages
+        count = len(tokens.rows)
 
         def batches() -> Iterator[tuple[np.ndarray, States]]:
-            for rows in plan_batches(frame.lengths(tokens).clip(1), self._budget) if len(texts) else []:
+            for rows in plan_batches(frame.lengths(tokens).clip(1), self._budget) if count else []:
                 batch = {name: tensor.to(self._device) for name, tensor in inputs(tokens.take(rows)).items()}
                 with self._autocast():
                     yield rows, encode(**batch)
-                if on_progress is not None:
-                    on_progress(len(rows))
+                on_progress(len(rows))
 
-        encoded = Encoded.of(batches(), len(texts))
+        encoded = Encoded.of(batches(), count, sparse=self.student.sparse)
         if not torch.isfinite(encoded.values).all():
             raise ModelError("vectors that are not finite", found="overflow in the encoder", todo="use float32")
         return encoded

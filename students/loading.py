@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 from pipeline.errors import ModelError
-from pipeline.fingerprint import digest_files, digest_json
 from students.architectures import architecture
 from students.architectures.base import Student
 from students.architectures.directory import read_modules
 from students.architectures.published import ENCODER_PREFIX, is_published, published_state
-from students.settings import STUDENT_FILE, StudentSettings
+from students.identity import student_file
+from students.settings import StudentSettings
 from teachers.checkpoint import Checkpoint, resolve
 
 _MODULES = {"MultiVectorMask": "colbert", "SpladePooling": "sparse"}
@@ -28,9 +24,9 @@ def architecture_of(checkpoint: str) -> str:
         ModelError: nothing there, or a state dict of no known form.
     """
     found = resolve(checkpoint)
-    facts = _student_file(found.directory)
+    facts = student_file(found.directory)
     if facts is not None:
-        return str(facts["architecture"])
+        return architecture(facts["architecture"]).name
     for module in read_modules(found.directory):
         if module in _MODULES:
             return _MODULES[module]
@@ -50,17 +46,11 @@ def load_student(checkpoint: str, settings: StudentSettings | None = None) -> St
         ModelError: nothing there, or weights that do not fit.
     """
     if settings is None:
-        facts = _student_file(resolve(checkpoint).directory)
-        own = {"num_layers": None, "pooling": None, "normalize": None}  # these stand in the directory's own files
+        facts = student_file(resolve(checkpoint).directory)
+        # These stand in the directory's own files.
+        own = {"num_layers": None, "shared_groups": None, "pooling": None, "normalize": None}
         settings = StudentSettings(**{**facts["settings"]["student"], **own}) if facts else StudentSettings()
     return architecture(architecture_of(checkpoint)).from_checkpoint(checkpoint, settings).eval()
-
-
-def student_fingerprint(checkpoint: str, student: Student, dtype: str) -> str:
-    """Identity of a loaded student's scores."""
-    found = resolve(checkpoint)
-    modules = sorted(found.directory.glob("*/*.safetensors"))
-    return digest_json([found.weights_hash, digest_files(modules), student.name, vars(student.settings), dtype])
 
 
 def _by_keys(checkpoint: Checkpoint) -> str:
@@ -77,12 +67,3 @@ def _by_keys(checkpoint: Checkpoint) -> str:
         expected="the weights of a BERT_Cat, BERT_Dot, ColBERT or PreTTR",
         found=", ".join(sorted(state)[:4]),
     )
-
-
-def _student_file(directory: Path) -> dict[str, Any] | None:
-    path = directory / STUDENT_FILE
-    if not path.is_file():
-        return None
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    architecture(facts["architecture"])
-    return facts

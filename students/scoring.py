@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -13,8 +12,8 @@ from pipeline.errors import ModelError
 from students.architectures.base import Student
 from students.architectures.separate import SeparateStudent
 from students.encoding import SeparateScorer
+from students.identity import student_file
 from students.loading import architecture_of
-from students.settings import STUDENT_FILE
 from students.token_rows import TextRows
 from teachers.batching import plan_batches
 from teachers.checkpoint import resolve
@@ -28,10 +27,10 @@ def load_student_scorer(checkpoint: str, dtype: Dtype = "float32") -> Scorer:
     """The scorer of a student's directory, a local directory or a Hub name, with the lengths it was trained with."""
     if architecture_of(checkpoint) != "bert_cat":
         return SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
-    file = resolve(checkpoint).directory / STUDENT_FILE
-    if not file.is_file():
+    facts = student_file(resolve(checkpoint).directory)
+    if facts is None:
         return load_scorer(checkpoint, ScoringSettings(dtype=dtype))
-    trained = json.loads(file.read_text(encoding="utf-8"))["settings"]["student"]["max_length_tokens"]
+    trained = facts["settings"]["student"]["max_length_tokens"]
     return load_scorer(checkpoint, ScoringSettings(dtype=dtype, max_length_tokens=trained))
 
 

@@ -6,6 +6,7 @@ Imports no torch, so that a plan or a status costs nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -47,8 +48,11 @@ _POSITIVE = (
     "mnrl_scale",
     "agreement",
 )
+Storage = Literal["float32", "float16"]
 STUDENT_FILE = "prep.json"
 """What made a student, beside its weights."""
+ENCODED_FILE = "encoded.json"
+"""What made encoded texts, beside their values."""
 
 
 class LossTerm(NamedTuple):
@@ -95,6 +99,8 @@ class StudentSettings:
     """Longest pair, special tokens included, where query and passage are read together."""
     num_layers: int | None = None
     """Keep only the first layers of the encoder; None keeps all."""
+    shared_groups: int | None = None
+    """bert_cat: layers share their weights, as ALBERT's, so that only that many differ; None shares none."""
     pooling: Pooling | None = None
     """How a text's vector is made from its tokens; None takes the checkpoint's own, else the first token."""
     normalize: bool | None = None
@@ -125,7 +131,15 @@ class StudentSettings:
         for name in ("max_query_tokens", "max_passage_tokens", "max_length_tokens"):
             if getattr(self, name) < 4:
                 raise UsageError(f"{name} must be 4 or more", found=getattr(self, name))
-        for name in ("num_layers", "projection_width", "split_layer", "tk_layers", "tk_heads", "tk_inner"):
+        for name in (
+            "num_layers",
+            "shared_groups",
+            "projection_width",
+            "split_layer",
+            "tk_layers",
+            "tk_heads",
+            "tk_inner",
+        ):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} must be positive", found=getattr(self, name))
         if self.query_masks < 0 or (self.query_masks and self.expand_queries):
@@ -156,6 +170,8 @@ class TrainSettings:
     """Retrieved negatives of each positive, for judgements."""
     random_negatives: int = 0
     """Negatives more of each positive, from what was retrieved for other queries."""
+    one_per_query: bool = False
+    """Of triples, only one of each query an epoch: its next positive with that one's next negative."""
     batch_size: int = 32
     """Queries of one step, over all workers."""
     epochs: float = 1.0
@@ -239,6 +255,8 @@ class TrainSettings:
         needy = [term.name for term in parse_loss(self.loss) if term.name in NEEDS_TEACHER]
         if needy and self.triples is None and self.lists is None:
             raise UsageError(f"loss {needy[0]} learns from teacher scores", todo="name the triples: --triples NAME")
+        if self.one_per_query and self.triples is None:
+            raise UsageError("one_per_query takes turns with triples", todo="name the triples: --triples NAME")
         if self.agreement is not None and self.triples is None:
             raise UsageError("agreement is that of the teachers of a triple", todo="name the triples: --triples NAME")
 
@@ -254,3 +272,8 @@ class TrainSettings:
     def as_dict(self) -> dict[str, Any]:
         """The options as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> TrainSettings:
+        """What `as_dict` said; an option that is younger than it has its default."""
+        return cls(**{**given, "student": StudentSettings(**given["student"])})

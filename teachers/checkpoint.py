@@ -59,7 +59,7 @@ class Checkpoint:
     revision: str | None
     """Commit on the Hub; None for a local directory."""
     tokenizer_directory: Path
-    """The same directory, or that of the encoder a BERT_Cat names."""
+    """The same directory, or that of the encoder that a published matchmaker model names (`bert_model`)."""
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -119,7 +119,8 @@ def resolve(name: str, *, revision: str | None = None) -> Checkpoint:
     config = read_config(directory)
     weight_files(directory)
     tokenizer = directory
-    if not _has_tokenizer(directory) and _is_bert_cat(config) and isinstance(config.get("bert_model"), str):
+    # All published matchmaker models, not the cross-encoder alone, name their encoder and bring no tokenizer.
+    if not _has_tokenizer(directory) and isinstance(config.get("bert_model"), str):
         tokenizer, _ = _locate(config["bert_model"], None, (CONFIG, *_TOKENIZER))
     if not _has_tokenizer(tokenizer):
         # transformers would build one with no vocabulary but its five special tokens, and say nothing.

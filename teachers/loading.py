@@ -55,7 +55,7 @@ def load_config(directory: Path) -> PreTrainedConfig:
 
 
 def load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer beside the weights, or that of the encoder a BERT_Cat names.
+    """The tokenizer beside the weights, or that of the encoder that a published matchmaker model names.
 
     Raises:
         ModelError: its files cannot be read.

@@ -101,6 +101,13 @@ def layers_of(encoder: nn.Module) -> nn.ModuleList | None:
     return None
 
 
+def freeze_pooler(encoder: nn.Module) -> None:
+    """A pooler that is no part of the score; frozen, so that nothing waits for its gradient."""
+    pooler = getattr(encoder, "pooler", None)
+    if pooler is not None:
+        pooler.requires_grad_(False)
+
+
 def layers_override(config: PreTrainedConfig, num_layers: int | None, where: object) -> dict[str, Any]:
     """Keyword for `from_pretrained` that keeps the first layers.
 

@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from pipeline.errors import ModelError, UsageError
 from students.architectures.base import Student, layers_override, refuse_missing
 from students.architectures.published import ENCODER_PREFIX, write_published
+from students.architectures.shared_layers import share_layers
 from students.settings import StudentSettings
 from students.token_rows import TextRows
 from teachers.bert_cat import HEAD, load_bert_cat
@@ -51,6 +52,8 @@ class BertCat(Student):
             layers = layers_override(load_config(directory), settings.num_layers, directory)
             model, info = load_model(AutoModelForSequenceClassification, directory, num_labels=1, **layers)
         refuse_missing(info, directory, may_be_new=_HEAD)
+        if settings.shared_groups is not None:
+            model = share_layers(model.float(), settings.shared_groups, directory)
         return cls(model.float(), tokenizer, settings)
 
     @cached_property

@@ -16,20 +16,20 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel, PreTrainedModel
 
-from students.architectures.base import layers_override, refuse_missing
+from students.architectures.base import freeze_pooler, layers_override, refuse_missing
 from students.architectures.directory import Module, read_json, read_modules, write_modules
+from students.architectures.one_vector import OneVectorStudent
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published, published_state
-from students.architectures.separate import SeparateStudent, States, exactly
+from students.architectures.separate import States
 from students.settings import Pooling, StudentSettings
 from teachers.checkpoint import resolve
 from teachers.loading import load_config, load_model, load_tokenizer, loading
 
 
-class BertDot(SeparateStudent):
-    """A dense bi-encoder."""
+class BertDot(OneVectorStudent):
+    """A dense bi-encoder; with vectors of unit length its dot products are cosines."""
 
     name: ClassVar[str] = "bert_dot"
-    searches: ClassVar[bool] = True
     pooling: Pooling = "cls"
     normalize: bool = False
 
@@ -48,8 +48,7 @@ class BertDot(SeparateStudent):
                 refuse_missing(info, directory, may_be_new=("pooler",))
         tokenizer = load_tokenizer(checkpoint, encoder.config)
         student = cls(encoder.float(), tokenizer, settings)
-        for parameter in (getattr(encoder, "pooler", None) and encoder.pooler.parameters()) or ():
-            parameter.requires_grad_(False)
+        freeze_pooler(encoder)
         own_pooling, own_normalize = _sentence_transformers_form(directory)
         student.pooling = settings.pooling or own_pooling or "cls"
         student.normalize = own_normalize if settings.normalize is None else settings.normalize
@@ -70,19 +69,6 @@ class BertDot(SeparateStudent):
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
         """One vector each: (N, 1, D)."""
         return States(self.encode(input_ids, attention_mask).unsqueeze(1), attention_mask[:, :1].bool())
-
-    def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """One vector each: (N, 1, D)."""
-        return self.encode_queries(input_ids, attention_mask)
-
-    def interact(self, queries: States, passages: States) -> Tensor:
-        """Dot products (N,), or cosines."""
-        return (queries.values * passages.values).sum((1, 2))
-
-    def interact_all(self, queries: States, passages: States) -> Tensor:
-        """Dot products (B, N), or cosines."""
-        with exactly(queries):
-            return queries.values[:, 0] @ passages.values[:, 0].T
 
     def save(self, directory: Path) -> None:
         """Write a directory that SentenceTransformer and AutoModel load."""

@@ -23,8 +23,8 @@ from torch.nn import functional
 from transformers import AddedToken, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError
-from students.architectures.base import layers_override, load_strictly, refuse_missing
-from students.architectures.directory import Module, read_modules, write_modules
+from students.architectures.base import freeze_pooler, layers_override, load_strictly, refuse_missing
+from students.architectures.directory import Module, read_modules, transformer_facts, write_modules
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published, published_state
 from students.architectures.separate import SeparateStudent, States, exactly
 from students.settings import StudentSettings
@@ -80,7 +80,7 @@ class ColBert(SeparateStudent):
                 encoder, info = load_model(AutoModel, directory, **layers)
                 refuse_missing(info, directory, may_be_new=("pooler",))
                 found = _dense(modules["Dense"]) if "Dense" in modules else {}
-        _drop_pooler(encoder)
+        freeze_pooler(encoder)
         projection = _projection(found, encoder.config.hidden_size, settings, directory)
         normalize = "Normalize" in modules if settings.normalize is None else settings.normalize
         tokenizer = load_tokenizer(checkpoint, encoder.config)
@@ -112,16 +112,12 @@ class ColBert(SeparateStudent):
         return {**inputs, "attention_mask": torch.ones_like(inputs["attention_mask"])}
 
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """A vector for each token: (N, T, D)."""
+        """A vector for each token, of a query (N, T, D) or a passage (N, S, D)."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         vectors = self.projection(states).float()
         mask = attention_mask.bool()
         vectors = functional.normalize(vectors, dim=-1) if self.normalize else vectors
         return States(vectors * mask.unsqueeze(-1), mask)
-
-    def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """A vector for each token: (N, S, D)."""
-        return self.encode_queries(input_ids, attention_mask)
 
     def interact(self, queries: States, passages: States) -> Tensor:
         """Sum over query tokens of the best dot product, (N,); padding takes no part."""
@@ -167,7 +163,7 @@ class ColBert(SeparateStudent):
         kind = "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"
         modules.append(Module(f"{len(modules)}_MultiVectorMask", kind, {"skiplist_words": []}))
         expansion = {"strategy": "fixed", "attend": True, "token": None, "length": settings.max_query_tokens}
-        lengths = {"query_length": settings.max_query_tokens} if not settings.expand_queries else {}
+        lengths = {"query_length": settings.max_query_tokens}
         prompts = {
             side: f"{marker} " if marker else ""
             for side, marker in (("query", settings.query_marker), ("document", settings.passage_marker))
@@ -175,14 +171,12 @@ class ColBert(SeparateStudent):
         write_modules(
             directory,
             modules,
-            transformer={
-                "transformer_task": "feature-extraction",
-                "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-                "module_output_name": "token_embeddings",
-                "document_length": settings.max_passage_tokens,
-                **lengths,
-                **({"query_expansion": expansion} if settings.expand_queries else {}),
-            },
+            transformer=transformer_facts(
+                "feature-extraction",
+                "last_hidden_state",
+                document_length=settings.max_passage_tokens,
+                **({"query_expansion": expansion} if settings.expand_queries else lengths),
+            ),
             model={"model_type": "MultiVectorEncoder", "prompts": prompts, "similarity_fn_name": "maxsim"},
         )
 
@@ -206,10 +200,3 @@ def _projection(found: dict[str, Tensor], width: int, settings: StudentSettings,
 
 def _dense(directory: Path) -> dict[str, Tensor]:
     return {name.removeprefix("linear."): weight for name, weight in load_file(directory / "model.safetensors").items()}
-
-
-def _drop_pooler(encoder: PreTrainedModel) -> None:
-    """A pooler is no part of the score; frozen, so that nothing waits for its gradient."""
-    pooler = getattr(encoder, "pooler", None)
-    if pooler is not None:
-        pooler.requires_grad_(False)

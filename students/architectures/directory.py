@@ -48,6 +48,16 @@ def write_modules(
             )
 
 
+def transformer_facts(task: str, output: str, **lengths: Any) -> dict[str, Any]:
+    """Configuration of a transformer of version 6 whose `output` for each token is what the next module reads."""
+    return {
+        "transformer_task": task,
+        "modality_config": {"text": {"method": "forward", "method_output_name": output}},
+        "module_output_name": "token_embeddings",
+        **lengths,
+    }
+
+
 def read_modules(directory: Path) -> dict[str, Path]:
     """The directories of a model's modules by the last part of their class name; empty without modules.json."""
     listed = read_json(directory / MODULES_FILE)

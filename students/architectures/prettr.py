@@ -19,7 +19,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_bidirectional_mask
 
 from pipeline.errors import ModelError
-from students.architectures.base import layers_of, layers_override, refuse_missing
+from students.architectures.base import freeze_pooler, layers_of, layers_override, refuse_missing
 from students.architectures.published import encoder_of, is_published, published_state, write_published
 from students.architectures.separate import SeparateStudent, States
 from students.settings import StudentSettings
@@ -58,8 +58,7 @@ class PreTtr(SeparateStudent):
                 "query and passage exceed the positions", expected=f"{config.max_position_embeddings} or less",
                 found=longest, todo="lower the maximum lengths",
             )  # fmt: skip
-        if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler.requires_grad_(False)
+        freeze_pooler(encoder)
         self._stack = [stack]  # in a list, or it would be registered twice
         self._classification_layer = nn.Linear(config.hidden_size, 1, bias=False)
         if head is not None:

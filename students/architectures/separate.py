@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ def exactly(states: States) -> torch.autocast:
 class SeparateStudent(Student):
     """A student with one encoding for queries and one for passages."""
 
+    sparse: ClassVar[bool] = False
+    """Whether a text is one vector that is zero almost everywhere, so that only the rest is worth storing."""
     training_scale: float = 1.0
     """What scores are multiplied with in training, where vectors of unit length keep them small."""
 
@@ -65,9 +67,9 @@ class SeparateStudent(Student):
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
         """States of N queries."""
 
-    @abstractmethod
     def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """States of N passages, which do not depend on any query."""
+        """States of N passages, which do not depend on any query: made like a query's, unless overridden."""
+        return self.encode_queries(input_ids, attention_mask)
 
     @abstractmethod
     def interact(self, queries: States, passages: States) -> Tensor:

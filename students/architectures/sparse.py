@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from students.architectures.base import layers_override, refuse_missing
-from students.architectures.directory import Module, write_modules
-from students.architectures.separate import SeparateStudent, States, exactly
+from students.architectures.directory import Module, transformer_facts, write_modules
+from students.architectures.one_vector import OneVectorStudent
+from students.architectures.separate import States
 from students.settings import StudentSettings
 from teachers.checkpoint import resolve
 from teachers.loading import load_config, load_model, load_tokenizer, loading
@@ -27,11 +28,11 @@ from teachers.loading import load_config, load_model, load_tokenizer, loading
 _HEAD = ("cls.predictions", "vocab_", "lm_head", "predictions.", "generator_", "head.", "decoder")
 
 
-class Sparse(SeparateStudent):
+class Sparse(OneVectorStudent):
     """A learned sparse retriever with one shared encoder."""
 
     name: ClassVar[str] = "sparse"
-    searches: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
 
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
@@ -50,19 +51,6 @@ class Sparse(SeparateStudent):
         kept = logits.float().masked_fill(attention_mask.unsqueeze(-1) == 0, 0.0)
         # The largest first: log and relu keep the order, and this needs one number for each entry, not for each token.
         return States(torch.log1p(kept.amax(1, keepdim=True).relu()), attention_mask[:, :1].bool())
-
-    def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """One vector each, nowhere negative: (N, 1, V)."""
-        return self.encode_queries(input_ids, attention_mask)
-
-    def interact(self, queries: States, passages: States) -> Tensor:
-        """Dot products (N,)."""
-        return (queries.values * passages.values).sum((1, 2))
-
-    def interact_all(self, queries: States, passages: States) -> Tensor:
-        """Dot products (B, N)."""
-        with exactly(queries):
-            return queries.values[:, 0] @ passages.values[:, 0].T
 
     def penalise(self, queries: States, passages: States) -> Tensor:
         """FLOPS of queries and of passages, (2,): the squared mean weight of an entry, summed over entries."""
@@ -85,13 +73,12 @@ class Sparse(SeparateStudent):
         write_modules(
             directory,
             modules,
-            transformer={
-                "transformer_task": "fill-mask",
-                "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
-                "module_output_name": "token_embeddings",
-                "document_length": self.settings.max_passage_tokens,
-                "query_length": self.settings.max_query_tokens,
-            },
+            transformer=transformer_facts(
+                "fill-mask",
+                "logits",
+                document_length=self.settings.max_passage_tokens,
+                query_length=self.settings.max_query_tokens,
+            ),
             model={
                 "model_type": "SparseEncoder",
                 "prompts": {"query": "", "document": ""},

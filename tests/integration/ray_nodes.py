@@ -1,5 +1,6 @@
 """Ray nodes as processes of this machine, started as an operator would, and ended by their own ids."""
 
+import json
 import os
 import re
 import secrets
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -53,10 +55,12 @@ class Cluster:
         self.environment |= {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_metrics_report_interval_ms": "1000",
         }
 
     def start_head(self, temporary: str) -> None:
         """Start the head; its sockets and logs go to `temporary`."""
+        self._temporary = Path(temporary)
         dashboard = free_port()
         self.environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
         log = self._start(
@@ -67,6 +71,16 @@ class Cluster:
             f"--temp-dir={temporary}",
         )
         self.address = wait_for(lambda: _joins(log), 60, "the head")
+
+    def metrics(self) -> str:
+        """What Prometheus would read from all nodes now."""
+        told = json.loads((self._temporary / "prom_metrics_service_discovery.json").read_text())
+        targets = [target for group in told for target in group["targets"]]
+        pages = []
+        for target in targets:
+            with suppress(OSError), urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as page:
+                pages.append(page.read().decode())
+        return "\n".join(pages)
 
     def add_node(self) -> None:
         """Start a worker node and wait until it is part of the cluster."""

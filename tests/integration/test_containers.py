@@ -14,8 +14,9 @@ import pytest
 from jobs.scoring import ClusterSettings, score
 from jobs.shard_scorer import Teacher
 from pipeline.pairs import load_pairs
+from pipeline.row_sets import load_triples
 from pipeline.scores import load_scores, read_scores
-from pipeline.triples import TripleSettings, build_triples, load_triples
+from pipeline.triples import TripleSettings, build_triples
 from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.integration.ray_nodes import ROOT, wait_for

@@ -32,10 +32,11 @@ def test_every_command_is_understood(path):
     assert compared <= {cell.target for cell in experiment.cells}
     for command in [
         *experiment.stages,
-        f"evaluate {experiment.baselines}",
+        *(f"evaluate {options}" for cell in experiment.baselines for options in cell.evaluate),
+        *(stage for cell in experiment.cells for stage in cell.stages),
         *(f"train --name {cell.name} {cell.train}" for cell in experiment.cells),
-        *(f"evaluate --student {cell.name} {cell.evaluate}" for cell in experiment.cells),
+        *(f"evaluate --student {cell.name} {options}" for cell in experiment.cells for options in cell.evaluate),
     ]:
-        parse([*shlex.split(command), "-w", "ws"])
+        parse([*shlex.split(experiment.placed(command)), "-w", "ws"])
         if " --recipe " in command:
             assert shlex.split(command.partition(" --recipe ")[2])[0] in RECIPES

@@ -1,6 +1,7 @@
 """Scoring by `ray job submit` on a cluster of two nodes, with an actor killed on the way."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ from tests.tiny_models import save_tiny
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_actors_on_both_nodes_score_every_shard_once_though_one_is_killed(tmp_path):
     workspace = worlds.paired(worlds.imported(tmp_path), pairs_per_shard=10)
     checkpoint = str(save_tiny("bert", tmp_path / "tiny"))
@@ -50,15 +51,18 @@ def test_actors_on_both_nodes_score_every_shard_once_though_one_is_killed(tmp_pa
 
         submitted = started()
         try:
-            wait_for(two_actors, 150, "two actors")
+            wait_for(two_actors, 240, "two actors")
             assert len({actor.ppid() for actor in cluster.actors()}) == 2  # of two raylets
             wait_for(lambda: workspace.parts("scores", "t"), 60, "a first shard")
             cluster.actors()[0].kill()
             assert submitted.wait(200) == 0
+            told = wait_for(lambda: "prep_tasks_done_total" in cluster.metrics() and cluster.metrics(), 30, "metrics")
         finally:
             submitted.kill()
             submitted.wait()
             print(log.read_text())
+    for metric in ("pairs", "tokens", "flop", "attempts_failed"):
+        assert re.search(rf'^ray_prep_{metric}_total{{.*stage="score".*}} [1-9]', told, re.M), metric
     summary = json.loads(workspace.path("summaries", "score.json").read_text())
     assert summary["exit_code"] == 0 and summary["pairs"] == load_pairs(workspace).pairs
 

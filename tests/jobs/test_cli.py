@@ -1,6 +1,7 @@
 """The command line as a surface: help, README, exit codes, messages, one small run through all stages."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 from typer.main import get_command
 
 from jobs.cli import app, main
+from jobs.progress import progress
 from tests import worlds
 from tests.tiny_models import save_tiny
 
@@ -136,3 +138,36 @@ def test_a_full_disk_leaves_nothing_half_written(workspace):
     ended = subprocess.run([sys.executable, "-B", "-c", limited], capture_output=True, text=True, check=False)
     assert ended.returncode == 1 and "error:" in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
     assert not workspace.parts("retrieved", "bm25") and time.monotonic() - started < 60
+
+
+def test_logs_for_machines(tmp_path):
+    environment = {**os.environ, "PREP_LOG": "json"}
+    command = [sys.executable, "-m", "jobs.cli", "status", "-w", str(tmp_path / "none")]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    told = json.loads(found.stderr)
+    assert found.returncode == 1 and told["exit_code"] == 1 and told["level"] == "error"
+    assert "not a workspace" in told["message"] and told["time"].endswith("+00:00")
+
+
+def test_progress_for_machines(monkeypatch, caplog):
+    monkeypatch.setenv("PREP_LOG", "json")
+    monkeypatch.setattr("jobs.progress.SECONDS_BETWEEN_LINES", 0)
+    with caplog.at_level("INFO", "jobs.progress"), progress("score", "pairs") as meter:
+        meter.plan(10)
+        meter.advance(4)
+    assert caplog.records[-1].fields["done"] == 4 and caplog.records[-1].fields["total"] == 10
+
+
+def test_status_is_watched(tmp_path):
+    workspace = worlds.imported(tmp_path)
+    command = [sys.executable, "-m", "jobs.cli", "status", "--watch", "0.5", "-w", str(workspace.root)]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    try:
+        for _ in range(2):  # it looks again
+            while "passages" not in (line := watching.stdout.readline()):
+                assert line
+        watching.terminate()
+        assert watching.wait(30) == 0
+    finally:
+        watching.kill()
+        watching.communicate()

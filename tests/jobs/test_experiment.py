@@ -3,15 +3,16 @@ import json
 import pytest
 
 from jobs.cli import app
-from jobs.experiment import Row, compare_targets, markdown
+from jobs.experiment import Row
 from jobs.experiment_config import read_experiment
-from pipeline.errors import InputError, UsageError
+from jobs.experiment_tables import compare_targets, markdown, summed
+from pipeline.errors import InputError, UsageError, WorkspaceError
 from tests import worlds
 from tests.tiny_models import save_tiny
 
 CONFIG = """
 name = "small"
-stages = ["score --teacher t={teacher} --max-length 24", "build-triples --threshold none"]
+stages = ["score --teacher t={teacher} --max-length 24"]
 [set]
 steps = 2
 [train]
@@ -19,18 +20,20 @@ options = "--architecture bert_dot --init {student} --max-steps {steps} --batch-
 [[student]]
 name = "dot"
 options = "--max-passage-length 16"
+evaluate = ["--mode rerank --max-queries 4 --latency --latency-queries 2", "--mode retrieve"]
 [[target]]
 name = "T1"
 options = "--loss margin_mse --triples default"
+stages = ["build-triples --threshold none"]
 [[target]]
 name = "labels"
-options = "--loss ranknet --targets qrels"
+options = "--loss ranknet --triples default"
 [[grid]]
 students = ["dot"]
 targets = ["T1", "labels"]
 seeds = [1, 2]
 [evaluate]
-options = "--mode rerank"
+options = "--depth 5"
 baselines = "--run bm25"
 """
 COMPARE = 'compare = [["T1", "labels"]]\n'
@@ -55,18 +58,38 @@ def test_a_grid_runs_once_and_grows(config, workspace, tmp_path, capsys):
     worlds.paired(workspace)
     run(config, workspace, tmp_path, "--only", "T1")
     results = config.parent / "small"
-    assert {path.stem for path in results.glob("*.json")} == {"baselines", "dot-T1-s1", "dot-T1-s2"}
+    assert {path.stem for path in results.glob("*.json")} == {"dot-T1-s1", "dot-T1-s2"}
     before = (results / "dot-T1-s1.json").read_bytes()
     run(config, workspace, tmp_path)
     assert (results / "dot-T1-s1.json").read_bytes() == before
     table = (results / "results.md").read_text()
-    assert "| bm25 |  | first stage | 1 |" in table and "| dot | T1 | rerank | 2 |" in table and "T1 - labels" in table
+    assert "| bm25 |  | first stage | 8 | 1 |" in table and "| dot | T1 | rerank | 4 | 2 |" in table
+    assert "| dot | T1 | retrieve | 8 | 2 |" in table and "T1 - labels" in table
+    assert "identical order, by the fingerprint of their ids: T1, labels (" in table
     cell = json.loads((results / "dot-labels-s2.json").read_text())
-    assert len(cell["rows"][0]["values"]) == worlds.DEV and cell["train_seconds"] > 0
-    assert sum(cell["rows"][0]["values"]) / worlds.DEV == pytest.approx(cell["rows"][0]["means"]["MRR@10"], abs=1e-4)
+    reranked, found = cell["rows"]
+    assert (len(reranked["values"]), len(found["values"])) == (4, worlds.DEV) and cell["train_seconds"] > 0
+    assert reranked["latency_ms"] > 0 and found["latency_ms"] is None
+    assert sum(found["values"]) / worlds.DEV == pytest.approx(found["means"]["MRR@10"], abs=1e-4)
+    assert "triples/default" in cell["inputs"]
+    assert "T1" in workspace.path("report.html").read_text()
     capsys.readouterr()
     run(config, workspace, tmp_path, "--set", "steps=1", "--minutes", "0")
     assert "0 cells run, 4 still to be run" in capsys.readouterr().out  # other commands, other results
+
+
+def test_a_row_made_elsewhere_stands(config, tmp_path):
+    """Places are no part of what a cell is; settings are."""
+    here, there = (read_experiment(config, {"teacher": "x", "student": f"{place} y"}) for place in "ab")
+    assert here.cells == there.cells and "{student}" in here.cells[0].train and "'b y'" in there.placed("{student}")
+    other = read_experiment(config, {"teacher": "x", "student": "y", "steps": "9"})
+    assert "--max-steps 9" in other.cells[0].train and other.cells != here.cells
+
+
+def test_without_stages_the_workspace_is_taken_as_it_is(config, workspace, tmp_path):
+    worlds.paired(workspace)
+    with pytest.raises(WorkspaceError, match="no triples 'default'"):
+        run(config, workspace, tmp_path, "--no-stages", "--only", "dot-T1-s1")
 
 
 def test_comparisons_are_over_seeds_and_queries(config):
@@ -82,11 +105,20 @@ def test_comparisons_are_over_seeds_and_queries(config):
         )
     ]
     (found,) = compare_targets(experiment, rows)
-    assert found.found.difference == pytest.approx((1 + 0.5 + 0) / 3) and (found.found.wins, found.found.losses) == (
-        2,
-        0,
-    )
+    assert found.seeds == 2 and found.found.difference == pytest.approx((1 + 0.5 + 0) / 3)
+    assert (found.found.wins, found.found.losses) == (2, 0)
     assert "+0.500 | 2 / 0" in markdown(experiment, rows, [found])
+
+
+def test_significance_is_marked_on_the_better_target_only(config):
+    experiment = read_experiment(config, {"teacher": "x", "student": "y"})
+    for better, worse in (("T1", "labels"), ("labels", "T1")):
+        rows = [
+            Row("dot", "rerank", "dot", better, 1, {"MRR@10": 1.0}, [1.0] * 30),
+            Row("dot", "rerank", "dot", worse, 1, {"MRR@10": 0.5}, [0.5] * 30),
+        ]
+        marked = {line.target: line.better_than for line in summed(rows, compare_targets(experiment, rows))}
+        assert marked == {better: [worse], worse: []}
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def test_options_win_over_recipes_and_recipes_over_defaults(asked):
     assert (settings.init, settings.batch_size, settings.weight_decay) == ("b", 32, 0.01)
     assert (settings.architecture, settings.student.query_masks, settings.learning_rate) == ("colbert", 8, 7e-6)
     assert settings.schedule == "cosine" and settings.min_steps == 300_000
-    assert asked("--recipe", "sbert-mnrl", "--no-normalize").student.normalize is False
+    turns = asked("--recipe", "sbert-mnrl", "--no-normalize")
+    assert turns.student.normalize is False and turns.one_per_query and turns.triples == "default"
 
 
 def test_a_recipe_of_ones_own_and_what_it_must_not_hold(asked, tmp_path):

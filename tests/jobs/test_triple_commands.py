@@ -59,7 +59,9 @@ def test_build_triples_takes_every_option(graded, monkeypatch, capsys, tmp_path)
 
 def test_lists_and_thresholds(graded, monkeypatch, capsys, tmp_path):
     code, output, error = prep(monkeypatch, capsys, "build-lists", "--size", 4, "-w", graded.root)
-    assert code == 0 and "lists of at most 4 passages" in output, error
+    assert code == 0 and "lists of at most 4 passages" in output and "read again: all" in output, error
+    code, output, _ = prep(monkeypatch, capsys, "status", "-w", graded.root)
+    assert code == 0 and "lists/default" in output and "size 4" in output and "stale" not in output
     typed = ["--to", 2, "--csv", tmp_path / "t.csv", "--plot", tmp_path / "t.png"]
     code, output, error = prep(monkeypatch, capsys, "explore-threshold", *typed, "-w", graded.root)
     assert code == 0 and "relevant taken as negative" in output, error

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from jobs.shard_scorer import Teacher
 from jobs.verify import verify
 from pipeline import schemas
 from pipeline.pairs import load_pairs
+from pipeline.row_layouts import Lists
 from pipeline.scores import read_pair_ids, read_scores, write_scores
 from pipeline.tables import footer_of, write_part
 from pipeline.triples import TripleSettings, build_triples
@@ -30,6 +32,7 @@ def sound(tmp_path_factory):
     teachers = [Teacher(kind, str(save_tiny(kind, directory / kind)), SETTINGS) for kind in ("bert", "roberta")]
     score(workspace, teachers, ClusterSettings())
     build_triples(workspace, TripleSettings(threshold=None))
+    build_triples(workspace, TripleSettings(threshold=None), layout=Lists(4))
     return workspace
 
 
@@ -106,7 +109,15 @@ def test_a_margin_that_is_none(broken):
     footer = footer_of(path)
     table = replaced(pq.read_table(path), "margin", np.zeros(footer.rows, np.float32))
     write_part(path, table.to_batches(), schemas.TRIPLES, footer.recipe, parts=footer.parts, extra=footer.extra)
-    assert any("margins are not the difference" in what for _, what in found(broken))
+    assert any("margin is not the difference" in what for _, what in found(broken))
+
+
+def test_a_list_that_was_built_otherwise(broken):
+    path = broken.parts("lists", "default")[0]
+    footer = footer_of(path)
+    recipe = replace(footer.recipe, settings={**footer.recipe.settings, "negatives_per_system": 1})
+    write_part(path, pq.read_table(path).to_batches(), schemas.LISTS, recipe, parts=footer.parts, extra=footer.extra)
+    assert any(name == "lists/default" for name, _ in found(broken))
 
 
 def test_a_checkpoint_that_is_gone_is_noted(broken):

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from datasets import load_dataset
 
+from pipeline import schemas
 from pipeline.candidate_files import read_run_rows
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.export import ExportSettings, export
@@ -172,15 +173,44 @@ def test_a_run_is_ranked(world, tmp_path):
         own = rows.setdefault(row["query_id"], [])
         own.append((row["doc_id"], row["score"]))
         assert row["rank"] == len(own) and (len(own) == 1 or own[-2][1] >= own[-1][1])
+    for name, key, table in (("queries", "query_id", "queries"), ("docs", "doc_id", "passages")):
+        (file,) = tmp_path.glob(f"*/{name}.jsonl")
+        used = {row[key]: row["text"] for row in map(json.loads, file.read_text().splitlines())}
+        assert used.items() <= texts(world, table).items() and used.keys() == set(found[key])
     assert {query: dict(own) for query, own in rows.items()} == {
         query: pytest.approx(goods | bads, rel=1e-8) for query, (goods, bads) in expected_groups(world, "query").items()
     }
 
 
+def read_numbered(path):
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    assert [int(number) for number, _ in rows] == list(range(len(rows)))
+    return [text for _, text in rows]
+
+
+def test_ids_alone_leave_texts_out(world, tmp_path):
+    for form, left in (
+        ("colbert", ["README.md", "examples.json", "train"]),
+        ("lightning-ir", ["README.md", "train.tsv"]),
+    ):
+        export(world, tmp_path / form, ExportSettings(form, ids=True, negatives=3))
+        assert sorted(path.name for path in (tmp_path / form).iterdir()) == left
+
+
 def test_colbert_lines(world, tmp_path):
     rows = made(world, tmp_path, "colbert", negatives=3)
     (file,) = tmp_path.glob("*/examples.json")
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines, numbered = (
+        [json.loads(line) for line in (file.parent / folder / "examples.json").read_text().splitlines()]
+        for folder in ("", "numbered")
+    )
+    own = {name: read_numbered(file.parent / f"numbered/{name}.tsv") for name in ("queries", "collection")}
+    known = texts(world, "queries"), texts(world, "passages")
+    for (query, *pairs), (place, *places) in zip(lines, numbered, strict=True):
+        assert own["queries"][place] == known[0][query]
+        assert [(own["collection"][i], score) for i, score in places] == [
+            (known[1][name], score) for name, score in pairs
+        ]
     groups = expected_groups(world, "positive")
     assert len(lines) == len(rows) > 10
     for query, *pairs in lines:
@@ -216,24 +246,46 @@ def test_a_run_out_and_in_again_is_a_list(world, tmp_path):
     assert import_lists(other, source, ListOptions(strict=True)).systems["teacher"] > 100
 
 
-def test_lists_are_exported_where_positives_do_not_matter(world, tmp_path):
+@pytest.fixture(scope="module")
+def listed(world):
+    """Two lists `l`, the positive first."""
     rows = {"query_id": [3, 1], "passage_ids": [[5, 6, 7], [9, 8]], "scores": [[1.5, 2.5, 0.5], [3.0, 4.0]]}
-    schema = pa.schema(
-        [("query_id", pa.int32()), ("passage_ids", pa.list_(pa.int32())), ("scores", pa.list_(pa.float32()))]
-    )
-    table = pa.table(rows, schema)
     path = world.path("lists", "l", "part-00000.parquet")
-    write_part(path, table.to_batches(), schema, Recipe("lists", {"teachers": ["t"]}, {}))
-    found = made(world, tmp_path, "labelled-list", lists="l", ids=True)
+    write_part(
+        path, pa.table(rows, schemas.LISTS).to_batches(), schemas.LISTS, Recipe("lists", {"teachers": ["t"]}, {})
+    )
+    return world
+
+
+def test_lists_go_out_as_they_are(listed, tmp_path):
+    found = made(listed, tmp_path, "labelled-list", lists="l", ids=True)
     assert list(found)[1] == {"query_id": "q3", "doc_ids": ["p63", "p56"], "labels": [3.0, 4.0]}
-    found = made(world, tmp_path, "n-tuple", lists="l", ids=True, negatives=2)
-    assert list(found) == [
-        {"query_id": "q9", "doc_1_id": "p35", "doc_2_id": "p42", "doc_3_id": "p49", "scores": [1.5, 2.5, 0.5]}
-    ]
-    with pytest.raises(UsageError, match="needs to know positives"):
-        ExportSettings("tevatron", lists="l")
+    (found,) = made(listed, tmp_path, "n-tuple", lists="l", ids=True, negatives=2)
+    names = {"positive_id": "p35", "negative_1_id": "p42", "negative_2_id": "p49"}
+    assert found == {"query_id": "q9", **names, "scores": [1.5, 2.5, 0.5]}
     with pytest.raises(WorkspaceError, match="no lists 'm'"):
-        export(world, tmp_path / "z", ExportSettings("pylate", lists="m"))
+        export(listed, tmp_path / "z", ExportSettings("pylate", lists="m"))
+
+
+def test_lists_go_out_as_one_positive_and_its_negatives(listed, tmp_path):
+    rows = [("q9", "p35", "p42", 1.5, 2.5, -1.0), ("q9", "p35", "p49", 1.5, 0.5, 1.0), ("q3", "p63", "p56", 3, 4, -1)]
+    found = made(listed, tmp_path, "kd", lists="l")
+    names = ("query_id", "positive_id", "negative_id", "positive_score", "negative_score")
+    assert [tuple(row[name] for name in names) for row in found] == [row[:5] for row in rows]
+    found = made(listed, tmp_path, "margin", lists="l", ids=True)
+    assert [tuple(row.values()) for row in found] == [(*row[:3], row[5]) for row in rows]
+    assert [tuple(row.values()) for row in made(listed, tmp_path, "triplet", lists="l", ids=True)] == [
+        row[:3] for row in rows
+    ]
+    sides = {
+        row["query_id"]: [
+            {one["docid"]: one["score"] for one in row[f"{side}_passages"]} for side in ("positive", "negative")
+        ]
+        for row in made(listed, tmp_path, "tevatron", lists="l")
+    }
+    assert sides == {"q9": [{"p35": 1.5}, {"p42": 2.5, "p49": 0.5}], "q3": [{"p63": 3.0}, {"p56": 4.0}]}
+    flags = made(listed, tmp_path, "flag-embedding", lists="l", negatives=1)
+    assert sorted(map(tuple, flags["pos_scores"])) == [(1.5,), (3.0,)] and all(len(row) == 1 for row in flags["neg"])
 
 
 def test_the_card_tells_where_the_rows_come_from(world, tmp_path):

@@ -1,8 +1,8 @@
 import pytest
 
 from pipeline.errors import PrepError, UsageError
-from pipeline.lists import build_lists
-from pipeline.triples import Resources, TripleSettings
+from pipeline.row_layouts import Lists
+from pipeline.triples import Resources, TripleSettings, build_triples
 from tests import worlds
 from tests.pipeline.triple_reference import World, read, triples
 
@@ -18,7 +18,7 @@ def graded(tmp_path_factory):
 @pytest.mark.parametrize("threshold", [None, 1.0])
 def test_lists_equal_plain_loops(graded, strategy, threshold):
     asked = TripleSettings(threshold, strategy=strategy, seed=2)
-    build_lists(graded, asked, 5)
+    build_triples(graded, asked, layout=Lists(5))
     expected = {}
     limited = TripleSettings(threshold, strategy=strategy, seed=2, negatives_per_query=4)
     for (query, positive, negative), row in triples(World(graded, TEACHERS), limited, TEACHERS).items():
@@ -32,17 +32,17 @@ def test_lists_equal_plain_loops(graded, strategy, threshold):
 
 
 def test_short_lists_may_be_dropped(graded):
-    build_lists(graded, TripleSettings(1.0), 6, name="all")
-    build_lists(graded, TripleSettings(1.0), 6, name="full", drop_short=True)
+    build_triples(graded, TripleSettings(1.0), layout=Lists(6), name="all")
+    build_triples(graded, TripleSettings(1.0), layout=Lists(6, drop_short=True), name="full")
     lengths = {name: [len(row["passage_ids"]) for row in read(graded, f"lists/{name}")] for name in ("all", "full")}
     assert min(lengths["all"]) < 6 and lengths["full"] == [6] * lengths["all"].count(6)
 
 
 def test_lists_are_shuffled_and_the_same_again(graded, monkeypatch):
     monkeypatch.setattr("pipeline.triples.TRIPLES_PER_PART", 10)
-    made = build_lists(graded, TripleSettings(None), 4, name="one")
-    assert made.parts > 2 and build_lists(graded, TripleSettings(None), 4, name="one").unchanged
-    build_lists(graded, TripleSettings(None), 4, name="two", resources=Resources(processes=2))
+    made = build_triples(graded, TripleSettings(None), layout=Lists(4), name="one")
+    assert made.parts > 2 and build_triples(graded, TripleSettings(None), layout=Lists(4), name="one").unchanged
+    build_triples(graded, TripleSettings(None), layout=Lists(4), name="two", resources=Resources(processes=2))
     one, two = ([path.read_bytes() for path in graded.parts("lists", name)] for name in ("one", "two"))
     queries = [row["query_id"] for row in read(graded, "lists/one")]
     assert one == two and queries != sorted(queries)
@@ -50,6 +50,6 @@ def test_lists_are_shuffled_and_the_same_again(graded, monkeypatch):
 
 def test_bad_lists(graded):
     with pytest.raises(UsageError, match="--size"):
-        build_lists(graded, TripleSettings(), 1)
+        build_triples(graded, TripleSettings(), layout=Lists(1))
     with pytest.raises(PrepError, match="every triple"):
-        build_lists(graded, TripleSettings(500.0), 4)
+        build_triples(graded, TripleSettings(500.0), layout=Lists(4))

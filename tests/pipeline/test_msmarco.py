@@ -132,7 +132,7 @@ def test_an_import_cut_short_between_renames_is_finished_by_the_next(empty, tmp_
 
 
 def test_parts_are_cut_by_rows(empty, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.msmarco.PASSAGES_PER_PART", 40)
+    monkeypatch.setattr("pipeline.import_tables.PASSAGES_PER_PART", 40)
     monkeypatch.setattr("pipeline.delimited.BLOCK_BYTES", 1 << 9)
     lines = [f"{i}\ttext {i}\n" for i in range(100)]
     lines.insert(50, lines[3])

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import score_pickle
-from pipeline.score_pickle import ENTRY, RefusedError, read_pickle
+from pipeline.pickle_entries import ENTRY
+from pipeline.score_pickle import RefusedError, read_pickle
 from pipeline.score_process import read_score_pickle
 
 IDS = st.one_of(st.integers(-(2**70), 2**70), st.integers(0, 300), st.integers(0, 70_000), st.text(max_size=5))
@@ -28,6 +29,17 @@ def loaded(content: bytes) -> dict:
 @given(st.dictionaries(IDS, st.dictionaries(IDS, SCORES, max_size=6), max_size=6), st.integers(2, 5))
 def test_it_reads_what_pickle_wrote(scores, protocol):
     assert loaded(pickle.dumps(scores, protocol)) == scores
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_integers_of_all_lengths_among_many(protocol):
+    rng = np.random.default_rng(protocol)
+    scores: dict = {}
+    for query in rng.permutation(2500).tolist():
+        ids = (rng.integers(0, 2**31, rng.integers(1, 60)) >> rng.choice([0, 8, 16, 24])).tolist()
+        scores[query * 40] = dict(zip(ids, rng.normal(0, 9, len(ids)).tolist(), strict=True))
+    found = loaded(pickle.dumps(scores, protocol))
+    assert found == scores and list(found) == list(scores)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

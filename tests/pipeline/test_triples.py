@@ -1,5 +1,6 @@
 import math
 import shutil
+from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from pipeline import schemas
 from pipeline.errors import PrepError, UsageError, WorkspaceError
 from pipeline.msmarco import import_msmarco
-from pipeline.tables import read_part, write_part
-from pipeline.triples import TripleSettings, build_triples
+from pipeline.row_layouts import Triples
+from pipeline.tables import open_part, read_part, write_part
+from pipeline.triple_shards import Shard, ShardWorker
+from pipeline.triples import Resources, TripleSettings, build_triples, make_plan, scored_inputs
 from tests import worlds
 
 TEACHERS = {"a": 1, "b": 2, "c": 3}
@@ -163,3 +166,18 @@ def test_scores_that_are_not_finite_are_refused(tmp_path, value):
 def test_bad_options(options):
     with pytest.raises(UsageError):
         TripleSettings(**options)
+
+
+def test_an_empty_shard_gives_nothing(scored, tmp_path):
+    pairs, scores = scored_inputs(scored, ())
+    plan, _ = make_plan(scored, pairs, scores, TripleSettings(), Triples(), Resources(), tmp_path, tmp_path)
+    empty = []
+    for path in (plan.shards[0].pairs, *plan.shards[0].scores):
+        file, footer = open_part(path)
+        empty.append(tmp_path / f"{path.parent.name}.parquet")
+        write_part(empty[-1], [], file.schema_arrow, footer.recipe)
+    with ShardWorker(replace(plan, shards=(Shard(empty[0], tuple(empty[1:])),))) as worker:
+        worker.load(0)
+        worker.measure()
+        funnel, _ = worker.count()
+        assert not any(vars(funnel).values()) and not len(Triples().rows(worker))

@@ -113,10 +113,11 @@ def test_passages_can_be_encoded_and_stored_beforehand(students, kind, tmp_path)
 @torch.inference_mode()
 def test_search_finds_the_best_of_all(students, kind, monkeypatch):
     student, directory = students[kind]
-    monkeypatch.setattr("students.encoding.MATCHES_PER_BLOCK", 5000)
-    monkeypatch.setattr("students.encoding.PASSAGES_PER_CHUNK", 7)
+    monkeypatch.setattr("students.search.MATCHES_PER_BLOCK", 5000)
+    monkeypatch.setattr("students.search.VALUES_PER_BLOCK", 7 * 32 * 25)
     every = torch.stack([student.score([q] * 24, PASSAGES) for q in QUERIES])
-    scores, ids = SeparateScorer.load(directory, ScoringSettings()).search(QUERIES, [PASSAGES[:9], PASSAGES[9:]], 5)
+    scorer = SeparateScorer.load(directory, ScoringSettings())
+    scores, ids = scorer.search(QUERIES, map(scorer.encode_passages, (PASSAGES[:9], PASSAGES[9:])), 5)
     best = every.topk(5)
     assert np.allclose(scores, best.values, atol=1e-4) and np.array_equal(ids, best.indices)
 
@@ -124,7 +125,7 @@ def test_search_finds_the_best_of_all(students, kind, monkeypatch):
 def test_rerankers_do_not_search(students):
     for kind in ("prettr", "tk"):
         with pytest.raises(UsageError, match="no retriever"):
-            SeparateScorer.load(students[kind][1], ScoringSettings()).search(QUERIES, [PASSAGES], 5)
+            SeparateScorer.load(students[kind][1], ScoringSettings()).search(QUERIES, [], 5)
 
 
 @torch.inference_mode()
@@ -316,6 +317,22 @@ def test_published_checkpoints_load_strictly_and_survive_saving(kind, tmp_path):
         torch.save(wrong, source / "pytorch_model.bin")
         with pytest.raises(ModelError):
             load_student(str(source), settings)
+
+
+@pytest.mark.parametrize("kind", ["bert_dot prefixed", "colbert", "prettr"])
+def test_published_checkpoints_take_the_tokenizer_of_the_encoder_they_name(kind, tmp_path):
+    source, encoder = tmp_path / "published", tmp_path / "encoder"
+    source.mkdir()
+    published(kind, source)
+    expected = load_student(str(source), StudentSettings(**SIZES)).score(*PAIRED)
+    encoder.mkdir()
+    config = json.loads((source / "config.json").read_text())
+    for file in [file for file in source.iterdir() if file.name not in ("config.json", "pytorch_model.bin")]:
+        file.rename(encoder / file.name)
+    with pytest.raises(ModelError):  # distilbert-base-uncased is not on this machine
+        load_student(str(source), StudentSettings(**SIZES))
+    (source / "config.json").write_text(json.dumps({**config, "bert_model": str(encoder)}))
+    assert torch.allclose(load_student(str(source), StudentSettings(**SIZES)).score(*PAIRED), expected)
 
 
 def test_frames_cut_and_pad_as_the_tokenizer_does(tiny):

@@ -6,8 +6,11 @@ from hypothesis import strategies as st
 
 from pipeline.errors import WorkspaceError
 from pipeline.pairs import load_pairs
-from pipeline.triples import TripleSettings, build_triples, load_triples
+from pipeline.row_sets import load_triples
+from pipeline.triple_turns import load_turns
+from pipeline.triples import TripleSettings, build_triples
 from students.batches import JudgedPairs, TripleShards
+from students.turns import QueryTurns
 from tests import worlds
 
 
@@ -41,6 +44,46 @@ def test_each_triple_once_an_epoch(triples, size, epoch, seed):
     fresh = TripleShards(paths, counts, seed)
     start = size * (source.rows // size // 2)
     assert rows_of(fresh.batch(epoch, start, size)) == found[start : start + size]
+
+
+def test_each_query_once_an_epoch_with_its_next_positive_and_negative(tmp_path):
+    workspace = worlds.graded(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.triples.TRIPLES_PER_PART", 37)
+        build_triples(workspace, TripleSettings(None))
+    paths, footers = load_triples(workspace, "default")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.triple_turns._ROWS_PER_BATCH", 50)
+        source = QueryTurns(load_turns(workspace, paths, footers, 7), 7)
+    rows = duckdb.sql(
+        f"SELECT query_id, positive_id, negative_id, positive_score, negative_score FROM '{paths[0].parent}/*.parquet'"
+    ).fetchall()
+    positives, negatives = {}, {}
+    for query, positive, negative, *_ in rows:
+        positives.setdefault(query, set()).add(positive)
+        negatives.setdefault((query, positive), set()).add(negative)
+    assert source.rows == len(positives) and max(map(len, positives.values())) > 1
+    epochs = [[row for start in range(0, source.rows, 5) for row in rows_of(source.batch(epoch, start, 5))]
+              for epoch in range(60)]  # fmt: skip
+    assert all({row[0] for row in epoch} == set(positives) and len(epoch) == source.rows for epoch in epochs)
+    assert {row for epoch in epochs for row in epoch} <= set(rows)
+    assert [row[0] for row in epochs[0]] != [row[0] for row in epochs[1]]
+    by_query = {query: [next(row for row in epoch if row[0] == query) for epoch in epochs] for query in positives}
+    rounds = 0
+    for query, own in by_query.items():
+        many = len(positives[query])
+        # Each turn takes the next one: as many turns as there are positives see all of them.
+        assert all({row[1] for row in own[i : i + many]} == positives[query] for i in range(60 - many))
+        for positive in positives[query]:
+            ring, every = [row[2] for row in own if row[1] == positive], negatives[query, positive]
+            seen = [set(ring[i : i + len(every)]) for i in range(len(ring) - len(every))]
+            assert all(kinds == every for kinds in seen)
+            rounds += len(seen) * (len(every) > 1)
+    assert rounds > 20
+    again = QueryTurns(load_turns(workspace, paths, footers, 7), 7)
+    assert rows_of(again.batch(3, 5, 5)) == epochs[3][5:10]
+    other = QueryTurns(load_turns(workspace, paths, footers, 8), 8)
+    assert sorted(rows_of(other.batch(0, 0, other.rows))) != sorted(epochs[0])
 
 
 def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):

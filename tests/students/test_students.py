@@ -63,7 +63,7 @@ def test_search_is_exact_and_breaks_ties_by_id(dense, k):
     _, directory = dense
     scorer = SeparateScorer.load(directory, ScoringSettings())
     passages = [*PASSAGES, *PASSAGES[:4]]  # ids 30 to 33 tie with 0 to 3
-    scores, ids = scorer.search(QUERIES, [passages[:9], passages[9:11], passages[11:]], k)
+    scores, ids = scorer.search(QUERIES, map(scorer.encode_passages, (passages[:9], passages[9:11], passages[11:])), k)
     every = (scorer.encode_queries(QUERIES).values @ scorer.encode_passages(passages).values.T).numpy()
     assert ids.shape == (len(QUERIES), min(k, len(passages)))
     for row, (found, own) in enumerate(zip(ids, scores, strict=True)):

@@ -174,6 +174,13 @@ def test_validation_measures_by_reranking_and_survives_a_kill(trained_on):
     assert evaluated[0].queries == 5
 
 
+def test_one_triple_of_each_query_an_epoch(trained_on):
+    workspace, init = trained_on
+    options = {"loss": "mnrl", "one_per_query": True, "max_steps": None, "epochs": 2.0}
+    trained = train_student(workspace, "turns", settings(init, **options))
+    assert trained.rows <= worlds.TRAIN and trained.steps == 2 * -(-trained.rows // 8)
+
+
 def test_the_head_learns_at_its_own_rate(trained_on):
     workspace, init = trained_on
     options = {"architecture": "bert_cat", "loss": "bce", "triples": None, "head_learning_rate": 1e-9}
@@ -281,6 +288,7 @@ def test_checkpoints_are_never_completed_with_random_weights(trained_on, tmp_pat
         {"patience": 3},
         {"lists": "a"},
         {"agreement": -1.0},
+        {"triples": None, "loss": "mnrl", "one_per_query": True},
         {"list_size": 1},
         {"micro_batch_size": 0},
     ],

@@ -1,0 +1,186 @@
+"""Section: what was measured, what is significant, and what a query costs."""
+
+from __future__ import annotations
+
+from jobs.experiment_tables import ALPHA, Compared, Summed
+from jobs.report.markup import Content, el, join
+from jobs.report.page import Figure, Missing, Section, panel, panels, table
+from jobs.report.plot import SERIES, Axis, Plot, legend
+from jobs.report.result_rows import Results
+from jobs.report.sources import command
+from pipeline.significance import PERMUTATIONS
+
+SHOWN = ("MRR@10", "nDCG@10", "Recall@100")
+PATH = ("labels", "T1", "T2")
+"""Targets that are joined in the plot of latency, as in the paper: labels alone, one teacher, the ensemble."""
+EVALUATE = command("evaluate --split dev --run bm25 --student NAME --mode rerank --latency")
+INTRO = (
+    "Re-ranking sorts the candidates of BM25 anew; retrieval searches the whole collection. MRR@10 is one over the "
+    "rank of the first relevant passage among ten, nDCG@10 counts all relevant ones by rank and grade, Recall@100 is "
+    "the share found among a hundred."
+)
+
+
+def results_section(results: Results | None, make: str) -> Section:
+    """The table, the comparisons, and latency against effectiveness; `make` is the command that measures."""
+    parts: list[Figure | Missing] = []
+    if results is None:
+        parts.append(Missing("the table of results", make, "nothing was evaluated"))
+        parts.append(Missing("latency against effectiveness", make, "nothing was evaluated"))
+        return Section("results", "Results", INTRO, parts)
+    parts.append(_table(results))
+    if results.compared:
+        parts.append(_comparisons(results))
+    else:
+        parts.append(Missing("comparisons", make, "it takes two systems asked about the same queries"))
+    parts.append(_latency(results) if results.paths else Missing("latency", make, "nothing was timed"))
+    return Section("results", "Results", INTRO, parts)
+
+
+def findings(results: Results | None) -> list[str]:
+    """The comparisons as sentences, the significant ones first."""
+    if results is None:
+        return []
+    told = []
+    for one in sorted(results.compared, key=lambda c: not c.significant):
+        subject = f"{one.student}, {one.mode}: " if one.student else ""
+        change = f"{_signed(one.found.difference)} {results.measure}, adjusted p {_p(one.adjusted_p)}"
+        if one.significant:
+            best, least = (one.one, one.other) if one.found.difference > 0 else (one.other, one.one)
+            told.append(f"{subject}{best} is better than {least} ({one.one} - {one.other}: {change}).")
+        else:
+            told.append(f"{subject}no difference shown between {one.one} and {one.other} ({change}).")
+    return told
+
+
+def _table(results: Results) -> Figure:
+    lines = results.lines
+    measures = [name for name in SHOWN if name in lines[0].rows[0].means]
+    letters = {(line.system, line.target, line.mode): _letter(place) for place, line in enumerate(lines)}
+    best: dict[tuple[str, int, str], float] = {}
+    for mode, queries in dict.fromkeys((line.mode, line.queries) for line in lines):
+        rivals = [line for line in lines if (line.mode, line.queries) == (mode, queries)]
+        if len(rivals) > 1:
+            best |= {(mode, queries, name): max(line.mean(name) for line in rivals) for name in measures}
+    rows: list[list[Content]] = []
+    for line in lines:
+        cells: list[Content] = []
+        for name in measures:
+            value, spread = line.mean(name), line.spread(name)
+            shown = f"{value:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+            is_best = value == best.get((line.mode, line.queries, name))
+            marks = el("sup", _marks(line, letters)) if name == results.measure else None
+            cells.append(join(el("span", shown, class_="best" if is_best else None), marks))
+        latency = line.latency_ms()
+        label = letters[line.system, line.target, line.mode]
+        name = " · ".join(filter(None, [line.system, line.target]))
+        cells.append("" if latency is None else f"{latency:.1f}")
+        rows.append([label, name, line.mode, *cells, f"{line.queries:,}", str(len(line.rows))])
+    caption = (
+        f"Means over queries and, where there are several seeds, their standard deviation. Raised letters: "
+        f"significantly better in {results.measure} than the line of that letter (adjusted p below {ALPHA}). Bold: the "
+        "best of those asked the same queries in the same mode; lines of different numbers of queries are not to be "
+        "compared. ms: median time of a query, re-ranking, one at a time."
+    )
+    head = ["", "system", "mode", *measures, "ms", "queries", "seeds"]
+    return Figure("Results", table(head, rows, numbers_from=3), caption, results.sources)
+
+
+def _marks(line: Summed, letters: dict[tuple[str, str, str], str]) -> str:
+    """Letters of the lines that this one is better than."""
+    found = []
+    for (system, target, mode), letter in letters.items():
+        same = system == line.system and mode == line.mode and target in line.better_than
+        if same if line.target else system in line.better_than:
+            found.append(letter)
+    return " ".join(found)
+
+
+def _letter(place: int) -> str:
+    more, last = divmod(place, 26)
+    return (_letter(more - 1) if more else "") + chr(ord("a") + last)
+
+
+def _comparisons(results: Results) -> Figure:
+    rows: list[list[Content]] = []
+    for one in results.compared:
+        f, queries = one.found, _queries(results, one)
+        verdict = "not shown"
+        if one.significant:
+            verdict = "better" if f.difference > 0 else "worse"
+        sign = {"better": "up", "worse": "down"}.get(verdict)
+        rows.append(
+            [
+                f"{one.one} - {one.other}",
+                ", ".join(filter(None, [one.student, one.mode])),
+                _signed(f.difference),
+                el("span", verdict, class_=sign),
+                _p(one.adjusted_p),
+                _p(f.randomisation),
+                _p(f.t_test),
+                f"{f.wins} / {queries - f.wins - f.losses} / {f.losses}",
+                str(one.seeds),
+            ]
+        )
+    head = ["comparison", "of", "difference", "", "p, adjusted", "p, random.", "p, t", "wins / ties / losses", "seeds"]
+    caption = (
+        f"{results.measure}, paired query by query (over the mean of the seeds). p: two-sided, of Student's paired "
+        f"t-test and of a randomisation test with {PERMUTATIONS:,} sign flips; adjusted: the latter by Holm for "
+        f"{len(results.compared)} comparisons. “Not shown” does not mean that there is no difference: it may be "
+        "too small for so few queries."
+    )
+    return Figure("Comparisons", table(head, rows, numbers_from=2), caption, results.sources)
+
+
+def _queries(results: Results, one: Compared) -> int:
+    """How many queries a comparison stands on."""
+    return next(
+        line.queries
+        for line in results.lines
+        if (line.system, line.target) == ((one.student, one.one) if one.student else (one.one, ""))
+        and line.mode == one.mode
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _latency(results: Results) -> Figure:
+    paths = [[line for target in PATH for line in path if line.target == target] or path for path in results.paths]
+    points = [(_ms(line), line.mean(results.measure)) for path in paths for line in path]
+    heights = [y for _, y in points]
+    plot = Plot(
+        Axis.decades("median time of a query, ms (logarithmic)", [x for x, _ in points]),
+        Axis.over(results.measure, heights),
+    )
+    entries = []
+    for series, path in enumerate(paths):
+        entries.append((path[0].system, series))
+        if path[0].target in PATH and len(path) > 1:
+            plot.line([(_ms(line), line.mean(results.measure)) for line in path], series)
+        for line in path:
+            point = _ms(line), line.mean(results.measure)
+            plot.dot(point, series, line.target)
+    asked = sorted({line.queries for path in paths for line in path})
+    caption = (
+        f"Re-ranking of {', '.join(f'{count:,}' for count in asked)} queries. Further up is better, further "
+        "left is faster. Lines join one architecture trained from labels alone, from one teacher (T1) and from the "
+        "ensemble (T2): distillation is "
+        "worth having where they rise without going right."
+    )
+    dashed = [series for series in range(len(entries)) if series >= SERIES]
+    body = panels(
+        panel("re-ranking", legend(entries, dashed=dashed), plot.svg(f"{results.measure} by time of a query"))
+    )
+    return Figure("Latency against effectiveness", body, caption, results.sources)
+
+
+def _ms(line: Summed) -> float:
+    value = line.latency_ms()
+    assert value is not None
+    return value

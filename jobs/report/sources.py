@@ -1,0 +1,72 @@
+"""Commands as they would be typed, from what a dataset says made it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from pipeline.triple_settings import TripleSettings
+from students.settings import StudentSettings, TrainSettings
+
+_SHORT = {
+    "max_query_tokens": "max_query_length",
+    "max_passage_tokens": "max_passage_length",
+    "max_length_tokens": "max_length",
+}
+_PLACE = " -w WORKSPACE"
+
+
+def command(words: str) -> str:
+    """A command of `prep` in a workspace that the reader names."""
+    return f"prep {words}{_PLACE}"
+
+
+def triples_command(name: str, settings: Mapping[str, Any]) -> str:
+    """What built a set of triples."""
+    words = [f"build-triples --name {name}"]
+    threshold = settings["threshold"]
+    words.append(f"--threshold {'none' if threshold is None else f'{threshold:g}'}")
+    words += _options(settings, TripleSettings, skipped={"threshold", "weights"})
+    words += [f"--weight {teacher}={weight}" for teacher, weight in (settings.get("weights") or {}).items()]
+    words += [f"--teacher {teacher}" for teacher in settings["teachers"]]
+    return command(" ".join(words))
+
+
+def train_command(name: str, settings: Mapping[str, Any]) -> str:
+    """What trained a student."""
+    words = [f"train --name {name}"]
+    if settings.get("triples") is None and settings.get("lists") is None:
+        words.append("--targets qrels")
+    words += _options(settings, TrainSettings, skipped={"student"})
+    return command(" ".join(words + _options(settings["student"], StudentSettings, skipped=set())))
+
+
+def score_command(teacher: str, footer: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
+    """What scored with a teacher."""
+    if "imported_from" in footer:
+        return command(f"import scores {shlex.quote(str(footer['imported_from']))} --teacher {teacher}")
+    checkpoint = shlex.quote(str(extra.get("teacher", "CHECKPOINT")))
+    words = [f"score --teacher {teacher}={checkpoint}"]
+    if "dtype" in footer:
+        words.append(f"--dtype {footer['dtype']} --max-length {footer['max_length_tokens']}")
+    return command(" ".join(words))
+
+
+def _options(settings: Mapping[str, Any], kind: Any, *, skipped: set[str]) -> list[str]:
+    """Options that are not at their default, as words."""
+    words = []
+    for field in fields(kind):
+        if field.name in skipped or field.name not in settings:
+            continue
+        value = settings[field.name]
+        default = None if field.default is MISSING else field.default
+        if value is None or value == default:
+            continue
+        option = "--" + _SHORT.get(field.name, field.name).replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            words.append(f"{option} {shlex.quote(f'{value:g}' if isinstance(value, float) else str(value))}")
+    return words

@@ -1,0 +1,89 @@
+"""Section: how loss, and validation where there was any, went in training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jobs.report.markup import Content
+from jobs.report.page import Figure, Missing, Section, Source, panel, panels
+from jobs.report.plot import SERIES, Axis, Plot, legend
+from jobs.report.sources import command, train_command
+from pipeline.workspace import Workspace
+from students.settings import STUDENT_FILE
+
+Facts = Mapping[str, Any]
+SMOOTHED = 15
+"""Points of a moving mean."""
+INTRO = "Students and trained teachers run through one training loop; losses of different names are no common unit."
+_TRAIN = command("train --architecture bert_dot --init CHECKPOINT --name NAME")
+
+
+def training_section(workspace: Workspace) -> Section:
+    """Curves of all students of the workspace, by architecture and loss."""
+    groups: dict[tuple[str, str], dict[str, Facts]] = {}
+    validated: dict[str, Facts] = {}
+    for name in workspace.names("students"):
+        facts = workspace.read_json("students", name, STUDENT_FILE)
+        if len(facts["losses"]) > 1:
+            groups.setdefault((facts["architecture"], facts["settings"]["loss"]), {})[name] = facts
+        if facts.get("validations"):
+            validated[name] = facts
+    if not groups:
+        return Section("training", "Training", INTRO, [Missing("training curves", _TRAIN, "no student was trained")])
+    plots: list[Content] = []
+    for (architecture, loss), students in sorted(groups.items()):
+        curves = {name: _smooth(facts["losses"]) for name, facts in students.items()}
+        plots.append(panel(f"{architecture} · {loss}", *_plot(curves, f"loss ({loss}), moving mean")))
+    caption = (
+        f"Mean loss over {SMOOTHED} logged points. A curve that still falls at its end has not been trained long "
+        "enough; one that rises has too high a learning rate. Seeds of one student share a colour."
+    )
+    every = {name: facts for students in groups.values() for name, facts in students.items()}
+    parts: list[Figure | Missing] = [Figure("Loss by step", panels(*plots), caption, _sources(every))]
+    if validated:
+        parts.append(_validation(validated))
+    return Section("training", "Training", INTRO, parts)
+
+
+def _validation(students: Mapping[str, Facts]) -> Figure:
+    curves = {name: [(float(s), float(v)) for s, v in facts["validations"]] for name, facts in students.items()}
+    caption = "Re-ranking a sample of queries during training; the best state is kept."
+    body = panels(panel("validation", *_plot(curves, "nDCG@10")))
+    return Figure("Validation by step", body, caption, _sources(students))
+
+
+def _plot(curves: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> list[Content]:
+    """A legend and a plot; students that differ in their seed alone share a colour."""
+    families = list(dict.fromkeys(map(_family, curves)))
+    points = [point for curve in curves.values() for point in curve]
+    values = [value for _, value in points]
+    x = Axis("step", 0, max(step for step, _ in points) * 1.02)
+    plot = Plot(x, Axis.over(unit, values, zero=min(values) >= 0))
+    for name, curve in curves.items():
+        series = families.index(_family(name))
+        plot.line(curve, series, dashed=series >= SERIES)
+    entries = [(family, series) for series, family in enumerate(families)]
+    dashed = [series for series in range(len(families)) if series >= SERIES]
+    return [legend(entries, dashed=dashed), plot.svg(f"{unit} by step for {', '.join(families)}")]
+
+
+def _family(name: str) -> str:
+    return re.sub(r"-s\d+$", "", name)
+
+
+def _smooth(losses: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    steps, values = np.array(losses, np.float64).T
+    width = min(SMOOTHED, len(values))
+    means = np.convolve(values, np.ones(width) / width, mode="valid")
+    return list(zip(np.convolve(steps, np.ones(width) / width, mode="valid").tolist(), means.tolist(), strict=True))
+
+
+def _sources(students: Mapping[str, Facts]) -> list[Source]:
+    return [
+        Source(train_command(name, facts["settings"]), {**facts["inputs"], f"students/{name}": facts["fingerprint"]})
+        for name, facts in students.items()
+    ]

@@ -1,0 +1,102 @@
+"""What stands beside a run file: `runs/<name>.json`, how the run was made and what it measured; for reports.
+
+A student's latency stands in `runs/<split>-<student>.latency.json`, since it is that of all its modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.checkpoints import locate_checkpoint
+from pipeline.pairs import load_pairs
+from pipeline.retrieved import load_retrieved
+from pipeline.scores import load_scores
+from pipeline.tables import set_content, set_footers
+from pipeline.workspace import Workspace
+from students.settings import STUDENT_FILE
+
+if TYPE_CHECKING:
+    from jobs.evaluation import Evaluated, EvaluationSettings
+    from jobs.latency import Latency
+
+_LATENCY = ".latency.json"
+
+
+def write_run_facts(
+    workspace: Workspace, settings: EvaluationSettings, rows: Sequence[Evaluated], timed: Sequence[Latency]
+) -> None:
+    """Write the facts of each run and each latency of an evaluation."""
+    for row in rows:
+        facts = {
+            "system": row.system,
+            "kind": row.kind,
+            "split": settings.split,
+            "max_queries": settings.max_queries,
+            "relevance_level": settings.relevance_level,
+            "candidates": settings.candidates if row.kind == "rerank" else None,
+            "depth": settings.depth,
+            "means": row.means,
+            "queries": row.queries,
+            "missing_queries": row.missing_queries,
+            "command": _command(settings, row),
+            "inputs": _inputs(workspace, settings, row),
+        }
+        workspace.write_json(facts, "runs", f"{row.path.stem}.json")
+    for found in timed:
+        facts = {**found._asdict(), "split": settings.split, "dtype": settings.dtype}
+        workspace.write_json(facts, "runs", f"{settings.split}-{found.student}{_LATENCY}")
+
+
+def read_run_facts(workspace: Workspace) -> list[dict[str, Any]]:
+    """The facts of all runs, by name, each with the path of its run file."""
+    found = []
+    for name in sorted(path.name for path in workspace.path("runs").glob("*.json")):
+        run = workspace.path("runs", name.removesuffix(".json") + ".run")
+        if not name.endswith(_LATENCY) and run.exists():
+            found.append({**workspace.read_json("runs", name), "run": run})
+    return found
+
+
+def read_latencies(workspace: Workspace) -> list[dict[str, Any]]:
+    """All latencies, by name."""
+    names = sorted(path.name for path in workspace.path("runs").glob(f"*{_LATENCY}"))
+    return [workspace.read_json("runs", name) for name in names]
+
+
+def _command(settings: EvaluationSettings, row: Evaluated) -> str:
+    words = ["prep evaluate", f"--split {settings.split}"]
+    if settings.max_queries:
+        words.append(f"--max-queries {settings.max_queries}")
+    words.append(f"--depth {settings.depth}")
+    if row.system == "ensemble":
+        words += [f"--teacher {name}" for name in settings.teachers]
+    elif row.system in settings.teachers:
+        words.append(f"--teacher {row.system}")
+    elif row.kind in ("first stage", "run file"):
+        words.append(f"--run {row.system}")
+    else:
+        words.append(f"--student {row.system.removesuffix(f'-{row.kind}')} --mode {row.kind} --dtype {settings.dtype}")
+    if settings.candidates != "bm25" and row.kind == "rerank":
+        words.append(f"--candidates {settings.candidates}")
+    return " ".join(words)
+
+
+def _inputs(workspace: Workspace, settings: EvaluationSettings, row: Evaluated) -> dict[str, str]:
+    """Content fingerprints of what the run and its measures were made of."""
+    inputs = {"qrels": set_content(set_footers(workspace.parts("qrels")))}
+    if row.system in settings.teachers or row.system == "ensemble":
+        pairs = load_pairs(workspace)
+        named = settings.teachers if row.system == "ensemble" else [row.system]
+        return inputs | {f"scores/{name}": load_scores(workspace, pairs, name).content for name in named}
+    if row.kind in ("rerank", "first stage"):
+        system = settings.candidates if row.kind == "rerank" else row.system
+        inputs[f"retrieved/{system}"] = load_retrieved(workspace, system).content
+    if row.kind in ("rerank", "retrieve"):
+        name = row.system.removesuffix(f"-{row.kind}")
+        checkpoint = next((text.partition("=")[2] for text in settings.students if text.split("=")[0] == name), "")
+        directory = Path(locate_checkpoint(workspace, checkpoint or name))
+        if (directory / STUDENT_FILE).is_file():
+            inputs[f"students/{name}"] = Workspace(directory).read_json(STUDENT_FILE)["fingerprint"]
+    return inputs

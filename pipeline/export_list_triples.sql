@@ -1,0 +1,7 @@
+-- The view `lists`, in which the positive comes first, as triples; list by list.
+SELECT *, positive_score - negative_score AS margin
+FROM (
+    SELECT query_id, passage_ids[1] AS positive_id, unnest(passage_ids[2:]) AS negative_id,
+           scores[1] AS positive_score, unnest(scores[2:]) AS negative_score
+    FROM lists
+)

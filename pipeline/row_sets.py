@@ -1,0 +1,61 @@
+"""Finished sets of triples and lists: where they stand, whether they are whole, and which layout they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.errors import WorkspaceError
+from pipeline.provenance import Footer
+from pipeline.row_layouts import Layout, Lists, Triples
+from pipeline.store import AnyPath
+from pipeline.tables import require_complete, set_footers
+from pipeline.triple_settings import TripleSettings
+from pipeline.workspace import Workspace
+
+STAGES = {"triples": "prep build-triples", "lists": "prep build-lists"}
+"""Dataset → the command that makes its sets."""
+
+
+def load_set(workspace: Workspace, dataset: str, name: str) -> tuple[list[AnyPath], list[Footer]]:
+    """A complete set of triples or lists.
+
+    Raises:
+        WorkspaceError: no set of this name, or files are missing or mixed.
+    """
+    paths = workspace.parts(dataset, name)
+    if not paths:
+        known = ", ".join(workspace.names(dataset)) or "none yet"
+        raise WorkspaceError(
+            f"no {dataset} {name!r}", where=workspace.root, expected=f"one of: {known}", todo=f"run: {STAGES[dataset]}"
+        )
+    footers = set_footers(paths)
+    require_complete(f"{dataset} {name!r}", paths, footers, f"run: {STAGES[dataset]}")
+    return paths, footers
+
+
+def load_triples(workspace: Workspace, name: str) -> tuple[list[AnyPath], list[Footer]]:
+    """A complete triple set; as `load_set`."""
+    return load_set(workspace, "triples", name)
+
+
+def load_lists(workspace: Workspace, name: str) -> tuple[list[AnyPath], list[Footer]]:
+    """A complete set of lists; as `load_set`."""
+    return load_set(workspace, "lists", name)
+
+
+def layout_of(footer: Footer) -> Layout:
+    """The layout a set was built in.
+
+    Raises:
+        WorkspaceError: an older version built it.
+    """
+    given = footer.recipe.settings.get("layout")
+    if not isinstance(given, Mapping):
+        raise WorkspaceError(f"{footer.recipe.kind} of an older version", todo=f"run: {STAGES[footer.recipe.kind]}")
+    return Lists(**given) if footer.recipe.kind == "lists" else Triples()
+
+
+def settings_of(footer: Footer) -> TripleSettings:
+    """What the set was asked to be."""
+    given = footer.recipe.settings
+    return TripleSettings(**{name: given[name] for name in TripleSettings.__dataclass_fields__ if name in given})

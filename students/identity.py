@@ -1,0 +1,32 @@
+"""Which student a checkpoint is, told from its files: loads no weights and imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.fingerprint import digest_file, digest_json
+from students.settings import STUDENT_FILE
+from teachers.checkpoint import resolve
+
+_SHAPING = ("modules.json", "*/config.json", "*/*.safetensors")
+
+
+def student_file(directory: Path) -> dict[str, Any] | None:
+    """What made a student of ours; None for other checkpoints."""
+    path = directory / STUDENT_FILE
+    if not path.is_file():
+        return None
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
+
+
+def student_fingerprint(checkpoint: str, dtype: str) -> str:
+    """Identity of a student's states and scores: weights, tokenizer, modules, lengths, arithmetic."""
+    found = resolve(checkpoint)
+    facts = student_file(found.directory) or {}
+    files = sorted(path for pattern in _SHAPING for path in found.directory.glob(pattern))
+    modules = {path.relative_to(found.directory).as_posix(): digest_file(path) for path in files}
+    shape = facts.get("settings", {}).get("student")
+    return digest_json([found.weights_hash, found.tokenizer_hash, modules, facts.get("architecture"), shape, dtype])

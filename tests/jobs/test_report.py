@@ -1,0 +1,202 @@
+"""The report: every section, from the data alone, whatever stands in the texts; what is missing is told."""
+
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.report.markup import Html, el
+from jobs.report.plot import Axis, Plot
+from jobs.training import train_student
+from pipeline.msmarco import import_msmarco
+from pipeline.triples import TripleSettings, build_triples
+from pipeline.workspace import Workspace
+from students.settings import StudentSettings, TrainSettings
+from tests import worlds
+from tests.tiny_models import save_tiny
+
+HOSTILE = "</details></main><script>alert('x')</script>&amp;<img src=x onerror=alert(1)>"
+SECTIONS = ["results", "queries", "teachers", "triples", "training", "provenance"]
+
+
+def prep(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A collection whose every text is an attack, with two teachers, triples and two students, evaluated."""
+    directory = tmp_path_factory.mktemp("report")
+    files = worlds.write_files(directory)
+    for name in ("collection", "train", "dev"):
+        lines = files[name].read_text().splitlines()
+        files[name].write_text("".join(f"{line} {HOSTILE}\n" for line in lines))
+    workspace = Workspace.open(str(directory / "ws"), create=True)
+    splits = ([(split, files[f"{split}{kind}"]) for split in ("train", "dev")] for kind in ("", ".qrels"))
+    import_msmarco(workspace, files["collection"], *splits)
+    worlds.scored(worlds.paired(workspace), {"a": 1, "b": 2})
+    build_triples(workspace, TripleSettings(0.0))
+    prep("explore-threshold", "-w", workspace.root, "--from", -5, "--to", 5)
+    init = str(save_tiny("bert", directory / "tiny"))
+    shape = StudentSettings(max_query_tokens=8, max_passage_tokens=16)
+    for seed, name in enumerate(("bert_dot", "colbert")):
+        settings = TrainSettings(
+            name, init, "margin_mse", "default", max_steps=3, student=shape, seed=seed, eval_steps=2
+        )
+        train_student(workspace, name, settings)
+    students = ("--student", "bert_dot", "--student", "colbert")
+    prep("evaluate", "-w", workspace.root, "--run", "bm25", "--teacher", "a", "--teacher", "b", *students, "--latency")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def page(world):
+    prep("report", "-w", world.root)
+    return world.path("report.html").read_text()
+
+
+class Tags(HTMLParser):
+    """Open elements, which must be closed in order; and the text between them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.stack, self.seen, self.text = [], [], []
+        self.feed(page)
+        assert not self.stack
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_every_section_and_figure_is_there(page):
+    tags = Tags(page)
+    assert [attrs["id"] for tag, attrs in tags.seen if tag == "section"] == SECTIONS
+    assert "Not here yet" not in page
+    titles = re.findall(r"<h3>\d+\. ([^<:]+)", page)
+    assert titles == [
+        "Results",
+        "Comparisons",
+        "Latency against effectiveness",
+        "Change by query",
+        "Best and worst queries",
+        "Scores of judged and unjudged pairs, by teacher",
+        "How far the teachers agree",
+        "Margins of candidates and triples",
+        "What each threshold keeps",
+        "The funnel",
+        "Loss by step",
+        "Validation by step",
+    ]
+    assert page.count("<figcaption>") == page.count("made from</summary>") == len(titles)
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        assert "nan" not in svg.lower().replace("finan", "") and "inf " not in svg
+
+
+def test_nothing_is_loaded_and_nothing_runs(page):
+    kinds = {tag for tag, _ in Tags(page).seen}
+    assert not kinds & {"script", "link", "img", "iframe", "object", "embed"}
+    attributes = {name for _, attrs in Tags(page).seen for name in attrs}
+    assert not {name for name in attributes if name.startswith("on")} and "src" not in attributes
+    assert "url(" not in page and "@import" not in page
+    links = [attrs["href"] for tag, attrs in Tags(page).seen if tag == "a"]
+    targets = {attrs["id"] for _, attrs in Tags(page).seen if "id" in attrs}
+    assert links and {link.removeprefix("#") for link in links} <= targets
+
+
+def test_hostile_texts_are_shown_as_texts(page):
+    assert "<script" not in page and "onerror=alert(1)>" not in page
+    assert page.count("&lt;script&gt;") > 4
+    assert HOSTILE in "".join(Tags(page).text)
+
+
+def test_the_same_data_gives_the_same_bytes(world, page, tmp_path):
+    prep("report", "-w", world.root, "-o", tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == page
+
+
+def test_figures_are_those_of_the_data(world, page):
+    facts = json.loads(world.path("runs", "dev-bm25.json").read_text())
+    assert f'<td class="n"><span>{facts["means"]["Recall@100"]:.3f}</span></td>' in page.replace(' class="best"', "")
+    assert facts["command"] == "prep evaluate --split dev --depth 1000 --run bm25" and facts["command"] in page
+    footer = json.loads(world.path("triples", "default", "statistics.json").read_text())
+    assert f'<span class="count">{footer["funnel"]["triples"]:,}</span>' in page
+    assert "prep build-triples --name default --threshold 0 --teacher a --teacher b" in page
+    assert "prep train --name bert_dot --architecture bert_dot" in page
+
+
+def test_what_is_missing_is_told_with_its_command(workspace):
+    prep("report", "-w", workspace.root)
+    page = workspace.path("report.html").read_text()
+    assert [attrs["id"] for tag, attrs in Tags(page).seen if tag == "section"] == SECTIONS
+    told = re.findall(r'<p class="missing">.*?<code>prep ([a-z-]+)', page)
+    assert told == ["evaluate", "evaluate", "evaluate", "build-pairs", "build-triples", "explore-threshold", "train"]
+
+
+def test_scores_that_are_not_complete_are_told(paired):
+    worlds.scored(paired, {"a": 1, "b": 2})
+    paired.parts("scores", "b")[0].unlink()
+    prep("report", "-w", paired.root)
+    page = paired.path("report.html").read_text()
+    assert "scores of b" in page and "run again: prep score --teacher b=CHECKPOINT" in page and "a · of unknown" in page
+
+
+def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
+    """The experiment's rows say what its runs must measure."""
+    config = tmp_path / "x.toml"
+    config.write_text(
+        'name = "x"\nstages = []\ncompare = [["T1", "labels"]]\n[train]\noptions = ""\n[evaluate]\noptions = ""\n'
+        '[[student]]\nname = "bert_dot"\noptions = ""\n[[target]]\nname = "T1"\noptions = ""\n'
+        '[[target]]\nname = "labels"\noptions = ""\n[[grid]]\n'
+        'students = ["bert_dot"]\ntargets = ["T1", "labels"]\nseeds = [1]\n'
+    )
+    means = {"MRR@10": 0.5, "nDCG@10": 0.5, "Recall@100": 0.5}
+    for target, value in (("T1", 1.0), ("labels", 0.0)):
+        cell = {"student": "bert_dot", "target": target, "seed": 1, "train": "  ", "evaluate": [""], "stages": []}
+        row = {"system": "bm25" if value else "a", "mode": "rerank", "student": "bert_dot", "target": target, "seed": 1}
+        row |= {"means": means, "values": [value] * worlds.DEV, "latency_ms": 5.0}
+        path = tmp_path / "x" / f"bert_dot-{target}-s1.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"cell": cell, "rows": [row]}))
+    prep("report", "-w", world.root, "--experiment", config, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "T1 is better than labels" in page and "the runs here are not those that were measured" in page
+    assert "bert_dot · T1" in page and "prep experiment" in page
+
+
+def test_markup_escapes_what_is_not_markup():
+    assert el("p", "<", Html("<b>"), title='"') == '<p title="&quot;">&lt;<b></p>'
+
+
+def test_words_beside_dots_cover_no_other():
+    plot = Plot(Axis("x", 0, 10), Axis("y", 0, 10))
+    for word, y in (("labels", 5.0), ("T1", 5.2), ("T2", 5.4)):
+        plot.dot((5.0, y), 0, word)
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="note">(\w+)', plot.svg("told"))
+    boxes = [(float(x), float(y) - 11, float(x) + 7.5 * len(word), float(y) + 3) for x, y, word in found]
+    assert len(boxes) == 3
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
+def test_axes_have_round_ticks_and_hold_their_values():
+    assert Axis("x", 0, 10).ticks(5) == [0, 2, 4, 6, 8, 10]
+    assert Axis("x", -0.31, 0.33).ticks(4) == pytest.approx([-0.2, 0, 0.2])
+    assert Axis("x", 3, 800, log=True).ticks(9) == [5, 10, 20, 50, 100, 200, 500]
+    plot = Plot(Axis.decades("ms", [2.0, 900.0]), Axis.over("y", [0.5, 0.5]))
+    plot.line([(2.0, 0.5), (900.0, 0.5)], 0)
+    xs = [float(x) for x in re.findall(r"[ML]([\d.]+) ", plot.svg("told"))]
+    assert 54 < xs[0] < xs[1] < 406
