@@ -10,22 +10,22 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.errors import WorkspaceError
 from pipeline.store import AnyPath
-from pipeline.tables import open_part, read_part
+from pipeline.tables import ROW_GROUP_ROWS, open_part
 
 IDS = ("query_id", "passage_id")
 
 
-def scored_shard(pairs: AnyPath, scores: Sequence[AnyPath]) -> pa.Table:
+def scored_shard(pairs: AnyPath, scores: Sequence[AnyPath], first: int | None = None) -> pa.Table:
     """The pairs in file order, with a column `score_0`, `score_1`, … float32 for each teacher's file.
+
+    `first` reads that many rows alone.
 
     Raises:
         WorkspaceError: a file's rows are not those of the pair shard, or a score is not finite.
     """
-    file, _ = open_part(pairs)
-    with file:
-        table = file.read()
+    table = _rows(pairs, None, first)
     for i, path in enumerate(scores):
-        given, _ = read_part(path, schemas.SCORES)
+        given = _rows(path, schemas.SCORES, first)
         misplaced = _misplaced(table, given)
         if misplaced:
             raise WorkspaceError(
@@ -43,6 +43,15 @@ def scored_shard(pairs: AnyPath, scores: Sequence[AnyPath]) -> pa.Table:
             )
         table = table.append_column(f"score_{i}", score)
     return table
+
+
+def _rows(path: AnyPath, schema: pa.Schema | None, first: int | None) -> pa.Table:
+    file, _ = open_part(path, schema)
+    with file:
+        if first is None:
+            return file.read(use_threads=False)
+        groups = range(min(file.num_row_groups, -(-first // ROW_GROUP_ROWS)))
+        return file.read_row_groups(list(groups), use_threads=False).slice(0, first)
 
 
 def _misplaced(pairs: pa.Table, scores: pa.Table) -> int:

@@ -105,14 +105,16 @@ class ShardWorker:
     def _has_duplicates(self) -> bool:
         return len(self._shared[0]) > 0
 
-    def load(self, number: int) -> None:
+    def load(self, number: int, first: int | None = None) -> None:
         """Make the table `scored`: the pairs with every teacher's score and their weighted sum, every id checked.
+
+        `first` takes that many pairs alone.
 
         Raises:
             WorkspaceError: a score file's rows are not those of the pair shard, or a score is not finite.
         """
         shard, settings = self.plan.shards[number], self.plan.settings
-        zipped = scored_shard(shard.pairs, shard.scores)
+        zipped = scored_shard(shard.pairs, shard.scores, first)
         in_split = self._in_split[zipped.column("query_id").to_numpy()]
         zipped = zipped.append_column("in_split", pa.array(in_split))
         if self._has_duplicates:
@@ -175,13 +177,17 @@ class ShardWorker:
         found = self.connection.sql(sql("triples_kept")).to_arrow_table()
         return {name: found.column(name).to_numpy() for name in found.column_names}
 
-    def sample(self, rows: int) -> Sample:
-        """The first queries of the shard in `scored`, about that many rows."""
-        found = self.connection.execute(
-            "SELECT query_id, is_positive, is_negative, COLUMNS('^s_[0-9]+$') FROM scored "
-            "WHERE in_split ORDER BY query_id, passage_id LIMIT $rows",
-            {"rows": rows},
-        ).fetchnumpy()
+    def sample(self, number: int, rows: int) -> Sample:
+        """The first queries of a shard, about that many rows."""
+        for first in (2 * rows, None):  # the split may begin later than that
+            self.load(number, first)
+            found = self.connection.execute(
+                "SELECT query_id, is_positive, is_negative, COLUMNS('^s_[0-9]+$') FROM scored "
+                "WHERE in_split ORDER BY query_id, passage_id LIMIT $rows",
+                {"rows": rows},
+            ).fetchnumpy()
+            if len(found["query_id"]) == rows:
+                break
         scores = np.stack([found[f"s_{i}"] for i in range(len(self.plan.ensemble.teachers))], axis=1)
         return Sample(found["query_id"], found["is_positive"], found["is_negative"], scores.astype(np.float64))
 
@@ -219,27 +225,25 @@ class ShardWorker:
                 "anchors": ", ".join(f"{lowest.format(f'{owner}s_{i}')} AS anchor_{i}" for i in teachers),
             }
         if name == "candidates":
-            agree = [
-                f"(p.anchor_{i} - n.s_{i}) / {scale!r} >= $threshold::DOUBLE" for i, scale in enumerate(ensemble.scales)
-            ]
+            margins = [_over(f"(p.anchor_{i} - n.s_{i})", scale) for i, scale in enumerate(ensemble.scales)]
+            bits = [f"if({margin} >= $threshold::DOUBLE, {1 << i}, 0)" for i, margin in enumerate(margins)]
             least = settings.least_agreeing(len(ensemble.teachers))
-            votes = " + ".join(f"(agree_{i})::INTEGER" for i in teachers)
             same = "(n.query_id, n.text_id) IN (SELECT query_id, text_id FROM positives) OR p.text_id = n.text_id"
             return {
                 "squares": _squares(ensemble),
                 "ranks": "".join(f"n.rank_{i} AS rank_{i}, " for i in systems),
-                "agree": ", ".join(f"{test} AS agree_{i}" for i, test in enumerate(agree)),
+                "agree": f"({' + '.join(bits)})::{_bits(len(bits))} AS agree",
                 "same_text": same if self._has_duplicates else "false",
                 "outside_ranks": _OUTSIDE if _by_rank(settings) else "false",
                 "too_close": "(p.anchor_total - n.total) / $divisor < $threshold::DOUBLE"
                 if least is None
-                else f"{votes} < {least}",
+                else f"$threshold::DOUBLE IS NOT NULL AND bit_count(agree) < {least}",
                 "matched": matched,
             }
         if name == "counts":
             return {
                 "systems": "".join(f"count(rank_{i}), " for i in systems),
-                "teachers": ", ".join(f"count(*) FILTER (agree_{i})" for i in teachers),
+                "teachers": ", ".join(f"count(*) FILTER (agree & {1 << i} <> 0)" for i in teachers),
             }
         return {}
 
@@ -267,6 +271,16 @@ def _squares(ensemble: Ensemble) -> str:
     """Σ weight · (a teacher's scaled margin - margin)², written out."""
     terms = []
     for i, (weight, scale) in enumerate(zip(ensemble.weights, ensemble.scales, strict=True)):
-        off = f"((p.s_{i} - n.s_{i}) / {scale!r}::DOUBLE - margin)"
-        terms.append(f"{weight!r}::DOUBLE * {off} * {off}")
+        off = f"({_over(f'(p.s_{i} - n.s_{i})', scale)} - margin)"
+        terms.append(f"{off} * {off}" if weight == 1 else f"{weight!r}::DOUBLE * {off} * {off}")
     return " + ".join(terms)
+
+
+def _over(margin: str, scale: float) -> str:
+    """Divided by the scale, where that changes anything: a division for each candidate and teacher is felt."""
+    return margin if scale == 1 else f"{margin} / {scale!r}::DOUBLE"
+
+
+def _bits(teachers: int) -> str:
+    """A type that has a bit for each teacher."""
+    return next(kind for kind, bits in (("TINYINT", 7), ("INTEGER", 31), ("BIGINT", 63)) if teachers <= bits)

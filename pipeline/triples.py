@@ -250,8 +250,7 @@ def _sample(plan: Plan) -> Sample:
     pieces = []
     with ShardWorker(plan) as worker:
         for i in range(count):
-            worker.load(len(plan.shards) * i // count)
-            pieces.append(worker.sample(SAMPLE_ROWS // count))
+            pieces.append(worker.sample(len(plan.shards) * i // count, SAMPLE_ROWS // count))
     return Sample(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Sample.__annotations__))
 
 
