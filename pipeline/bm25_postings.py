@@ -8,7 +8,6 @@ what some queries need, and gives the index that `pipeline.bm25.build_index` wou
 from __future__ import annotations
 
 import shutil
-import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from pipeline.bm25 import (
 )
 from pipeline.bm25_index import Bm25Index, Chunk
 from pipeline.processes import map_in_order
+from pipeline.publishing import staged_directory
 from pipeline.store import AnyPath
 from pipeline.tables import set_content, set_footers
 from pipeline.texts import CACHE
@@ -76,18 +76,9 @@ def open_postings(
     footers = set_footers(passages)
     place = workspace.local.joinpath(CACHE, f"bm25-{set_content(footers)}-{stop_words}")
     if not place.is_dir():
-        staged = place.with_name(f".tmp-{place.name}-{uuid.uuid4().hex[:12]}")
-        staged.mkdir(parents=True)
-        try:
+        with staged_directory(place) as staged:
             facts = _count(staged, passages, stop_words, processes, on_progress, sum(f.rows for f in footers))
             Workspace(staged).write_json(facts, _FACTS)
-            try:
-                staged.rename(place)
-            except OSError:  # another process was first
-                if not place.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
         for older in place.parent.glob("bm25-*"):
             if older != place:
                 shutil.rmtree(older, ignore_errors=True)

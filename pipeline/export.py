@@ -5,9 +5,6 @@ The directory is written beside its place and renamed, so that one that is there
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +20,11 @@ from pipeline.export_rows import Groups, list_groups, triple_batches, triple_gro
 from pipeline.export_words import Table, Words
 from pipeline.funnel import Funnel
 from pipeline.provenance import Footer
+from pipeline.publishing import staged_directory
 from pipeline.row_sets import load_set
 from pipeline.store import AnyPath
 from pipeline.tables import footer_of
-from pipeline.workspace import Workspace, replace_directory
+from pipeline.workspace import Workspace
 
 CARD = "README.md"
 
@@ -83,14 +81,12 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
     directory = directory.expanduser().absolute()
     _refuse_foreign(directory, settings.overwrite)
     paths, origin = _load(workspace, settings)
-    staged = directory.with_name(f".tmp-{directory.name}-{uuid.uuid4().hex[:12]}")
-    staged.mkdir(parents=True)
-    try:
+    with staged_directory(directory, replace=True) as staged:
         form = FORMATS[settings.form]
         words = Words(Table(workspace, "queries"), Table(workspace, "passages"), settings.ids or form.content == "ids")
         rows = _Rows(settings)
         with workspace.staging("export") as scratch, connect(scratch, memory_limit="1GB") as connection:
-            configs = form.write(rows.of(connection, paths), words, staged / "out")
+            configs = form.write(rows.of(connection, paths), words, staged)
         if not configs[0].rows:
             raise UsageError(
                 "nothing to export",
@@ -100,11 +96,7 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
             )
         title = f"{settings.form} from {origin.dataset}"
         text = card(title, form.usage, configs, origin, settings.licence, rows.left_out)
-        (staged / "out" / CARD).write_text(text, encoding="utf-8")
-        _sync(staged / "out")
-        replace_directory(staged / "out", directory)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        (staged / CARD).write_text(text, encoding="utf-8")
     return Exported(directory, configs, rows.left_out)
 
 
@@ -166,13 +158,3 @@ def _refuse_foreign(directory: Path, overwrite: bool) -> None:
     if not (is_export and overwrite):
         todo = "pass --overwrite to replace it" if is_export else "name a new directory"
         raise WorkspaceError("something is there already", where=directory, todo=todo)
-
-
-def _sync(directory: Path) -> None:
-    """Make all files survive a power cut."""
-    for path in directory.rglob("*"):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -85,6 +85,31 @@ def _replace_set(staged: AnyPath, final: StorePath) -> None:
             remove(other)
 
 
+@contextmanager
+def staged_directory(place: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A directory that becomes `place` when the block ends well, and is removed otherwise.
+
+    Where there is a `place` by then, it stays, since another process has made the same; or, if asked, is replaced.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    staged = place.with_name(temporary(place.name))
+    staged.mkdir()
+    try:
+        yield staged
+        _sync_files(staged)
+        if replace:
+            replace_directory(staged, place)
+        else:
+            try:
+                staged.rename(place)
+            except OSError:
+                if not place.is_dir():
+                    raise
+            sync_directory(place.parent)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
 def move_file(staged: Path, final: AnyPath) -> None:
     """Put a complete staged file into its place."""
     if isinstance(final, StorePath):
@@ -107,9 +132,7 @@ def download(place: StorePath, directory: Path) -> None:
     with FileLock(directory.with_name(f".lock-{directory.name}")):
         if directory.is_dir():
             return
-        staged = directory.with_name(f"{TEMPORARY}{directory.name}-{uuid.uuid4().hex[:12]}")
-        staged.mkdir()
-        try:
+        with staged_directory(directory) as staged:
             for entry in place.entries(recursive=True):
                 if entry.is_file:
                     inside = entry.path.removeprefix(place.full + "/")
@@ -117,9 +140,6 @@ def download(place: StorePath, directory: Path) -> None:
                         raise WorkspaceError("an object whose name is no file's", where=place, found=inside)
                     (staged / inside).parent.mkdir(parents=True, exist_ok=True)
                     (place / inside).download(staged / inside)
-            staged.rename(directory)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
 
 
 def remove(path: AnyPath) -> None:
@@ -180,20 +200,34 @@ def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
             path.upload(file)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}")
+    staged = path.with_name(temporary(path.name))
     try:
-        with temporary.open("xb") as stream:
+        with staged.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        staged.replace(path)
         sync_directory(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
+
+
+def temporary(name: str) -> str:
+    """What something is called, beside its place, until it is complete."""
+    return f"{TEMPORARY}{name}-{uuid.uuid4().hex[:12]}"
 
 
 def sync_directory(path: Path) -> None:
     """Make a rename inside the directory survive a power cut."""
+    _sync(path)
+
+
+def _sync_files(directory: Path) -> None:
+    for path in [directory, *directory.rglob("*")]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -14,10 +14,7 @@ tokenizer. NumPy only.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import WorkspaceError
 from pipeline.pair_tokens import TokenChunk, TokenizedTexts
+from pipeline.publishing import staged_directory
 
 FACTS = "store.json"
 _SMALL = np.iinfo(np.uint16).max
@@ -43,21 +41,11 @@ def write_store(directory: Path, chunks: Iterable[TokenChunk], vocabulary: int, 
         vocabulary: one more than the largest id.
         made_from: JSON values, kept in the store.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    staged = directory.with_name(f".tmp-{directory.name}-{uuid.uuid4().hex[:12]}")
-    staged.mkdir()
-    try:
+    with staged_directory(directory) as staged:
         kind = np.uint16 if vocabulary <= _SMALL + 1 else np.int32
         texts, tokens = _write(staged, chunks, kind)
         facts = {"texts": texts, "tokens": tokens, "dtype": np.dtype(kind).name, "byte_order": sys.byteorder}
-        _write_synced(staged / FACTS, json.dumps({**facts, "made_from": made_from}, indent=2).encode())
-        try:
-            staged.rename(directory)
-        except OSError:
-            if not (directory / FACTS).is_file():
-                raise
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        (staged / FACTS).write_text(json.dumps({**facts, "made_from": made_from}, indent=2), encoding="utf-8")
 
 
 def open_store(directory: Path) -> TokenizedTexts:
@@ -95,20 +83,10 @@ def _write(directory: Path, chunks: Iterable[TokenChunk], kind: type[np.integer]
             offsets.write((tokens + np.cumsum(chunk.lengths, dtype=np.int64)).tobytes())
             empty.write(chunk.empty.astype(np.bool_).tobytes())
             texts, tokens = texts + len(chunk.lengths), tokens + len(chunk.ids)
-        for stream in streams:
-            stream.flush()
-            os.fsync(stream.fileno())
     finally:
         for stream in streams:
             stream.close()
     return texts, tokens
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _map(path: Path, kind: np.dtype[Any], count: int) -> NDArray[Any]:

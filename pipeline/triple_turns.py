@@ -7,8 +7,6 @@ query's negatives; and for each of the G (query, positive) its `query_id` and `s
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +18,7 @@ from numpy.lib.format import open_memmap
 from pipeline.database import connect, sql, view_parquet
 from pipeline.fingerprint import digest_json
 from pipeline.provenance import Footer
+from pipeline.publishing import staged_directory
 from pipeline.store import AnyPath
 from pipeline.tables import set_content
 from pipeline.texts import CACHE
@@ -51,17 +50,8 @@ def load_turns(workspace: Workspace, paths: Sequence[AnyPath], footers: Sequence
     """A set of triples by query; sorts it, beyond the memory's bounds on disk, if that has not been done."""
     place = workspace.local.joinpath(CACHE, "turns", digest_json([set_content(footers), seed]))
     if not place.is_dir():
-        staged = place.with_name(f".tmp-{place.name}-{uuid.uuid4().hex[:12]}")
-        staged.mkdir(parents=True)
-        try:
+        with staged_directory(place) as staged:
             _write(staged, list(paths), sum(footer.rows for footer in footers), seed)
-            try:
-                staged.rename(place)
-            except OSError:  # another worker was first
-                if not place.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
     return TripleTurns(*(np.load(place / f"{name}.npy", mmap_mode="r") for name in TripleTurns._fields))
 
 

@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -37,6 +36,7 @@ from pipeline.publishing import (
     local_copies,
     remove,
     replace_directory,
+    temporary,
     upload,
     write_json,
 )
@@ -48,6 +48,8 @@ DEFAULT_LOCATION = "workspace"
 LEFTOVER_SECONDS = 86_400
 
 __all__ = ["MANIFEST", "Workspace", "atomic_write", "replace_directory"]
+
+_Place = TypeVar("_Place", Path, StorePath, AnyPath)
 
 
 class Workspace:
@@ -154,22 +156,14 @@ class Workspace:
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
         """A scratch directory on the file system of `local`; removed at the end."""
-        path = self.local / _temporary(name)
-        path.mkdir(parents=True)
-        try:
+        with _scratch(self.local, name) as path:
             yield path
-        finally:
-            remove(path)
 
     @contextmanager
     def shared_staging(self, name: str) -> Iterator[AnyPath]:
         """A scratch directory that other machines see; removed at the end."""
-        path = self.path(_temporary(name))
-        path.mkdir(parents=True)
-        try:
+        with _scratch(self.root, name) as path:
             yield path
-        finally:
-            remove(path)
 
     @contextmanager
     def exclusive(self, stage: str) -> Iterator[None]:
@@ -223,8 +217,14 @@ class Workspace:
         upload(path, shared, last=marker)
 
 
-def _temporary(name: str) -> str:
-    return f"{TEMPORARY}{name}-{uuid.uuid4().hex[:12]}"
+@contextmanager
+def _scratch(root: _Place, name: str) -> Iterator[_Place]:
+    path = root / temporary(name)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        remove(path)
 
 
 def _is_set(path: AnyPath) -> bool:

@@ -10,10 +10,8 @@ Shapes: N texts, B some of them, T vectors of a text, D width.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError, WorkspaceError
+from pipeline.publishing import staged_directory
 from students.architectures.separate import States
 from students.settings import ENCODED_FILE, Storage
 
@@ -146,10 +145,10 @@ def write_encoded(
     Raises:
         ModelError: a value is beyond float16.
     """
-    staged = directory.with_name(f".tmp-{directory.name}-{uuid.uuid4().hex[:12]}")
-    staged.mkdir(parents=True)
-    streams: dict[str, BinaryIO] = {name: (staged / name).open("wb") for name in ("values", "offsets", "entries")}
-    try:
+    with staged_directory(directory, replace=True) as staged, ExitStack() as opened:
+        streams: dict[str, BinaryIO] = {
+            name: opened.enter_context((staged / name).open("wb")) for name in ("values", "offsets", "entries")
+        }
         vectors, texts, width, sparse = 0, 0, 0, False
         streams["offsets"].write(np.zeros(1, np.int64).tobytes())
         for chunk in chunks:
@@ -162,17 +161,7 @@ def write_encoded(
         if not sparse:
             (staged / "entries").unlink()
         sizes = {"vectors": vectors, "texts": texts, "width": width, "dtype": kind, "sparse": sparse}
-        streams[ENCODED_FILE] = (staged / ENCODED_FILE).open("wb")
-        streams[ENCODED_FILE].write(json.dumps({**facts, **sizes}, indent=2).encode())
-        for stream in streams.values():
-            stream.flush()
-            os.fsync(stream.fileno())
-        shutil.rmtree(directory, ignore_errors=True)
-        staged.rename(directory)
-    finally:
-        for stream in streams.values():
-            stream.close()
-        shutil.rmtree(staged, ignore_errors=True)
+        (staged / ENCODED_FILE).write_text(json.dumps({**facts, **sizes}, indent=2), encoding="utf-8")
 
 
 def _stored(values: Tensor, kind: Storage, where: Path) -> np.ndarray:

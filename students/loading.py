@@ -6,10 +6,11 @@ from pipeline.errors import ModelError
 from students.architectures import architecture
 from students.architectures.base import Student
 from students.architectures.directory import read_modules
-from students.architectures.published import ENCODER_PREFIX, is_published, published_state
+from students.architectures.published import ENCODER_PREFIX, is_published
 from students.identity import student_file
 from students.settings import StudentSettings
 from teachers.checkpoint import Checkpoint, resolve
+from teachers.loading import read_weights
 
 _MODULES = {"MultiVectorMask": "colbert", "SpladePooling": "sparse"}
 
@@ -54,7 +55,7 @@ def load_student(checkpoint: str, settings: StudentSettings | None = None) -> St
 
 
 def _by_keys(checkpoint: Checkpoint) -> str:
-    state = published_state(checkpoint)
+    state = read_weights(checkpoint)
     if "compressor.weight" in state:
         return "colbert"
     if "_classification_layer.weight" in state and "_classification_layer.bias" not in state:

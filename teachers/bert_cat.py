@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     AlbertConfig,
@@ -29,7 +28,8 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pipeline.errors import ModelError
-from teachers.checkpoint import Checkpoint, weight_files
+from teachers.checkpoint import Checkpoint
+from teachers.loading import read_weights
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def load_bert_cat(checkpoint: Checkpoint) -> BertCat:
         ModelError: unknown encoder, no head, several outputs, or weights that do not fit.
     """
     where = checkpoint.directory
-    state = _read_state(checkpoint)
+    state = read_weights(checkpoint)
     encoder = {k.removeprefix(ENCODER): v for k, v in state.items() if k.startswith(ENCODER)}
     # A buffer that older versions of transformers saved.
     encoder.pop("embeddings.position_ids", None)
@@ -172,13 +172,3 @@ def _layout(encoder: State) -> str:
         expected="weights of DistilBERT, BERT, ELECTRA or ALBERT",
         found=", ".join(sorted(encoder)[:4]),
     )
-
-
-def _read_state(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = {}
-    for path in weight_files(checkpoint.directory):
-        if path.suffix == ".safetensors":
-            state |= load_file(path)
-        elif path.suffix == ".bin":
-            state |= torch.load(path, map_location="cpu", weights_only=True)
-    return state

@@ -12,12 +12,14 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from pipeline.errors import ModelError
-from teachers.checkpoint import Checkpoint
+from teachers.checkpoint import Checkpoint, weight_files
 
 # What files that are damaged, foreign or of an unknown architecture make the libraries raise.
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, EOFError, UnpicklingError, SafetensorError)
@@ -83,3 +85,14 @@ def load_model(kind: Any, directory: Path, **options: Any) -> tuple[Any, dict[st
         **options,
     )
     return model, info
+
+
+def read_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """All weights by name; pickled ones are read as weights alone."""
+    state: dict[str, torch.Tensor] = {}
+    for path in weight_files(checkpoint.directory):
+        if path.suffix == ".safetensors":
+            state |= load_file(path)
+        elif path.suffix == ".bin":
+            state |= torch.load(path, map_location="cpu", weights_only=True)
+    return state

@@ -19,11 +19,11 @@ from transformers import AutoModel, PreTrainedModel
 from students.architectures.base import freeze_pooler, layers_override, refuse_missing
 from students.architectures.directory import Module, read_json, read_modules, write_modules
 from students.architectures.one_vector import OneVectorStudent
-from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published, published_state
+from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
 from students.architectures.separate import States
 from students.settings import Pooling, StudentSettings
 from teachers.checkpoint import resolve
-from teachers.loading import load_config, load_model, load_tokenizer, loading
+from teachers.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 
 class BertDot(OneVectorStudent):
@@ -40,7 +40,7 @@ class BertDot(OneVectorStudent):
         directory = checkpoint.directory
         with loading("a dense encoder", directory):
             if is_published(checkpoint):
-                encoder = encoder_of(checkpoint, published_state(checkpoint), ENCODER_PREFIX, rest=())
+                encoder = encoder_of(checkpoint, read_weights(checkpoint), ENCODER_PREFIX, rest=())
             else:
                 layers = layers_override(load_config(directory), settings.num_layers, directory)
                 encoder, info = load_model(AutoModel, directory, **layers)

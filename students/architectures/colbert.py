@@ -25,12 +25,12 @@ from transformers import AddedToken, AutoModel, PreTrainedModel, PreTrainedToken
 from pipeline.errors import ModelError
 from students.architectures.base import freeze_pooler, layers_override, load_strictly, refuse_missing
 from students.architectures.directory import Module, read_modules, transformer_facts, write_modules
-from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published, published_state
+from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
 from students.architectures.separate import SeparateStudent, States, exactly
 from students.settings import StudentSettings
 from students.token_rows import Frame, TextRows
 from teachers.checkpoint import resolve
-from teachers.loading import load_config, load_model, load_tokenizer, loading
+from teachers.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _PROJECTION = "compressor."
 _LEAST = torch.finfo(torch.float32).min
@@ -72,7 +72,7 @@ class ColBert(SeparateStudent):
         modules = read_modules(directory)
         with loading("an encoder of token vectors", directory):
             if is_published(checkpoint):
-                state = published_state(checkpoint)
+                state = read_weights(checkpoint)
                 encoder = encoder_of(checkpoint, state, ENCODER_PREFIX, rest=(_PROJECTION,))
                 found = {k.removeprefix(_PROJECTION): v for k, v in state.items() if k.startswith(_PROJECTION)}
             else:

@@ -20,12 +20,12 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from pipeline.errors import ModelError
 from students.architectures.base import freeze_pooler, layers_of, layers_override, refuse_missing
-from students.architectures.published import encoder_of, is_published, published_state, write_published
+from students.architectures.published import encoder_of, is_published, write_published
 from students.architectures.separate import SeparateStudent, States
 from students.settings import StudentSettings
 from students.token_rows import Frame
 from teachers.checkpoint import resolve
-from teachers.loading import load_config, load_model, load_tokenizer, loading
+from teachers.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _KIND = "PreTTR"
 _HEAD = "_classification_layer."
@@ -76,7 +76,7 @@ class PreTtr(SeparateStudent):
                 encoder, info = load_model(AutoModel, where, **layers)
             refuse_missing(info, where, may_be_new=("pooler",))
             return cls(encoder.float(), tokenizer, settings, None)
-        state = published_state(checkpoint)
+        state = read_weights(checkpoint)
         head = state.get(f"{_HEAD}weight")
         if head is None or head.shape[0] != 1 or f"{_HEAD}bias" in state:
             raise ModelError(

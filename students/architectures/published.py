@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -24,7 +23,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from students.architectures.base import load_strictly
 from students.architectures.directory import write_json
 from teachers.bert_cat import infer_config
-from teachers.checkpoint import CONFIG, Checkpoint, weight_files
+from teachers.checkpoint import CONFIG, Checkpoint
 
 ENCODER_PREFIX = "bert_model."
 _ENCODER_TYPE = "encoder_type"
@@ -35,17 +34,6 @@ _BUFFERS = ("embeddings.position_ids",)
 def is_published(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint is in a form that transformers has no class for."""
     return checkpoint.config.get("model_type") not in CONFIG_MAPPING
-
-
-def published_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """All weights; pickled ones are read as weights alone."""
-    state: dict[str, Tensor] = {}
-    for path in weight_files(checkpoint.directory):
-        if path.suffix == ".safetensors":
-            state |= load_file(path)
-        elif path.suffix == ".bin":
-            state |= torch.load(path, map_location="cpu", weights_only=True)
-    return state
 
 
 def encoder_of(checkpoint: Checkpoint, state: Mapping[str, Tensor], prefix: str, *, rest: tuple[str, ...]) -> Any:
