@@ -256,10 +256,11 @@ def _settings(given: dict[str, Any]) -> Any:
 
 
 def _resources(processes: int | None, threads: int | None, memory_limit: str, temp_directory: Path | None) -> Resources:
-    from pipeline.database import check_memory_limit
+    from pipeline.database import memory_bytes
     from pipeline.triples import Resources
 
-    return Resources(processes, threads, check_memory_limit(memory_limit), temp_directory)
+    memory_bytes(memory_limit)  # a malformed one ends here
+    return Resources(processes, threads, memory_limit, temp_directory)
 
 
 def _runner(address: str | None, num_actors: int | None, resources: Resources) -> Callable[[Plan], Runner] | None:

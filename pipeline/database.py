@@ -6,6 +6,7 @@ parameters, so each can be pasted into the DuckDB shell.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,21 +21,24 @@ from pipeline.errors import UsageError
 from pipeline.store import AnyPath, StorePath
 
 DEFAULT_MEMORY_LIMIT = "4GB"
+_BYTES_A_THREAD = 64_000_000
 
 
 @contextmanager
 def connect(
     temp_directory: Path, *, memory_limit: str = DEFAULT_MEMORY_LIMIT, threads: int | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An in-memory database that spills to `temp_directory` beyond `memory_limit`."""
+    """An in-memory database that spills to `temp_directory` beyond `memory_limit`.
+
+    Without `threads`, all that the machine has and the limit feeds.
+    """
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": memory_limit,
         "temp_directory": str(temp_directory),
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
+        "threads": str(threads or fed_threads(os.cpu_count() or 1, memory_limit)),
     }
-    if threads is not None:
-        config["threads"] = str(threads)
     connection = duckdb.connect(":memory:", config=config)
     try:
         # It would be written among what a command prints.
@@ -44,15 +48,21 @@ def connect(
         connection.close()
 
 
-def check_memory_limit(text: str) -> str:
-    """The text, if the database takes it as an amount of memory.
+def fed_threads(threads: int, memory_limit: str) -> int:
+    """As many of so many threads as the limit feeds: where many share little memory, a query hardly ends."""
+    return min(threads, max(1, memory_bytes(memory_limit) // _BYTES_A_THREAD))
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of an amount as the database writes it.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it is none.
     """
-    if not re.fullmatch(r"\d+(\.\d+)? ?([KMGT]i?B)", text, re.IGNORECASE):
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", text, re.IGNORECASE)
+    if not found:
         raise UsageError("malformed memory limit", expected="an amount like 500MB or 2GB", found=repr(text))
-    return text
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1))
 
 
 @cache

@@ -20,7 +20,7 @@ from pipeline.published import Counts, Intake, Rows, existing, query_ranges
 from pipeline.tables import footer_of, set_content, set_footers
 from pipeline.workspace import Workspace, replace_directory
 
-SMALL_MEMORY = "256MB"
+SMALL_MEMORY = "128MB"
 Reader = Callable[[dict[str, int]], Iterator[Rows]]
 """Yields rows, and numbers the systems in the dict it is given as it meets them."""
 

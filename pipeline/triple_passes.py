@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+from pipeline.database import fed_threads
 from pipeline.funnel import Funnel
 from pipeline.processes import map_in_order
 from pipeline.provenance import Recipe
@@ -96,7 +97,7 @@ def local_runner(plan: Plan, processes: int | None, pairs: int) -> Runner:
     """A runner in this process or in several."""
     cores = os.cpu_count() or 1
     count = processes or (cores if pairs >= WORTH_PROCESSES else 1)
-    threads = plan.threads or max(1, cores // count)
+    threads = plan.threads or fed_threads(max(1, cores // count), plan.memory_limit)
     shared = Plan(**{**vars(plan), "threads": threads})
 
     def run(tasks: Sequence[Task], on_done: Callable[[int], None]) -> None:
