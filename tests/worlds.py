@@ -38,9 +38,10 @@ def write_files(directory: Path, seed: int = 0) -> dict[str, Path]:
     return files
 
 
-def imported(directory: Path) -> Workspace:
+def imported(directory: Path, location: str | None = None) -> Workspace:
+    """A workspace there, else beside the files."""
     files = write_files(directory)
-    workspace = Workspace.open(str(directory / "ws"), create=True)
+    workspace = Workspace.open(location or str(directory / "ws"), create=True)
     import_msmarco(
         workspace,
         files["collection"],

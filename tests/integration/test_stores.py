@@ -19,7 +19,6 @@ from students.settings import StudentSettings, TrainSettings
 from tests import stores, worlds
 from tests.tiny_models import save_tiny
 
-pytest.importorskip("moto", reason="the S3 server of the dev extra")
 # Ray Train's own use of Ray Data.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
 SETS = ("passages", "queries", "qrels", "retrieved/bm25", "pairs", "scores/t", "scores/actors", "triples/default")
@@ -30,10 +29,10 @@ TRAIN += " --max-query-length 8 --max-passage-length 16"
 
 
 @pytest.fixture(scope="module")
-def moto():
-    server = stores.Moto()
-    yield server
-    server.stop()
+def server(tmp_path_factory):
+    found = stores.Server(tmp_path_factory.mktemp("store"))
+    yield found
+    found.kill()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,7 +114,7 @@ def on_disk(given, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stored(moto, given, tmp_path_factory):
+def stored(server, given, tmp_path_factory):
     """Through a connection that is throttled, dropped and cut in between all the time."""
 
     def script(number, method, path):
@@ -123,8 +122,8 @@ def stored(moto, given, tmp_path_factory):
         return next((fault for each, fault in kinds.items() if number % each == 0), None)
 
     output = tmp_path_factory.mktemp("stored") / "export"
-    with stores.proxied(moto, script) as proxy:
-        location = stores.uri(proxy.port, "all/of it")
+    with stores.proxied(server, script) as proxy:
+        location = stores.uri(proxy.address, "all/of it")
         chain(location, given, output)
         yield location, made(Workspace.open(location), output), proxy
 
@@ -152,10 +151,10 @@ def test_no_credential_stands_anywhere(stored):
 
 
 @pytest.fixture(scope="module")
-def scored(moto, given):
+def scored(server, given):
     """A workspace of made-up scores, whose network is sound."""
     directory, files = given
-    ws = Workspace.open(stores.uri(moto.port, "scored"), create=True)
+    ws = Workspace.open(stores.uri(server.address, "scored"), create=True)
     splits = ([(split, files[f"{split}{kind}"]) for split in ("train", "dev")] for kind in ("", ".qrels"))
     import_msmarco(ws, files["collection"], *splits)
     worlds.scored(worlds.paired(ws), {"a": 1})
