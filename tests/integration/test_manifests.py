@@ -54,6 +54,8 @@ def test_its_entrypoint_is_a_command_with_these_options(path, tmp_path):
 
 def test_compose_keeps_to_its_own_network():
     services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
-    assert services.keys() == {"head", "worker", "job"}
+    assert services.keys() == {"head", "worker", "job", "store"}
     assert not any("ports" in service for service in services.values())
-    assert all("RAY_AUTH_TOKEN" in service["environment"] for service in services.values())
+    assert all(service["networks"] == ["cluster"] for service in services.values())
+    nodes = [service for name, service in services.items() if name != "store"]
+    assert all("RAY_AUTH_TOKEN" in service["environment"] for service in nodes)
