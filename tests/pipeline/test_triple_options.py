@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.ensemble import Sample, fit_weights
@@ -88,6 +88,7 @@ PLAIN = settings(max_examples=25, suppress_health_check=[HealthCheck.function_sc
 
 
 @PLAIN
+@example(options={"threshold": None, "negatives_per_system": 5}, teachers=TEACHERS)  # what both retrievers found
 @given(options=THRESHOLDS | BOUNDS | LIMITS, teachers=st.sampled_from([TEACHERS, ["a", "b"]]))
 def test_every_option_equals_plain_loops(graded, world, options, teachers):
     asked = TripleSettings(**options)
