@@ -31,6 +31,9 @@ from pipeline.errors import PrepError
 log = logging.getLogger(__name__)
 # What the command line library returns, instead of raising, after Ctrl-C.
 _INTERRUPTED = 130
+# The last two are what NumPy and torch say where less was written than asked.
+_FULL = re.compile(r"No space left on device|ENOSPC|requested and \d+ written|unexpected pos \d+ vs \d+")
+_FORBIDDEN = re.compile(r"Permission denied|Read-only file system|Operation not permitted")
 
 app = typer.Typer(
     name="prep",
@@ -100,9 +103,12 @@ def _explain(error: Exception) -> str:
     if answer := re.search(r"[^\n]*(AWS Error|google::cloud::Status)[^\n]*", text):
         todo = "check the address, the network and the credentials in the environment, then run the same command again"
         return f"the object store did not answer as it should\n  found:    {answer[0]}\n  to do:    {todo}"
-    if "No space left on device" in text or "ENOSPC" in text:
+    if _FULL.search(text):
         found, todo = text, "make room, then run the same command again"
         return f"the disk is full; nothing half-written is kept\n  found:    {found}\n  to do:    {todo}"
+    if _FORBIDDEN.search(text):
+        todo = "see who owns the workspace and how its disk is mounted, then run the same command again"
+        return f"a file that may not be written or read\n  found:    {text}\n  to do:    {todo}"
     if isinstance(error, MemoryError) or "Out of Memory" in text:
         found = text.splitlines()[0] if text else "MemoryError"
         return f"out of memory\n  found:    {found}\n  to do:    use smaller shards or batches"

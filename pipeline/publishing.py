@@ -96,7 +96,7 @@ def staged_directory(place: Path, *, replace: bool = False) -> Iterator[Path]:
     staged.mkdir()
     try:
         yield staged
-        _sync_files(staged)
+        sync_files(staged)
         if replace:
             replace_directory(staged, place)
         else:
@@ -222,7 +222,8 @@ def sync_directory(path: Path) -> None:
     _sync(path)
 
 
-def _sync_files(directory: Path) -> None:
+def sync_files(directory: Path) -> None:
+    """Make all files below survive a power cut."""
     for path in [directory, *directory.rglob("*")]:
         _sync(path)
 

@@ -9,24 +9,21 @@ know where files stand.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 from transformers import (
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import WEIGHTS_NAME
 
 from pipeline.errors import PrepError, UsageError
 from students.architectures import architecture
@@ -35,7 +32,8 @@ from students.architectures.separate import SeparateStudent
 from students.batches import BatchSource
 from students.objective import Objective
 from students.settings import TrainSettings
-from students.stream import BatchStream, Tokens, Workers, parts_of, split_inputs
+from students.stream import BatchStream, Tokens, Workers, parts_of
+from students.trainer import StreamTrainer
 from students.validation import Measure, Validation
 from teachers.loading import quiet_loading
 
@@ -111,7 +109,7 @@ def train(
     if settings.eval_steps is not None:
         assert measure is not None
         validation = Validation(measure, student, settings, checkpoints, start, workers)
-    trainer = _Trainer(
+    trainer = StreamTrainer(
         objective=objective,
         rates=_rates(settings, student),
         model=student,
@@ -140,7 +138,7 @@ def train(
     )
 
 
-def _run(trainer: Trainer, settings: TrainSettings, last: str | None) -> None:
+def _run(trainer: StreamTrainer, settings: TrainSettings, last: str | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=last)
     except torch.OutOfMemoryError as error:
@@ -167,7 +165,6 @@ def _arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> Traini
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_steps=max(1, steps // LOGGED_POINTS),
         logging_nan_inf_filter=False,  # would print 0 for a loss that is not a number
         ignore_data_skip=True,  # the stream starts at the right row itself
@@ -184,62 +181,6 @@ def _rates(settings: TrainSettings, student: Student) -> list[tuple[float, list[
     """Parameters that learn at a rate of their own."""
     given = ((settings.head_learning_rate, student.head()), (settings.embedding_learning_rate, student.embeddings()))
     return [(rate, parameters) for rate, parameters in given if rate is not None]
-
-
-class _Trainer(Trainer):
-    """Trainer whose loader is the stream itself and whose loss is one of ours."""
-
-    def __init__(
-        self, *, objective: Objective, rates: Iterable[tuple[float, list[nn.Parameter]]], **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self._objective, self._rates = objective, list(rates)
-        self.model_accepts_loss_kwargs = False
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """The stream as it is: no second split or shuffle over workers."""
-        # A loader without its own generator draws from the global one, and a resumed run's dropout would differ.
-        own = torch.Generator()
-        return DataLoader(self.train_dataset, batch_size=None, generator=own, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """A checkpoint's weights, as they are: safetensors has no place for weights that share their memory."""
-        directory = Path(output_dir or str(self.args.output_dir))
-        directory.mkdir(parents=True, exist_ok=True)
-        weights = cast(nn.Module, self.model).state_dict() if state_dict is None else state_dict
-        torch.save(weights, directory / WEIGHTS_NAME)
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW, with parameters that have their own rate in groups of their own."""
-        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        for rate, parameters in self._rates:
-            chosen = {id(weight) for weight in parameters}
-            for group in list(optimizer.param_groups):
-                own = [weight for weight in group["params"] if id(weight) in chosen]
-                if own:
-                    group["params"] = [weight for weight in group["params"] if id(weight) not in chosen]
-                    optimizer.add_param_group({**group, "params": own, "lr": rate})
-        return optimizer
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Loss of one batch."""
-        features, targets = split_inputs(inputs)
-        scores = model(in_batch=self._objective.in_batch, **features)
-        loss = self._objective(scores, targets, cast(Student, self.model).penalties)
-        if not torch.isfinite(loss):
-            raise PrepError(
-                "the loss is not a finite number",
-                where=f"step {self.state.global_step + 1}, first query id {int(targets.query_ids[0])}",
-                found=float(loss.detach()),
-                todo="lower --learning-rate, or use --precision float32",
-            )
-        return (loss, scores) if return_outputs else loss
 
 
 class _Progress(TrainerCallback):

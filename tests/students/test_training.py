@@ -19,6 +19,7 @@ from students.architectures.bert_cat import BertCat
 from students.batches import ListShards
 from students.loading import load_student
 from students.settings import StudentSettings, TrainSettings
+from students.trainer import StreamTrainer
 from tests import worlds
 from tests.tiny_models import save_tiny
 
@@ -222,6 +223,26 @@ def test_a_killed_run_goes_on_at_the_right_row_to_the_same_weights(trained_on, m
     first, second = (load_file(t.directory / "model.safetensors") for t in (whole, resumed))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not workspace.path("students", ".training-resumed").exists()
+
+
+@pytest.mark.parametrize("cut", ["_save", "_save_optimizer_and_scheduler", "_save_rng_state"])
+def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(trained_on, monkeypatch, cut):
+    workspace, init = trained_on
+    whole = train_student(workspace, "whole", settings(init, seed=3))
+
+    def die(trainer, *_, **__):
+        if trainer.state.global_step == 10:
+            raise KeyboardInterrupt
+        return original(trainer, *_, **__)
+
+    original = getattr(StreamTrainer, cut)
+    monkeypatch.setattr(StreamTrainer, cut, die)
+    with pytest.raises(KeyboardInterrupt):
+        train_student(workspace, f"cut{cut}", settings(init, seed=3))
+    monkeypatch.undo()
+    resumed = train_student(workspace, f"cut{cut}", settings(init, seed=3))
+    first, second = (load_file(t.directory / "model.safetensors") for t in (whole, resumed))
+    assert resumed.resumed_at == 5 and all(torch.equal(first[key], second[key]) for key in first)
 
 
 def _recording(seen):
