@@ -111,7 +111,8 @@ def _explain(error: Exception) -> str:
         return f"a file that may not be written or read\n  found:    {text}\n  to do:    {todo}"
     if isinstance(error, MemoryError) or "Out of Memory" in text:
         found = text.splitlines()[0] if text else "MemoryError"
-        return f"out of memory\n  found:    {found}\n  to do:    use smaller shards or batches"
+        todo = "give more (--memory-limit), or use smaller shards or batches"
+        return f"out of memory\n  found:    {found}\n  to do:    {todo}"
     if isinstance(error, OSError):
         return text
     return f"{type(error).__name__}: {text}\n  to do:    run again with --debug for the traceback, and report it"

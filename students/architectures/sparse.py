@@ -9,11 +9,12 @@ Shapes: B queries, N texts or pairs, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import ClassVar, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from students.architectures.base import layers_override, refuse_missing
@@ -26,6 +27,8 @@ from teachers.loading import load_config, load_model, load_tokenizer, loading
 
 # The head of a masked language model by the names that the families give it; bare encoders lack it.
 _HEAD = ("cls.predictions", "vocab_", "lm_head", "predictions.", "generator_", "head.", "decoder")
+_STRAIGHT, _RARE = 3.0, 4.0
+"""Where GELU hands on what it is given; how many deviations above the mean an entry's logit is to be for a weight."""
 
 
 class Sparse(OneVectorStudent):
@@ -36,13 +39,15 @@ class Sparse(OneVectorStudent):
 
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """See Student; an encoder without its language model's head gets a new one, over its own embeddings."""
+        """See Student; an encoder without its language model's head gets one over its own embeddings."""
         checkpoint = resolve(init)
         directory, tokenizer = checkpoint.directory, load_tokenizer(checkpoint)
         with loading("a masked language model", directory):
             layers = layers_override(load_config(directory), settings.num_layers, directory)
             model, info = load_model(AutoModelForMaskedLM, directory, **layers)
         refuse_missing(info, directory, may_be_new=_HEAD)
+        if info["missing_keys"]:
+            _begin_head(model, set(info["missing_keys"]))
         return cls(model.float(), tokenizer, settings)
 
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
@@ -85,3 +90,20 @@ class Sparse(OneVectorStudent):
                 "similarity_fn_name": "dot",
             },
         )
+
+
+@torch.no_grad()
+def _begin_head(model: PreTrainedModel, new: set[str]) -> None:
+    """Let a new head say of each state which embeddings it resembles, and of few that it does.
+
+    A random head gives every text some weight for most of the vocabulary, and scores of many thousands. This one hands
+    the state on as it is: GELU is straight three above 0, and the normalisation behind it takes the shift out again.
+    """
+    for name, module in model.named_modules():
+        square = isinstance(module, nn.Linear) and module.in_features == module.out_features
+        if square and f"{name}.weight" in new:
+            nn.init.eye_(module.weight)
+            nn.init.constant_(module.bias, _STRAIGHT)
+    output = cast(nn.Linear, model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    spread = output.weight.square().mean().sqrt() * math.sqrt(output.in_features)  # of the logits of a unit state
+    nn.init.constant_(output.bias, -float(spread) * _RARE)

@@ -196,6 +196,19 @@ def test_sparse_by_hand(students):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_a_sparse_student_of_a_bare_encoder_begins_with_the_embeddings_its_states_resemble(tiny, kind):
+    student = architecture("sparse").from_checkpoint(tiny[kind], StudentSettings(**SIZES)).eval()
+    tokens = student.tokenizer(PASSAGES, padding=True, return_tensors="pt")
+    states = AutoModel.from_pretrained(tiny[kind]).eval()(**tokens).last_hidden_state
+    head = student.encoder.get_output_embeddings()
+    alike = torch.nn.functional.layer_norm(states, states.shape[-1:]) @ head.weight.T
+    bias, spread = head.bias[0].item(), alike.std().item()
+    assert torch.corrcoef(torch.stack([student.encoder(**tokens).logits.flatten(), alike.flatten()]))[0, 1] > 0.99
+    assert -5 * spread < bias < -3 * spread and (head.bias == bias).all()
+
+
+@torch.inference_mode()
 def test_tk_by_hand(students):
     student, _ = students["tk"]
     assert len(KERNEL_MEANS) == 11 and student.head()[0].abs().max() <= 0.014
