@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import NormalDist
 from typing import ClassVar, Self, cast
 
 import torch
@@ -27,8 +28,8 @@ from teachers.loading import load_config, load_model, load_tokenizer, loading
 
 # The head of a masked language model by the names that the families give it; bare encoders lack it.
 _HEAD = ("cls.predictions", "vocab_", "lm_head", "predictions.", "generator_", "head.", "decoder")
-_STRAIGHT, _RARE = 3.0, 4.0
-"""Where GELU hands on what it is given; how many deviations above the mean an entry's logit is to be for a weight."""
+_STRAIGHT = 3.0
+"""Where GELU hands on what it is given."""
 
 
 class Sparse(OneVectorStudent):
@@ -94,7 +95,7 @@ class Sparse(OneVectorStudent):
 
 @torch.no_grad()
 def _begin_head(model: PreTrainedModel, new: set[str]) -> None:
-    """Let a new head say of each state which embeddings it resembles, and of few that it does.
+    """Let a new head say of each state which embeddings it resembles; by chance alone, one of them.
 
     A random head gives every text some weight for most of the vocabulary, and scores of many thousands. This one hands
     the state on as it is: GELU is straight three above 0, and the normalisation behind it takes the shift out again.
@@ -106,4 +107,4 @@ def _begin_head(model: PreTrainedModel, new: set[str]) -> None:
             nn.init.constant_(module.bias, _STRAIGHT)
     output = cast(nn.Linear, model.get_output_embeddings())  # type: ignore[no-untyped-call]
     spread = output.weight.square().mean().sqrt() * math.sqrt(output.in_features)  # of the logits of a unit state
-    nn.init.constant_(output.bias, -float(spread) * _RARE)
+    nn.init.constant_(output.bias, -float(spread) * NormalDist().inv_cdf(1 - 1 / output.out_features))
