@@ -51,7 +51,8 @@ class StreamTrainer(Trainer):
         self._wait_for_all()
         with suppress(FileNotFoundError):  # workers that share the directory: one of them is first
             sync_files(place / _SAVING / name)
-            (place / _SAVING / name).rename(place / name)
+            if not (place / name).is_dir():
+                (place / _SAVING / name).rename(place / name)
             sync_directory(place)
         self._wait_for_all()
         for other in place.glob("checkpoint-*"):

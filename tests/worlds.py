@@ -38,6 +38,13 @@ def write_files(directory: Path, seed: int = 0) -> dict[str, Path]:
     return files
 
 
+def import_options(files: dict[str, Path]) -> str:
+    """What `prep import msmarco` is given of them."""
+    ends = {"queries": "", "qrels": ".qrels"}
+    named = [f"--{kind} {split}={files[split + end]}" for kind, end in ends.items() for split in ("train", "dev")]
+    return " ".join([f"--collection {files['collection']}", *named])
+
+
 def imported(directory: Path, location: str | None = None) -> Workspace:
     """A workspace there, else beside the files."""
     files = write_files(directory)

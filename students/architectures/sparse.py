@@ -47,7 +47,7 @@ class Sparse(OneVectorStudent):
             layers = layers_override(load_config(directory), settings.num_layers, directory)
             model, info = load_model(AutoModelForMaskedLM, directory, **layers)
         refuse_missing(info, directory, may_be_new=_HEAD)
-        if info["missing_keys"]:
+        if any("bias" not in name for name in info["missing_keys"]):  # a trained head may come without its bias
             _begin_head(model, set(info["missing_keys"]))
         return cls(model.float(), tokenizer, settings)
 

@@ -23,14 +23,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 def stages(given, location):
     """All commands that write into a workspace, in order."""
     files, tiny = worlds.write_files(given), save_tiny("bert", given / "tiny")
-    named = " ".join(
-        f"--{kind} {split}={files[split + end]}"
-        for kind, end in (("queries", ""), ("qrels", ".qrels"))
-        for split in ("train", "dev")
-    )
     short = "--max-steps 2 --batch-size 4 --max-length 24 --max-query-length 8 --max-passage-length 16"
     lines = [
-        f"import msmarco --collection {files['collection']} {named}",
+        f"import msmarco {worlds.import_options(files)}",
         "mine --system bm25 --k 10 --split train --split dev --processes 1",
         "build-pairs --pairs-per-shard 60",
         f"score --teacher t={tiny} --max-length 24",

@@ -71,12 +71,7 @@ def chain(location, given, output):
     """Every stage, as typed; what it printed is not looked at."""
     directory, files = given
     w, tiny = f"-w {shlex.quote(location)}", directory / "tiny"
-    named = " ".join(
-        f"--{kind} {split}={files[split + end]}"
-        for kind, end in (("queries", ""), ("qrels", ".qrels"))
-        for split in ("train", "dev")
-    )
-    prep(f"import msmarco {w} --collection {files['collection']} {named}")
+    prep(f"import msmarco {w} {worlds.import_options(files)}")
     prep(f"mine {w} --system bm25 --k 10 --split train --split dev --processes 1")
     prep(f"build-pairs {w} --pairs-per-shard 60")
     prep(f"score {w} --teacher t={tiny} --max-length 24")

@@ -51,11 +51,6 @@ def test_all_stages_and_again(tmp_path, monkeypatch, capsys):
     files, ws = worlds.write_files(tmp_path), tmp_path / "ws"
     tiny = save_tiny("bert", tmp_path / "tiny")
     monkeypatch.setenv("PREP_WORKSPACE", str(ws))
-    splits = [
-        f"--{kind}={split}={files[split + end]}"
-        for kind, end in (("queries", ""), ("qrels", ".qrels"))
-        for split in ("train", "dev")
-    ]
     typed = f"""
         mine --k 10 --split train --split dev --processes 1
         build-pairs --pairs-per-shard 60
@@ -66,7 +61,7 @@ def test_all_stages_and_again(tmp_path, monkeypatch, capsys):
         evaluate --run bm25 --teacher a --teacher b --student dot --mode rerank --mode retrieve
         status"""
     steps = [
-        ["import", "msmarco", "--collection", files["collection"], *splits],
+        ["import", "msmarco", *worlds.import_options(files).split()],
         *map(str.split, typed.strip().splitlines()),
     ]
     for _ in range(2):

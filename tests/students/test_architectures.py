@@ -1,9 +1,11 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertModel
 
@@ -206,6 +208,16 @@ def test_a_sparse_student_of_a_bare_encoder_begins_with_the_embeddings_its_state
     bias, spread = head.bias[0].item(), alike.std().item()
     assert torch.corrcoef(torch.stack([student.encoder(**tokens).logits.flatten(), alike.flatten()]))[0, 1] > 0.99
     assert -4 * spread < bias < -2 * spread and (head.bias == bias).all()
+
+
+def test_a_head_that_was_trained_stays_as_it_is_without_its_bias(tiny, tmp_path):
+    shutil.copytree(tiny["mlm"], tmp_path / "mlm")
+    state = load_file(tmp_path / "mlm" / "model.safetensors")
+    del state["cls.predictions.bias"]
+    save_file(state, tmp_path / "mlm" / "model.safetensors", metadata={"format": "pt"})
+    encoder = architecture("sparse").from_checkpoint(str(tmp_path / "mlm"), StudentSettings(**SIZES)).encoder
+    assert torch.equal(encoder.cls.predictions.transform.dense.weight, state["cls.predictions.transform.dense.weight"])
+    assert not encoder.get_output_embeddings().bias.any()
 
 
 @torch.inference_mode()

@@ -225,6 +225,23 @@ def test_a_killed_run_goes_on_at_the_right_row_to_the_same_weights(trained_on, m
     assert not workspace.path("students", ".training-resumed").exists()
 
 
+def test_a_run_killed_after_its_last_checkpoint_has_nothing_left_to_train(trained_on, monkeypatch):
+    workspace, init = trained_on
+    asked = settings(init, seed=4, max_steps=5)
+    whole = train_student(workspace, "last-whole", asked)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("students.training._Progress.on_save", die)
+    with pytest.raises(KeyboardInterrupt):
+        train_student(workspace, "last-cut", asked)
+    monkeypatch.undo()
+    resumed = train_student(workspace, "last-cut", asked)
+    first, second = (load_file(t.directory / "model.safetensors") for t in (whole, resumed))
+    assert resumed.resumed_at == 5 and all(torch.equal(first[key], second[key]) for key in first)
+
+
 @pytest.mark.parametrize("cut", ["_save", "_save_optimizer_and_scheduler", "_save_rng_state"])
 def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(trained_on, monkeypatch, cut):
     workspace, init = trained_on
