@@ -1,8 +1,9 @@
 """From external ids to row numbers, for many millions of rows in bounded memory.
 
 A canonical integer ("0", "17", "-3") is looked up as a number, any other id by the lower 64 bits of its MD5:
-8.8 million passages take 35 MB where ids are dense numbers, 106 MB where they are not. Two other ids that share
-64 bits are refused when the map is made; an unknown one is taken for a known one once in 2e12 look-ups.
+8.8 million passages take 35 MB where ids are dense numbers (and 106 MB more while they are read), 106 MB where they
+are not. Two other ids that share 64 bits are refused when the map is made; an unknown one is taken for a known one once
+in 2e12 look-ups.
 
 Shapes: N rows.
 """
@@ -10,14 +11,15 @@ Shapes: N rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import WorkspaceError
-from pipeline.parquet import open_parquet
+from pipeline.parquet import metadata_of, open_parquet
 from pipeline.store import AnyPath
 from pipeline.workspace import Workspace
 
@@ -35,8 +37,8 @@ class ExternalIds:
         parts = workspace.parts(table)
         if not parts:
             raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
-        self._numbers, self._others = _read(parts, TABLE_KEYS[table])
-        self._direct = _direct(*self._numbers)
+        numbers, others = _read(parts, TABLE_KEYS[table])
+        self._find_numbers, self._find_hashes = _finder(*numbers), partial(_bisect, *others)
 
     def find(self, external: pa.Array) -> np.ndarray:
         """Row numbers (N,) int32 of external ids (N,), integers or strings; UNKNOWN for those that are not there."""
@@ -45,51 +47,52 @@ class ExternalIds:
         is_number, numbers, texts = _parted(external)
         found = np.full(len(external), UNKNOWN, np.int32)
         found[is_number] = self._find_numbers(numbers)
-        found[~is_number] = _bisect(_hashes(texts), *self._others)
+        found[~is_number] = self._find_hashes(_hashes(texts))
         return found
-
-    def _find_numbers(self, numbers: np.ndarray) -> np.ndarray:
-        if self._direct is None:
-            return _bisect(numbers, *self._numbers)
-        inside = (numbers >= 0) & (numbers < len(self._direct))
-        return np.where(inside, self._direct[np.where(inside, numbers, 0)], UNKNOWN)
 
 
 def _read(parts: Sequence[AnyPath], key: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """(numbers, their row numbers) and (hashes of other ids, their row numbers), each sorted."""
-    numbers, number_ids, hashes, other_ids = [], [], [], []
+    rows = sum(metadata_of(part).num_rows for part in parts)
+    numbers, number_ids, read = np.empty(rows, np.int64), np.empty(rows, np.int32), 0
+    hashes, other_ids = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
     for part in parts:
         with open_parquet(part) as file:
             for batch in file.iter_batches(columns=[key, "external_id"]):
                 ids = batch.column(0).to_numpy()
                 is_number, found, texts = _parted(batch.column(1))
-                numbers.append(found)
-                number_ids.append(ids[is_number])
+                place = slice(read, read := read + len(found))
+                numbers[place], number_ids[place] = found, ids[is_number]
                 hashes.append(_hashes(texts))
                 other_ids.append(ids[~is_number])
-    others = _sorted(hashes, other_ids)
+    others = _sorted(np.concatenate(hashes), np.concatenate(other_ids))
     if (others[0][1:] == others[0][:-1]).any():
         raise WorkspaceError("two ids share 64 bits of their MD5", where=parts[0].parent, todo="rename one of them")
-    return _sorted(numbers, number_ids), others
+    return _sorted(numbers[:read], number_ids[:read]), others
 
 
-def _sorted(keys: list[np.ndarray], ids: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    all_keys, all_ids = np.concatenate(keys), np.concatenate(ids)
-    if (all_keys[1:] > all_keys[:-1]).all():
-        return all_keys, all_ids
-    order = np.argsort(all_keys, kind="stable")
-    return all_keys[order], all_ids[order]
+def _sorted(keys: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if (keys[1:] > keys[:-1]).all():
+        return keys, ids
+    order = np.argsort(keys, kind="stable")
+    return keys[order], ids[order]
 
 
-def _direct(numbers: np.ndarray, ids: np.ndarray) -> np.ndarray | None:
+def _finder(numbers: np.ndarray, ids: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives the row numbers of numbers: a table where they are dense, which the keys need not outlive."""
     if not len(numbers) or numbers[0] < 0 or numbers[-1] >= _PLACES_PER_ID * len(numbers):
-        return None
+        return partial(_bisect, numbers, ids)
     table = np.full(numbers[-1] + 1, UNKNOWN, np.int32)
     table[numbers] = ids
-    return table
+    return partial(_look_up, table)
 
 
-def _bisect(wanted: np.ndarray, keys: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def _look_up(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    inside = (wanted >= 0) & (wanted < len(table))
+    return np.where(inside, table[np.where(inside, wanted, 0)], UNKNOWN)
+
+
+def _bisect(keys: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if not len(keys):
         return np.full(len(wanted), UNKNOWN, np.int32)
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)

@@ -103,6 +103,16 @@ class Cluster:
         started = [child for node in self.nodes for child in psutil.Process(node.pid).children(recursive=True)]
         return [process for process in started if "ray::PoolWorker" in _command(process)]
 
+    def kill_at_work(self) -> bool:
+        """Kill a scoring actor in the middle of a task; whether there was one."""
+        for actor in self.actors():
+            actor.suspend()
+            if "ray::PoolWorker.run" in _command(actor):  # not in what it does before its first task, nor between two
+                actor.kill()
+                return True
+            actor.resume()
+        return False
+
     def end(self) -> None:
         """End all nodes, the head last."""
         while self.nodes:
