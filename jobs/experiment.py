@@ -78,7 +78,7 @@ def run_experiment(
     for cell in waiting:
         if minutes is not None and time.monotonic() - begun > 60 * minutes:
             break
-        for stage in (*experiment.stages, *cell.stages) if stages else ():
+        for stage in cell.stages if stages else ():
             if stage not in prepared:
                 run(f"{experiment.placed(stage)} -w {shlex.quote(workspace)}")
                 prepared.add(stage)

@@ -36,7 +36,7 @@ class Cell:
     evaluate: list[str]
     """Options of each evaluation."""
     stages: list[str]
-    """Commands that its target needs, beyond those of the experiment."""
+    """Commands that come first, in order: those of the experiment, then its target's. Other teachers, another cell."""
 
     @property
     def name(self) -> str:
@@ -49,8 +49,6 @@ class Experiment:
     """What is to be run."""
 
     name: str
-    stages: list[str]
-    """Commands that come first, in order."""
     cells: list[Cell]
     comparisons: list[tuple[str, str]]
     """Pairs of targets: is the first better than the second, for each student."""
@@ -84,11 +82,10 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     try:
         found = Experiment(
             check_name("experiment", facts["name"]),
-            [fill(stage) for stage in facts["stages"]],
             _cells(facts, fill, path),
             [(one, other) for one, other in facts.get("compare", [])],
             [
-                Cell("", "", number, "", [fill(options)], [])
+                Cell("", "", number, "", [fill(options)], [fill(stage) for stage in facts["stages"]])
                 for number, options in enumerate(_list(facts["evaluate"].get("baselines", [])), 1)
             ],
             facts["evaluate"].get("measure", "MRR@10"),
@@ -116,7 +113,7 @@ def _cells(facts: dict[str, Any], fill: _Filler, path: Path) -> list[Cell]:
                     seed,
                     fill(" ".join(train)),
                     [fill(" ".join(parts).strip()) for parts in evaluate],
-                    [fill(stage) for stage in targets[target].get("stages", [])],
+                    [fill(stage) for stage in (*facts["stages"], *targets[target].get("stages", []))],
                 )
             )
     return cells

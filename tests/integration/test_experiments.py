@@ -31,9 +31,8 @@ def test_every_command_is_understood(path):
     compared = {target for pair in experiment.comparisons for target in pair}
     assert compared <= {cell.target for cell in experiment.cells}
     for command in [
-        *experiment.stages,
         *(f"evaluate {options}" for cell in experiment.baselines for options in cell.evaluate),
-        *(stage for cell in experiment.cells for stage in cell.stages),
+        *(stage for cell in [*experiment.baselines, *experiment.cells] for stage in cell.stages),
         *(f"train --name {cell.name} {cell.train}" for cell in experiment.cells),
         *(f"evaluate --student {cell.name} {options}" for cell in experiment.cells for options in cell.evaluate),
     ]:
