@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +23,7 @@ from pipeline.store import AnyPath, StorePath
 LOCAL_VARIABLE = "PREP_LOCAL_CACHE"
 """Where machines keep their copies of what stands in stores, and spill; else ~/.cache/prep."""
 TEMPORARY = ".tmp-"
+LEFTOVER_SECONDS = 86_400
 _CURRENT = ".current"
 
 
@@ -92,6 +95,7 @@ def staged_directory(place: Path, *, replace: bool = False) -> Iterator[Path]:
     Where there is a `place` by then, it stays, since another process has made the same; or, if asked, is replaced.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(place.parent, place.name)
     staged = place.with_name(temporary(place.name))
     staged.mkdir()
     try:
@@ -144,12 +148,21 @@ def download(place: StorePath, directory: Path) -> None:
 
 def remove(path: AnyPath) -> None:
     """Remove a file or a directory with all that is in it."""
-    if isinstance(path, Path):
+    if isinstance(path, Path) and path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
-    elif path.is_file():
+    elif isinstance(path, Path) or path.is_file():
         path.unlink(missing_ok=True)
     else:
         path.remove_below()
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what killed runs left half-written there, of one name or all, once it is old enough to be nobody's."""
+    for left in folder.glob(f"{TEMPORARY}{glob.escape(name)}*"):
+        with suppress(FileNotFoundError):
+            touched = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
+            if time.time() - touched > LEFTOVER_SECONDS:
+                remove(left)
 
 
 def put_first(path: AnyPath, content: bytes) -> None:

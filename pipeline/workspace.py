@@ -17,9 +17,8 @@ In a store (`pipeline.store`), which has neither rename nor lock nor memory mapp
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +34,7 @@ from pipeline.publishing import (
     download,
     local_copies,
     remove,
+    remove_leftovers,
     replace_directory,
     temporary,
     upload,
@@ -45,7 +45,6 @@ from pipeline.store import AnyPath, StorePath, parse_location
 
 MANIFEST = "workspace.json"
 DEFAULT_LOCATION = "workspace"
-LEFTOVER_SECONDS = 86_400
 
 __all__ = ["MANIFEST", "Workspace", "atomic_write", "replace_directory"]
 
@@ -146,12 +145,8 @@ class Workspace:
     def remove_leftovers(self, *dataset: str) -> None:
         """Remove what killed runs left half-written in a dataset, once it is old enough to be nobody's."""
         folder = self.path(*dataset)
-        if isinstance(folder, StorePath):
-            return  # what an upload left in part is no object
-        for path in folder.glob(f"{TEMPORARY}*"):
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
-                    path.unlink()
+        if isinstance(folder, Path):  # what an upload left in part is no object
+            remove_leftovers(folder)
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:

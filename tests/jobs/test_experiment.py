@@ -86,7 +86,9 @@ def test_a_row_made_elsewhere_stands(config, tmp_path):
     assert "--max-steps 9" in other.cells[0].train and other.cells != here.cells
     config.write_text(config.read_text().replace("--max-length 24", "--max-length 9"))
     scored = read_experiment(config, {"teacher": "x", "student": "y"})
-    assert all(one != two for one, two in zip(scored.cells + scored.baselines, here.cells + here.baselines, strict=True))
+    assert all(
+        one != two for one, two in zip(scored.cells + scored.baselines, here.cells + here.baselines, strict=True)
+    )
 
 
 def test_without_stages_the_workspace_is_taken_as_it_is(config, workspace, tmp_path):

@@ -1,6 +1,10 @@
+import os
+import time
+
 import pytest
 
 from pipeline.errors import PrepError, UsageError, WorkspaceError
+from pipeline.publishing import staged_directory
 from pipeline.workspace import Workspace, atomic_write, replace_directory
 
 
@@ -56,3 +60,17 @@ def test_errors_cross_process_borders():
 
     error = pickle.loads(pickle.dumps(WorkspaceError("what", where="here", found=3, todo="do")))
     assert isinstance(error, PrepError) and str(error) == "here: what\n  found:    3\n  to do:    do"
+
+
+def test_what_killed_runs_left_beside_a_directory_goes_after_a_day(tmp_path):
+    left = [tmp_path / f".tmp-cache[1]-{end}" for end in ("killed", "killed-old", "running")]
+    for path in left:
+        path.mkdir()
+        (path / "part").touch()
+        two_days_ago = time.time() - 2 * 86_400
+        os.utime(path / "part", (two_days_ago, two_days_ago))
+        os.utime(path, (two_days_ago, two_days_ago))
+    (left[2] / "part").touch()
+    with staged_directory(tmp_path / "cache[1]") as staged:
+        (staged / "part").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-cache[1]-running", "cache[1]"]
