@@ -80,12 +80,13 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     places = {name: value for name, value in values.items() if name not in settings}
     fill = _Filler({**settings, **{name: values[name] for name in settings.keys() & values.keys()}}, places, path)
     try:
+        stages = [fill(stage) for stage in facts["stages"]]
         found = Experiment(
             check_name("experiment", facts["name"]),
-            _cells(facts, fill, path),
+            _cells(facts, stages, fill, path),
             [(one, other) for one, other in facts.get("compare", [])],
             [
-                Cell("", "", number, "", [fill(options)], [fill(stage) for stage in facts["stages"]])
+                Cell("", "", number, "", [fill(options)], stages)
                 for number, options in enumerate(_list(facts["evaluate"].get("baselines", [])), 1)
             ],
             facts["evaluate"].get("measure", "MRR@10"),
@@ -99,7 +100,7 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     return found
 
 
-def _cells(facts: dict[str, Any], fill: _Filler, path: Path) -> list[Cell]:
+def _cells(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) -> list[Cell]:
     students, targets = (_named(facts[kind], path) for kind in ("student", "target"))
     cells = []
     for part in facts["grid"]:
@@ -113,7 +114,7 @@ def _cells(facts: dict[str, Any], fill: _Filler, path: Path) -> list[Cell]:
                     seed,
                     fill(" ".join(train)),
                     [fill(" ".join(parts).strip()) for parts in evaluate],
-                    [fill(stage) for stage in (*facts["stages"], *targets[target].get("stages", []))],
+                    [*stages, *(fill(stage) for stage in targets[target].get("stages", []))],
                 )
             )
     return cells

@@ -159,7 +159,7 @@ def remove(path: AnyPath) -> None:
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove what killed runs left half-written there, of one name or all, once it is old enough to be nobody's."""
     for left in folder.glob(f"{TEMPORARY}{glob.escape(name)}*"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # another's, or gone by now: no reason to fail
             touched = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
             if time.time() - touched > LEFTOVER_SECONDS:
                 remove(left)
