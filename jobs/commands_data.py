@@ -1,4 +1,4 @@
-"""Commands on plain data: import msmarco, mine, build-pairs, status."""
+"""Commands on plain data: import msmarco, hold-out, mine, build-pairs, status."""
 
 from __future__ import annotations
 
@@ -40,6 +40,24 @@ def import_msmarco(
         added = run(ws, collection, *files)
         facts |= vars(added)
     show_added(added)
+
+
+def hold_out(
+    name: Annotated[str, typer.Argument(help="Name of the new split.", show_default=False)],
+    queries: Annotated[int, typer.Option(min=1, help="Judged queries that move to it, a stable sample.")],
+    workspace: WorkspaceOption,
+    split: Annotated[str, typer.Option(help="Split they are taken from.")] = "train",
+) -> None:
+    """Put part of a split's queries aside as a split of its own, to choose settings on."""
+    from jobs.show import console
+    from jobs.summary import run_summary
+    from pipeline.hold_out import hold_out as run
+    from pipeline.workspace import Workspace
+
+    ws = Workspace.open(workspace)
+    with run_summary(ws, "hold-out") as facts:
+        facts["moved"] = moved = run(ws, name, split, queries)
+    console.print(f"{queries:,} queries moved from {split} to {name}" if moved else "done before; nothing to do")
 
 
 def mine(

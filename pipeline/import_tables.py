@@ -7,10 +7,10 @@ order, so a run cut short in between is finished by running it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -20,6 +20,7 @@ from pipeline import schemas
 from pipeline.database import connect, one_row, sql, view_parquet
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.fingerprint import digest_json
+from pipeline.hold_out import leave_held_out
 from pipeline.passage_rows import chunks, numbered
 from pipeline.provenance import Recipe
 from pipeline.publishing import move_file
@@ -81,7 +82,7 @@ def import_tables(
         if digest in manifest.get("imports", []):
             return Imported(0, 0, 0, 0, unchanged=True)
         with workspace.staging("import") as staging, connect(staging / "spill") as connection:
-            _Import(workspace, connection, staging, source, digest).run(collection, queries, qrels)
+            _Import(workspace, connection, staging, source, digest, manifest).run(collection, queries, qrels)
             added = _publish(workspace, connection, staging)
         workspace.write_json({**manifest, "imports": [*manifest.get("imports", []), digest]}, MANIFEST)
         return added
@@ -99,9 +100,16 @@ class _Import:
     """One import: reads into DuckDB, checks, and stages the new files."""
 
     def __init__(
-        self, workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path, source: str, digest: str
+        self,
+        workspace: Workspace,
+        connection: duckdb.DuckDBPyConnection,
+        staging: Path,
+        source: str,
+        digest: str,
+        manifest: Mapping[str, Any],
     ) -> None:
         self._workspace, self._connection, self._staging = workspace, connection, staging
+        self._manifest = manifest
         self._settings = {"source": source}
         self._inputs = {"files": digest}
         connection.execute("CREATE TABLE added (passages BIGINT, queries BIGINT, qrels BIGINT, repeated BIGINT)")
@@ -170,6 +178,7 @@ class _Import:
             )
             self._refuse_conflict(sql("import_query_conflict"), rows.where)
         self._connection.execute(sql("import_queries"))
+        leave_held_out(self._connection, self._manifest)
         if self._unchanged("queries"):
             return
         self._connection.execute(

@@ -1,0 +1,75 @@
+import pytest
+
+from pipeline.database import connect
+from pipeline.errors import UsageError, WorkspaceError
+from pipeline.hold_out import HELD_OUT, hold_out
+from pipeline.msmarco import import_msmarco
+from pipeline.selection import select_queries, view_tables
+from pipeline.workspace import MANIFEST, Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """Forty train queries, of which the last ten are not judged."""
+    (tmp_path / "c.tsv").write_text("p\tpassage\n")
+    (tmp_path / "q.tsv").write_text("".join(f"{n}\tquery {n}\n" for n in range(40)))
+    (tmp_path / "r.tsv").write_text("".join(f"{n}\t0\tp\t1\n" for n in range(30)))
+    made = Workspace.open(str(tmp_path / "ws"), create=True)
+    import_msmarco(made, tmp_path / "c.tsv", [("train", tmp_path / "q.tsv")], [("train", tmp_path / "r.tsv")])
+    return made
+
+
+def ids(workspace: Workspace, split: str, sample: int | None = None) -> set[int]:
+    with connect(workspace.local / "spill") as database:
+        view_tables(database, workspace, "queries")
+        return set(select_queries(database, workspace, split, sample).ids.tolist())
+
+
+def test_the_sample_of_train_stays_as_it_was(workspace):
+    before = ids(workspace, "train", 20)
+    assert hold_out(workspace, "tune", "train", 10)
+    assert ids(workspace, "train", 20) == before
+    held = ids(workspace, "tune")
+    assert len(held) == 10
+    assert held | before == set(range(30))
+    assert ids(workspace, "train") == set(range(40)) - held
+
+
+def test_once_is_enough_and_another_size_is_refused(workspace):
+    hold_out(workspace, "tune", "train", 10)
+    (part,) = workspace.parts("queries")
+    before = part.read_bytes()
+    assert not hold_out(workspace, "tune", "train", 10)
+    assert part.read_bytes() == before
+    with pytest.raises(WorkspaceError, match="there already"):
+        hold_out(workspace, "tune", "train", 11)
+    with pytest.raises(WorkspaceError, match="there already"):
+        hold_out(workspace, "train", "train", 3)
+
+
+@pytest.mark.parametrize("count", [0, 30, 31])
+def test_neither_nothing_nor_all(workspace, count):
+    with pytest.raises(UsageError, match="fewer than 30"):
+        hold_out(workspace, "tune", "train", count)
+
+
+def test_a_later_import_leaves_them_out(workspace, tmp_path):
+    hold_out(workspace, "tune", "train", 10)
+    held, rest = ids(workspace, "tune"), ids(workspace, "train")
+    (tmp_path / "more.tsv").write_text((tmp_path / "q.tsv").read_text() + "40\tnew\n")
+    import_msmarco(workspace, None, [("train", tmp_path / "more.tsv"), ("all", tmp_path / "q.tsv")], [])
+    assert ids(workspace, "tune") == held
+    assert ids(workspace, "train") == rest | {40}
+    assert ids(workspace, "all") == set(range(40))
+
+
+def test_cut_short_before_the_table_it_is_done_again(workspace, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.hold_out.write_part", lambda *a, **k: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            hold_out(workspace, "tune", "train", 10)
+    assert HELD_OUT in workspace.read_json(MANIFEST)
+    assert ids(workspace, "train") == set(range(40))
+    assert hold_out(workspace, "tune", "train", 10)
+    assert len(ids(workspace, "tune")) == 10
+    assert len(ids(workspace, "train")) == 30
