@@ -21,8 +21,7 @@ from synthetic import PASSAGE_WORDS, QUERY_WORDS, texts, words
 
 from students.batches import Batch
 from students.settings import StudentSettings, TrainSettings
-from students.stream import Tokens
-from students.token_rows import TextRows
+from students.token_rows import TextRows, Tokens
 from students.training import train
 from teachers.checkpoint import resolve
 from teachers.loading import load_tokenizer

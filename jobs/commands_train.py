@@ -40,8 +40,8 @@ def train(
     loss: Annotated[
         str,
         typer.Option(
-            help="margin_mse, pointwise_mse, weighted_ranknet, kl (from teachers), ranknet, bce, mnrl; sums with "
-            "factors: margin_mse+0.2*mnrl."
+            help="margin_mse, pointwise_mse, weighted_ranknet, kl (from teachers), ranknet, bce, mnrl, "
+            "in_batch_margin_mse, in_batch_kl; sums with factors: margin_mse+0.2*mnrl."
         ),
     ] = "margin_mse",
     triples: Annotated[
@@ -103,7 +103,15 @@ def train(
     weight_decay: Annotated[float, typer.Option(min=0.0, help="AdamW's weight decay.")] = 0.01,
     max_gradient_norm: Annotated[float, typer.Option(help="Longer gradients are cut.")] = 1.0,
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (autocast).")] = "float32",
-    temperature: Annotated[float, typer.Option(help="What kl divides scores by.")] = 1.0,
+    in_batch_teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="A trained student that reads query and passage apart, of the workspace, a directory or a Hub name, "
+            "for in_batch_margin_mse and in_batch_kl.",
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="What kl and in_batch_kl divide scores by.")] = 1.0,
     mnrl_scale: Annotated[float, typer.Option(help="What mnrl multiplies scores with, besides --scale.")] = 1.0,
     flops_query: Annotated[float, typer.Option(min=0.0, help="Weight of the queries' FLOPS, for sparse.")] = 0.0,
     flops_passage: Annotated[float, typer.Option(min=0.0, help="Weight of the passages' FLOPS, for sparse.")] = 0.0,

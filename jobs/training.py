@@ -26,6 +26,7 @@ from pipeline.schemas import SCHEMA_VERSION
 from pipeline.store import AnyPath, StorePath
 from pipeline.tables import set_content, set_footers
 from pipeline.workspace import Workspace
+from students.identity import student_fingerprint
 from students.settings import STUDENT_FILE, TrainSettings
 from teachers.checkpoint import resolve
 
@@ -71,6 +72,8 @@ class TrainedStudent:
 def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
     """What training would make from the workspace as it stands."""
     inputs = {"init": _start_hash(locate_checkpoint(workspace, settings.init))}
+    if settings.in_batch_teacher is not None:
+        inputs["in_batch_teacher"] = student_fingerprint(locate_checkpoint(workspace, settings.in_batch_teacher), "")
     for table in ("passages", "queries"):
         inputs[table] = set_content(set_footers(workspace.parts(table)))
     if settings.lists is not None:

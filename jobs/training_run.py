@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.checkpoints import local_checkpoint, name_checkpoint
 from jobs.shared_checkpoints import on_disk, stage_of
+from jobs.stored_passages import find_stored
 from jobs.token_stores import make_stores, open_stores
 from jobs.validation import reranking_measure
 from pipeline.errors import ModelError
@@ -27,9 +28,11 @@ from students.batches import BatchSource, JudgedPairs, ListShards, TripleShards
 from students.settings import TrainSettings
 from students.turns import QueryTurns
 from teachers.checkpoint import CONFIG
+from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:
-    from students.stream import Tokens
+    from students.in_batch import InBatchTeacher
+    from students.token_rows import Tokens
 
 TRAINER, RESULT, FACTS = "trainer", "result", "facts.json"
 _START = "start"
@@ -62,7 +65,11 @@ def prepare(
     if Path(init).expanduser().is_file():
         init = _start_of(workspace, Path(init).expanduser(), settings, checkpoints / _START)
     make_stores(workspace, local_checkpoint(init), on_progress=on_tokens)
-    return Run(workspace.location, replace(settings, init=init), checkpoints)
+    teacher = settings.in_batch_teacher
+    if teacher is not None:
+        teacher = name_checkpoint(workspace, teacher)
+        make_stores(workspace, local_checkpoint(teacher), on_progress=on_tokens)
+    return Run(workspace.location, replace(settings, init=init, in_batch_teacher=teacher), checkpoints)
 
 
 def work(run: Run, on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None) -> None:
@@ -79,9 +86,11 @@ def work(run: Run, on_step: Callable[[int, int, float], None] = lambda step, ste
     settings = replace(run.settings, init=local_checkpoint(run.settings.init))
     source = batch_source(workspace, settings)
     measure = reranking_measure(workspace, settings) if settings.eval_steps else None
-    tokens = _tokens(workspace, settings.init)
+    tokens, teacher = _tokens(workspace, settings.init), _in_batch_teacher(workspace, settings)
     with on_disk(workspace, run.checkpoints / TRAINER) as (directory, keep):
-        trained = train(settings, source, tokens, directory, on_step=on_step, measure=measure, on_save=keep)
+        trained = train(
+            settings, source, tokens, directory, on_step=on_step, measure=measure, on_save=keep, teacher=teacher
+        )
     if Workers.here().rank:
         return
     with workspace.staging(stage_of(run.checkpoints)) as staging, quiet_loading():
@@ -99,7 +108,7 @@ def read_facts(run: Run) -> dict[str, Any]:
 
 
 def _tokens(workspace: Workspace, init: str) -> Tokens:
-    from students.stream import Tokens
+    from students.token_rows import Tokens
 
     stores = open_stores(workspace, init)
     if stores is None:
@@ -107,6 +116,19 @@ def _tokens(workspace: Workspace, init: str) -> Tokens:
             "texts cannot be tokenised beforehand", where=init, expected="a fast tokenizer", found="a slow one"
         )
     return Tokens(*stores)
+
+
+def _in_batch_teacher(workspace: Workspace, settings: TrainSettings) -> InBatchTeacher | None:
+    """The teacher with what `encode` has stored of it in the run's arithmetic, if anything."""
+    if settings.in_batch_teacher is None:
+        return None
+    from students.encoding import SeparateScorer
+    from students.in_batch import InBatchTeacher
+
+    checkpoint, dtype = local_checkpoint(settings.in_batch_teacher), settings.precision
+    stored = find_stored(workspace, Path(checkpoint).name, checkpoint, dtype)
+    scorer = SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
+    return InBatchTeacher(scorer, _tokens(workspace, checkpoint), stored.take if stored else None)
 
 
 def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: AnyPath) -> str:

@@ -57,11 +57,19 @@ class SeparateScorer:
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """States of queries."""
-        return self._encode(TextRows.of(self.student.tokenizer, texts), self.student.query_frame, queries=True)
+        return self.encode_query_rows(TextRows.of(self.student.tokenizer, texts))
+
+    def encode_query_rows(self, queries: TextRows) -> Encoded:
+        """States of tokenised queries."""
+        return self._encode(queries, self.student.query_frame, queries=True)
 
     def encode_passages(self, texts: Sequence[str]) -> Encoded:
         """States of passages."""
-        return self._encode(TextRows.of(self.student.tokenizer, texts), self.student.passage_frame, queries=False)
+        return self.encode_passage_rows(TextRows.of(self.student.tokenizer, texts))
+
+    def encode_passage_rows(self, passages: TextRows) -> Encoded:
+        """States of tokenised passages."""
+        return self._encode(passages, self.student.passage_frame, queries=False)
 
     def encode_in_chunks(
         self, passages: TextRows, on_progress: Callable[[int], None] = lambda done: None
@@ -114,6 +122,20 @@ class SeparateScorer:
             other = passages.padded(torch.from_numpy(passage[rows]), self._device)
             with self._autocast():
                 scores[rows] = self.student.interact(own, other).float().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise ModelError("scores that are not finite", found="overflow in the student", todo="use float32")
+        return scores
+
+    @torch.inference_mode()
+    def score_all(self, queries: Encoded, passages: Encoded) -> NDArray[np.float32]:
+        """Scores (Q, N) of each query with every passage, encoded before.
+
+        Raises:
+            ModelError: one is not finite.
+        """
+        own, other = (states.padded(torch.arange(states.count), self._device) for states in (queries, passages))
+        with self._autocast():
+            scores = self.student.interact_all(own, other).float().cpu().numpy()
         if not np.isfinite(scores).all():
             raise ModelError("scores that are not finite", found="overflow in the student", todo="use float32")
         return scores

@@ -78,6 +78,24 @@ def mnrl(scores: Tensor, own: Tensor, excluded: Tensor, scale: float = 1.0, weig
     return _mean(functional.cross_entropy(logits, own, reduction="none").unsqueeze(1), weights)
 
 
+def in_batch_margin_mse(scores: Tensor, teacher: Tensor, own: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Margin-MSE over all passages of the batch: the positive's score minus that of each other passage.
+
+    Hofstätter et al. 2021 (arXiv 2104.06967), section 3.2: what a teacher that reads query and passage apart adds to
+    the triple's own margin, at hardly any cost.
+
+    Args:
+        scores: (B, N), of each query with every passage of the batch.
+        teacher: (B, N), the teacher's.
+        own: (B,), column of each query's positive.
+        weights: (B,)
+    """
+    columns = own[:, None]
+    margins, theirs = (every.gather(1, columns) - every for every in (scores, teacher))  # (B, N), own ones 0
+    others = scores.shape[1] - 1
+    return _mean((margins - theirs).square() * (scores.shape[1] / others), weights)
+
+
 def false_negatives(query_ids: Tensor, passage_ids: Tensor) -> Tensor:
     """Which of a batch's N = B x K passages are no negatives of each query: (B, N).
 

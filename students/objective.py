@@ -7,8 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from students.losses import bce, false_negatives, kl, margin_mse, mnrl, pointwise_mse, ranknet, weighted_ranknet
-from students.settings import LossName, TrainSettings, parse_loss
+from students.losses import (
+    bce,
+    false_negatives,
+    in_batch_margin_mse,
+    kl,
+    margin_mse,
+    mnrl,
+    pointwise_mse,
+    ranknet,
+    weighted_ranknet,
+)
+from students.settings import IN_BATCH, LossName, TrainSettings, parse_loss
 
 _FROM_TEACHER = {"margin_mse": margin_mse, "pointwise_mse": pointwise_mse, "weighted_ranknet": weighted_ranknet}
 _FROM_LABELS = {"ranknet": ranknet, "bce": bce}
@@ -25,6 +35,8 @@ class Targets(NamedTuple):
     """(B, K) raw logits."""
     weights: Tensor
     """(B,), of mean 1 over the whole batch."""
+    in_batch: Tensor | None = None
+    """(B, B*K), the in-batch teacher's scores of each query with all passages."""
 
 
 class Objective:
@@ -32,7 +44,7 @@ class Objective:
 
     def __init__(self, settings: TrainSettings) -> None:
         self._settings, self._terms = settings, parse_loss(settings.loss)
-        self.in_batch = any(term.name == "mnrl" for term in self._terms)
+        self.in_batch = any(term.name in IN_BATCH for term in self._terms)
         """Whether the scores of each query with all passages of the batch are asked for."""
 
     def __call__(self, scores: Tensor, targets: Targets, penalties: Tensor | None = None) -> Tensor:
@@ -59,12 +71,20 @@ class Objective:
         weights, teacher = targets.weights, targets.teacher
         if name in _FROM_LABELS:
             return _FROM_LABELS[name](scores, weights)
-        if name == "mnrl":
-            count, k = targets.passage_ids.shape
-            positives = torch.arange(count, device=scores.device) * k
-            excluded = false_negatives(targets.query_ids, targets.passage_ids)
-            return mnrl(every, positives, excluded, self._settings.mnrl_scale, weights)
+        if name in IN_BATCH:
+            return self._in_batch(name, every, targets)
         assert teacher is not None
         if name == "kl":
             return kl(scores, teacher, self._settings.temperature, weights)
         return _FROM_TEACHER[name](scores, teacher, weights)
+
+    def _in_batch(self, name: LossName, every: Tensor, targets: Targets) -> Tensor:
+        count, k = targets.passage_ids.shape
+        positives = torch.arange(count, device=every.device) * k
+        if name == "mnrl":
+            excluded = false_negatives(targets.query_ids, targets.passage_ids)
+            return mnrl(every, positives, excluded, self._settings.mnrl_scale, targets.weights)
+        assert targets.in_batch is not None
+        if name == "in_batch_kl":
+            return kl(every, targets.in_batch, self._settings.temperature, targets.weights)
+        return in_batch_margin_mse(every, targets.in_batch, positives, targets.weights)

@@ -15,8 +15,22 @@ from pipeline.errors import UsageError
 Pooling = Literal["cls", "mean"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant"]
-LossName = Literal["margin_mse", "pointwise_mse", "weighted_ranknet", "ranknet", "bce", "mnrl", "kl"]
+LossName = Literal[
+    "margin_mse",
+    "pointwise_mse",
+    "weighted_ranknet",
+    "ranknet",
+    "bce",
+    "mnrl",
+    "kl",
+    "in_batch_margin_mse",
+    "in_batch_kl",
+]
 NEEDS_TEACHER: frozenset[LossName] = frozenset({"margin_mse", "pointwise_mse", "weighted_ranknet", "kl"})
+"""Learn from the scores that stand in triples and lists."""
+NEEDS_IN_BATCH_TEACHER: frozenset[LossName] = frozenset({"in_batch_margin_mse", "in_batch_kl"})
+"""Learn from a teacher that scores each query with all passages of the batch."""
+IN_BATCH: frozenset[LossName] = NEEDS_IN_BATCH_TEACHER | {"mnrl"}
 _COUNTS = (
     "negatives",
     "batch_size",
@@ -204,8 +218,10 @@ class TrainSettings:
     """Of the table of word embeddings; None takes `learning_rate`."""
     freeze_layers: int | None = None
     """Keep the embeddings and that many first layers as they are; 0 keeps the embeddings alone, None nothing."""
+    in_batch_teacher: str | None = None
+    """Checkpoint of a student that reads query and passage apart, for losses over all passages of a batch."""
     temperature: float = 1.0
-    """kl: what all scores are divided by."""
+    """kl and in_batch_kl: what all scores are divided by."""
     mnrl_scale: float = 1.0
     """mnrl: what scores are multiplied with, on top of the cosine's `scale`."""
     agreement: float | None = None
@@ -255,6 +271,12 @@ class TrainSettings:
         needy = [term.name for term in parse_loss(self.loss) if term.name in NEEDS_TEACHER]
         if needy and self.triples is None and self.lists is None:
             raise UsageError(f"loss {needy[0]} learns from teacher scores", todo="name the triples: --triples NAME")
+        asked = [term.name for term in parse_loss(self.loss) if term.name in NEEDS_IN_BATCH_TEACHER]
+        if asked and self.in_batch_teacher is None:
+            raise UsageError(f"loss {asked[0]} learns from a teacher in training", todo="pass --in-batch-teacher NAME")
+        if self.in_batch_teacher is not None and not asked:
+            expected = " or ".join(sorted(NEEDS_IN_BATCH_TEACHER))
+            raise UsageError("no loss would use the in-batch teacher", expected=expected, found=self.loss)
         if self.one_per_query and self.triples is None:
             raise UsageError("one_per_query takes turns with triples", todo="name the triples: --triples NAME")
         if self.agreement is not None and self.triples is None:

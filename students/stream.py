@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,19 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pipeline.pair_tokens import TokenizedTexts
 from students.architectures.base import Student
 from students.batches import Batch, BatchSource
+from students.in_batch import InBatchTeacher
 from students.objective import Targets
 from students.settings import TrainSettings
-from students.token_rows import TextRows
-
-
-class Tokens(NamedTuple):
-    """The token ids of all queries and all passages, by id."""
-
-    queries: TokenizedTexts
-    passages: TokenizedTexts
+from students.token_rows import TextRows, Tokens
 
 
 @dataclass(frozen=True)
@@ -69,8 +61,10 @@ class BatchStream(IterableDataset[dict[str, Tensor]]):
         *,
         steps: int,
         start: int,
+        teacher: InBatchTeacher | None = None,
     ) -> None:
         self._student, self._source, self._tokens, self._settings = student, source, tokens, settings
+        self._teacher = teacher
         self._workers, self._steps, self._start = workers, steps, start
         self._parts = parts_of(settings, workers)
         self.seconds = 0.0
@@ -115,6 +109,8 @@ class BatchStream(IterableDataset[dict[str, Tensor]]):
         }
         if batch.teacher is not None:
             targets["teacher"] = torch.from_numpy(batch.teacher[rows])
+        if self._teacher is not None:
+            targets["in_batch"] = torch.from_numpy(self._teacher.scores(query, passages.ravel()))
         return {**features, **{_TARGET + name: tensor for name, tensor in targets.items()}}
 
 

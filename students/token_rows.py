@@ -25,6 +25,13 @@ from teachers.text_tokens import CHUNK_TEXTS, tokenise
 _PROBES = ("", " ", "what is [a] thing", "Zürich, one-two three! " * 40)
 
 
+class Tokens(NamedTuple):
+    """The token ids of all queries and all passages, by id."""
+
+    queries: TokenizedTexts
+    passages: TokenizedTexts
+
+
 class TextRows(NamedTuple):
     """N texts, some twice if so wished."""
 

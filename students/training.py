@@ -30,9 +30,11 @@ from students.architectures import architecture
 from students.architectures.base import Student
 from students.architectures.separate import SeparateStudent
 from students.batches import BatchSource
+from students.in_batch import InBatchTeacher
 from students.objective import Objective
 from students.settings import TrainSettings
-from students.stream import BatchStream, Tokens, Workers, parts_of
+from students.stream import BatchStream, Workers, parts_of
+from students.token_rows import Tokens
 from students.trainer import StreamTrainer
 from students.validation import Measure, Validation
 from teachers.loading import quiet_loading
@@ -70,6 +72,7 @@ def train(
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     measure: Measure | None = None,
     on_save: Callable[[Path], None] = lambda checkpoint: None,
+    teacher: InBatchTeacher | None = None,
 ) -> Trained:
     """Train from `settings.init`, or go on from the last checkpoint under `checkpoints`.
 
@@ -81,6 +84,7 @@ def train(
         on_step: told step, steps and the last logged loss.
         on_save: told of each checkpoint's directory, once it is complete.
         measure: for validation, higher is better; needed if `settings.eval_steps` is set.
+        teacher: for losses over a whole batch; needed if `settings.in_batch_teacher` is set.
 
     Raises:
         PrepError: the loss is not finite, or a batch does not fit into memory; checkpoints stay.
@@ -93,7 +97,7 @@ def train(
         raise UsageError(
             f"{settings.architecture} reads query and passage together: it has no scores for in-batch negatives",
             found=settings.loss,
-            todo="choose a loss without mnrl",
+            todo="choose a loss over a query's own passages",
         )
     if settings.freeze_layers is not None:
         student.freeze(settings.freeze_layers)
@@ -104,7 +108,7 @@ def train(
     arguments.gradient_accumulation_steps = parts_of(settings, workers)
     last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     start = int(last.rsplit("-", 1)[1]) if last else 0
-    stream = BatchStream(student, source, tokens, settings, workers, steps=steps, start=start)
+    stream = BatchStream(student, source, tokens, settings, workers, steps=steps, start=start, teacher=teacher)
     validation = None
     if settings.eval_steps is not None:
         assert measure is not None

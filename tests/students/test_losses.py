@@ -11,6 +11,7 @@ from students.batches import Batch
 from students.losses import (
     bce,
     false_negatives,
+    in_batch_margin_mse,
     kl,
     margin_mse,
     mnrl,
@@ -73,6 +74,17 @@ def test_mnrl_by_hand():
     assert mnrl(scores, own, excluded, 2.0, WEIGHTS).item() == pytest.approx((1.5 * first + 0.5 * second) / 2)
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_in_batch_margins_by_hand(weights):
+    scores = torch.tensor([[1.0, 0.0, 2.0, -1.0], [0.5, 1.0, 3.0, 0.0]])
+    teacher = torch.tensor([[4.0, 1.0, 1.0, 0.0], [0.0, 0.0, 2.0, 5.0]])
+    first = ((1 - 3) ** 2 + (-1 - 3) ** 2 + (2 - 4) ** 2) / 3
+    second = ((2.5 - 2) ** 2 + (2 - 2) ** 2 + (3 - -3) ** 2) / 3
+    w = (1, 1) if weights is None else weights.tolist()
+    found = in_batch_margin_mse(scores, teacher, torch.tensor([0, 2]), weights)
+    assert found.item() == pytest.approx((w[0] * first + w[1] * second) / 2)
+
+
 def test_no_passage_counts_against_its_own_query_or_twice():
     queries = torch.tensor([1, 2, 1])
     passages = torch.tensor([[10, 11], [20, 10], [12, 11]])
@@ -120,6 +132,17 @@ def test_a_sum_of_losses_takes_its_candidates_from_the_whole_batch():
     assert objective(every, targets).item() == pytest.approx(margin + 0.5 * ranking)
     with_flops = objective(every, targets, torch.tensor([10.0, 100.0]))
     assert with_flops.item() == pytest.approx(margin + 0.5 * ranking + 1 + 20)
+
+
+def test_in_batch_losses_learn_from_the_in_batch_teacher():
+    settings = TrainSettings(
+        "bert_dot", "x", "0.5*in_batch_margin_mse+in_batch_kl", in_batch_teacher="t", temperature=2
+    )
+    every, theirs = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(0))
+    targets = Targets(torch.tensor([0, 1]), torch.tensor([[1, 2], [3, 4]]), None, torch.ones(2), theirs)
+    margins = in_batch_margin_mse(every, theirs, torch.tensor([0, 2]))
+    expected = 0.5 * margins + kl(every, theirs, 2.0)
+    assert torch.allclose(Objective(settings)(every, targets), expected)
 
 
 def test_loss_names_are_read():

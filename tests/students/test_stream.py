@@ -7,8 +7,8 @@ import torch
 from students.architectures.bert_dot import BertDot
 from students.batches import Batch
 from students.settings import StudentSettings, TrainSettings
-from students.stream import BatchStream, Tokens, Workers, parts_of, split_inputs
-from students.token_rows import TextRows
+from students.stream import BatchStream, Workers, parts_of, split_inputs
+from students.token_rows import TextRows, Tokens
 from tests.tiny_models import sample_texts, save_tiny
 
 ROWS = 23

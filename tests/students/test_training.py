@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from jobs.encoding import encode_passages
 from jobs.evaluation import EvaluationSettings, evaluate
+from jobs.token_stores import open_stores
 from jobs.training import train_student
 from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
 from pipeline.provenance import Recipe
@@ -17,9 +19,13 @@ from pipeline.texts import Texts
 from pipeline.triples import TripleSettings, build_triples
 from students.architectures.bert_cat import BertCat
 from students.batches import ListShards
+from students.encoding import SeparateScorer
+from students.in_batch import InBatchTeacher
 from students.loading import load_student
 from students.settings import StudentSettings, TrainSettings
+from students.token_rows import Tokens
 from students.trainer import StreamTrainer
+from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.tiny_models import save_tiny
 
@@ -92,6 +98,44 @@ def test_cross_encoders_have_no_in_batch_negatives(trained_on):
     with pytest.raises(UsageError, match="in-batch"):
         train_student(workspace, "no", settings(init, architecture="bert_cat", loss="mnrl"))
     assert not workspace.path("students", ".training-no").exists()
+
+
+def test_a_teacher_in_training_scores_the_whole_batch(trained_on, monkeypatch):
+    workspace, init = trained_on
+    student = replace(TINY, normalize=True, scale=5.0)
+    train_student(workspace, "late", settings(init, architecture="colbert", student=student))
+    scorer = SeparateScorer.load(str(workspace.path("students", "late")), ScoringSettings())
+    tokens = Tokens(*open_stores(workspace, init))
+    queries, passages = np.array([3, 1, 3]), np.array([7, 2, 7, 5])
+    texts = Texts(workspace, "queries").take(queries), Texts(workspace, "passages").take(passages)
+    expected = [[5 * scorer.student.score([query], [passage]).item() for passage in texts[1]] for query in texts[0]]
+    assert np.allclose(InBatchTeacher(scorer, tokens).scores(queries, passages), expected, atol=1e-5)
+
+    options = {"loss": "in_batch_margin_mse", "in_batch_teacher": "late", "max_steps": 40}
+    trained = train_student(workspace, "early", settings(init, **options))
+    losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+
+    encode_passages(workspace, "late", str(workspace.path("students", "late")), storage="float32")
+    monkeypatch.setattr(InBatchTeacher, "_encode", lambda *_: pytest.fail("the states are there already"))
+    again = train_student(workspace, "early-2", settings(init, **options))
+    assert np.allclose([loss for _, loss in json.loads((again.directory / "prep.json").read_text())["losses"]], losses)
+
+
+def test_a_teacher_in_training_reads_query_and_passage_apart(trained_on):
+    workspace, init = trained_on
+    train_student(workspace, "joint", settings(init, architecture="bert_cat", loss="ranknet", max_steps=0))
+    with pytest.raises(ModelError, match="together"):
+        train_student(workspace, "no", settings(init, loss="in_batch_kl", in_batch_teacher="joint"))
+
+
+def test_another_teacher_in_training_is_another_student(trained_on):
+    workspace, init = trained_on
+    for seed in (1, 2):
+        train_student(workspace, "theirs", settings(init, seed=seed, max_steps=1), overwrite=True)
+        options = settings(init, loss="in_batch_kl", in_batch_teacher="theirs", max_steps=1)
+        assert not train_student(workspace, "ours", options, overwrite=True).unchanged
+    assert train_student(workspace, "ours", options).unchanged
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(trained_on):
@@ -329,6 +373,8 @@ def test_checkpoints_are_never_completed_with_random_weights(trained_on, tmp_pat
         {"triples": None, "loss": "mnrl", "one_per_query": True},
         {"list_size": 1},
         {"micro_batch_size": 0},
+        {"loss": "in_batch_kl"},
+        {"in_batch_teacher": "t"},
     ],
 )
 def test_bad_settings(changes):
