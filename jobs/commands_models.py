@@ -47,6 +47,9 @@ def evaluate(
     latency_queries: Annotated[
         int | None, typer.Option(min=1, help="Time that many of the queries. [all]", show_default=False)
     ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Write what summaries/evaluate.json says to this file, too.", show_default=False)
+    ] = None,
 ) -> None:
     """Measure systems on all judged queries of a split; ties go to the passage that comes first in the collection."""
     from jobs.evaluation import EvaluationSettings, student_latencies
@@ -70,7 +73,7 @@ def evaluate(
         cast(Any, dtype),
         latency_queries,
     )
-    with run_summary(ws, "evaluate") as facts, console.status("evaluating") as shown:
+    with run_summary(ws, "evaluate", summary) as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
         facts |= {"split": split, "max_queries": max_queries}
         facts["systems"] = [{"system": row.system, "kind": row.kind, "run": str(row.path), **row.means} for row in rows]

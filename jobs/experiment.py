@@ -115,6 +115,8 @@ def _run_cell(experiment: Experiment, cell: Cell, workspace: str, run: Run) -> d
     options = f"--name {cell.name} --seed {cell.seed} --overwrite {experiment.placed(cell.train)}"
     run(f"train -w {shlex.quote(workspace)} {options}")
     trained = time.monotonic()
+    if cell.encode is not None:
+        run(f"encode -w {shlex.quote(workspace)} --student {cell.name} {experiment.placed(cell.encode)}")
     rows = [
         row
         for options in cell.evaluate
@@ -137,9 +139,11 @@ def _evaluated(
     workspace: str, experiment: Experiment, run: Run, options: str, cell: Cell | None
 ) -> list[dict[str, Any]]:
     """Run an evaluation, and make its rows of its summary and its run files."""
-    run(f"evaluate -w {shlex.quote(workspace)} {experiment.placed(options)}")
     ws = Workspace.open(workspace)
-    summary = ws.read_json("summaries", "evaluate.json")
+    with ws.staging("experiment") as staging:
+        path = staging / "evaluate.json"  # its own: another cell may be evaluated at the same time
+        run(f"evaluate -w {shlex.quote(workspace)} {experiment.placed(options)} --summary {shlex.quote(str(path))}")
+        summary = json.loads(path.read_text(encoding="utf-8"))
     qrels = split_qrels(ws, summary["split"], summary["max_queries"])
     latencies = {found["student"]: found["median_ms"] for found in summary["latency"]}
     triples = ""

@@ -35,6 +35,8 @@ class Cell:
     """The training command's options."""
     evaluate: list[str]
     """Options of each evaluation."""
+    encode: str | None
+    """Options of `encode` before that, so that several evaluations share the passages; None goes without."""
     stages: list[str]
     """Commands that come first, in order: those of the experiment, then its target's. Other teachers, another cell."""
 
@@ -86,7 +88,7 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
             _cells(facts, stages, fill, path),
             [(one, other) for one, other in facts.get("compare", [])],
             [
-                Cell("", "", number, "", [fill(options)], stages)
+                Cell("", "", number, "", [fill(options)], None, stages)
                 for number, options in enumerate(_list(facts["evaluate"].get("baselines", [])), 1)
             ],
             facts["evaluate"].get("measure", "MRR@10"),
@@ -101,7 +103,8 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
 
 
 def _cells(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) -> list[Cell]:
-    students, targets = (_named(facts[kind], path) for kind in ("student", "target"))
+    students = _named(facts["student"], {"name", "options", "evaluate", "encode"}, path)
+    targets = _named(facts["target"], {"name", "options", "stages"}, path)
     cells = []
     for part in facts["grid"]:
         for seed, student, target in product(part["seeds"], part["students"], part["targets"]):
@@ -114,6 +117,7 @@ def _cells(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) 
                     seed,
                     fill(" ".join(train)),
                     [fill(" ".join(parts).strip()) for parts in evaluate],
+                    fill(students[student]["encode"]) if "encode" in students[student] else None,
                     [*stages, *(fill(stage) for stage in targets[target].get("stages", []))],
                 )
             )
@@ -141,9 +145,9 @@ class _Filler:
         return _PLACEHOLDER.sub(lambda match: str(self.settings.get(match[1], match[0])), text)
 
 
-def _named(entries: list[dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+def _named(entries: list[dict[str, Any]], known: set[str], path: Path) -> dict[str, dict[str, Any]]:
     for entry in entries:
-        _only(entry, {"name", "options", "evaluate", "stages"}, path)
+        _only(entry, known, path)
     return {check_name("student or target", entry["name"]): entry for entry in entries}
 
 

@@ -9,15 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PrepError
+from pipeline.publishing import write_json
 from pipeline.workspace import Workspace
 
 
 @contextmanager
-def run_summary(workspace: Workspace, command: str) -> Iterator[dict[str, Any]]:
-    """Collect facts in the yielded dict; written with exit code and message however the block ends."""
+def run_summary(workspace: Workspace, command: str, copy: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Collect facts in the yielded dict; written with exit code and message however the block ends.
+
+    Of two runs of a command at once, the last to end leaves its summary; a `copy` is each one's own, of success.
+    """
     facts: dict[str, Any] = {}
     began, clock = datetime.now(UTC), time.monotonic()
 
@@ -34,4 +39,7 @@ def run_summary(workspace: Workspace, command: str) -> Iterator[dict[str, Any]]:
         with suppress(OSError):
             workspace.write_json(ended(code, message=message), "summaries", f"{command}.json")
         raise
-    workspace.write_json(ended(0), "summaries", f"{command}.json")
+    summary = ended(0)
+    workspace.write_json(summary, "summaries", f"{command}.json")
+    if copy is not None:
+        write_json(copy, summary)

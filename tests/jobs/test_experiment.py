@@ -21,6 +21,7 @@ options = "--architecture bert_dot --init {student} --max-steps {steps} --batch-
 name = "dot"
 options = "--max-passage-length 16"
 evaluate = ["--mode rerank --max-queries 4 --latency --latency-queries 2", "--mode retrieve"]
+encode = "--dtype float32"
 [[target]]
 name = "T1"
 options = "--loss margin_mse --triples default"
@@ -72,6 +73,7 @@ def test_a_grid_runs_once_and_grows(config, workspace, tmp_path, capsys):
     assert reranked["latency_ms"] > 0 and found["latency_ms"] is None
     assert sum(found["values"]) / worlds.DEV == pytest.approx(found["means"]["MRR@10"], abs=1e-4)
     assert "triples/default" in cell["inputs"]
+    assert "dot-labels-s2" in workspace.names("encoded")
     assert "T1" in workspace.path("report.html").read_text()
     capsys.readouterr()
     run(config, workspace, tmp_path, "--set", "steps=1", "--minutes", "0")
@@ -132,6 +134,10 @@ def test_significance_is_marked_on_the_better_target_only(config):
         (lambda text: text + "[unknown]\n", "unknown keys"),
         (lambda text: text.replace("name = ", "name = = "), "a TOML file"),
         (lambda text: text.replace("seeds = [1, 2]", "seeds = [1, 1]"), "a cell stands twice"),
+        (
+            lambda text: text.replace('options = "--loss ranknet', 'encode = ""\noptions = "--loss ranknet'),
+            "unknown keys",
+        ),
         (lambda text: text.replace('targets = ["T1", "labels"]', 'targets = ["T9"]'), "T9"),
     ],
 )

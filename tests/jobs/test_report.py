@@ -165,7 +165,8 @@ def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
     )
     means = {"MRR@10": 0.5, "nDCG@10": 0.5, "Recall@100": 0.5}
     for target, value in (("T1", 1.0), ("labels", 0.0)):
-        cell = {"student": "bert_dot", "target": target, "seed": 1, "train": "  ", "evaluate": [""], "stages": []}
+        cell = {"student": "bert_dot", "target": target, "seed": 1, "train": "  ", "evaluate": [""]}
+        cell |= {"encode": None, "stages": []}
         row = {"system": "bm25" if value else "a", "mode": "rerank", "student": "bert_dot", "target": target, "seed": 1}
         row |= {"means": means, "values": [value] * worlds.DEV, "latency_ms": 5.0}
         path = tmp_path / "x" / f"bert_dot-{target}-s1.json"
