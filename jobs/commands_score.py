@@ -15,7 +15,12 @@ def score(
         list[str],
         typer.Option(help="NAME=CHECKPOINT: a Hub name, a directory, or a student of the workspace. Repeatable."),
     ],
-    max_length: Annotated[int, typer.Option(min=1, help="Longest pair in tokens, special ones included.")] = 230,
+    max_length: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Longest pair in tokens, special ones included; a student that reads apart has its own lengths."
+        ),
+    ] = 230,
     truncation: Annotated[str, typer.Option(help="longest_first or only_second.")] = "longest_first",
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, float16 (GPU) or int8 (CPU); scores are float32 in any case.")
@@ -50,7 +55,7 @@ def score(
         bool, typer.Option("--dry-run", help="Only say what there is to do, and what it takes.")
     ] = False,
 ) -> None:
-    """Score every pair with cross-encoder teachers; only what is missing."""
+    """Score every pair with teachers, cross-encoders or trained students of any architecture; only what is missing."""
     from jobs.checkpoints import name_checkpoint, parse_named
     from jobs.estimate import estimate
     from jobs.progress import progress

@@ -14,23 +14,26 @@ import numpy as np
 from jobs.budgets import settle_budget
 from jobs.checkpoints import local_checkpoint
 from jobs.token_stores import open_stores
-from pipeline.errors import ModelError, PrepError, WorkspaceError
+from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
 from pipeline.old_scores import take_scores
 from pipeline.pairs import load_pairs
 from pipeline.scores import read_pair_ids, write_scores
 from pipeline.store import AnyPath
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
+from students.identity import apart_fingerprint, reads_apart
 from teachers.certificate import PrecisionError, sample_rows
 from teachers.checkpoint import resolve
 from teachers.scorer import Pairs, Work
 from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:  # torch is loaded where scoring happens, not where it is planned
+    from students.teaching import SeparateTeacher
     from teachers.engine import CrossEncoderScorer
-    from teachers.pair_tokenizer import EncodedPairs
 
 
+APART = "query and passage apart"
+"""What the description of such a teacher says under `reads`."""
 SAMPLE_PAIRS = 64
 SAMPLE_SECONDS = 5.0
 # On these every shard would fail.
@@ -47,8 +50,30 @@ class Teacher:
     settings: ScoringSettings
 
     def describe(self) -> dict[str, Any]:
-        """What its scores depend on; the settings of their recipe. Loads no weights into memory."""
-        checkpoint = resolve(local_checkpoint(self.checkpoint))
+        """What its scores depend on; the settings of their recipe. Loads no weights into memory.
+
+        Raises:
+            ModelError: the checkpoint is not there.
+            UsageError: a backend that is for cross-encoders alone.
+        """
+        local = local_checkpoint(self.checkpoint)
+        checkpoint = resolve(local)
+        if reads_apart(checkpoint):
+            if self.settings.engine != "torch" or self.settings.compile:
+                raise UsageError(
+                    "only cross-encoders run on another backend or compiled",
+                    where=self.checkpoint,
+                    found="--compile" if self.settings.compile else self.settings.engine,
+                    todo="score with this teacher in a run of its own",
+                )
+            return {
+                "fingerprint": apart_fingerprint(local, self.settings.dtype),
+                "weights_hash": checkpoint.weights_hash,
+                "tokenizer_hash": checkpoint.tokenizer_hash,
+                "reads": APART,
+                "activation": "identity",
+                "dtype": self.settings.dtype,
+            }
         return {
             "fingerprint": checkpoint.fingerprint(self.settings),
             "weights_hash": checkpoint.weights_hash,
@@ -95,7 +120,7 @@ class ShardScorer:
         self._workspace = Workspace.open(location)
         self._pairs = load_pairs(self._workspace)
         self._texts = Texts(self._workspace, "queries"), Texts(self._workspace, "passages")
-        self._loaded: tuple[Teacher, CrossEncoderScorer] | None = None
+        self._loaded: tuple[Teacher, CrossEncoderScorer | SeparateTeacher] | None = None
 
     def score(self, task: ShardTask, on_progress: Callable[[Work], None]) -> None:
         """Score what is new in one shard and write its file.
@@ -152,16 +177,18 @@ class ShardScorer:
             scorer.score_encoded(encoded, on_progress)
             start, size = start + size, 4 * size
 
-    def _encode(self, scorer: CrossEncoderScorer, task: ShardTask, ids: tuple[np.ndarray, np.ndarray]) -> EncodedPairs:
+    def _encode(
+        self, scorer: CrossEncoderScorer | SeparateTeacher, task: ShardTask, ids: tuple[np.ndarray, np.ndarray]
+    ) -> Any:
         stores = open_stores(self._workspace, local_checkpoint(task.teacher.checkpoint)) if scorer.assembles else None
         return scorer.assemble(stores, ids) if stores else scorer.encode(pairs_with_texts(ids, *self._texts))
 
-    def _load(self, task: ShardTask) -> CrossEncoderScorer:
-        from teachers.engine import load_scorer
+    def _load(self, task: ShardTask) -> CrossEncoderScorer | SeparateTeacher:
+        from teachers.engine import CrossEncoderScorer
 
         if self._loaded is None or self._loaded[0] != task.teacher:
             self._loaded = None  # frees the memory before the next one comes in
-            scorer = load_scorer(local_checkpoint(task.teacher.checkpoint), task.teacher.settings)
+            scorer = _load_teacher(local_checkpoint(task.teacher.checkpoint), task.teacher.settings)
             if scorer.fingerprint != task.description["fingerprint"]:
                 raise ModelError(
                     "another checkpoint stands here than where the run was started",
@@ -170,7 +197,18 @@ class ShardScorer:
                     found=scorer.fingerprint,
                     todo="give every node the same files",
                 )
-            if task.tuned and task.teacher.settings.batch_tokens is None:
+            wished = task.tuned and task.teacher.settings.batch_tokens is None
+            if wished and isinstance(scorer, CrossEncoderScorer):
                 scorer.batch_tokens = settle_budget(self._workspace, scorer)
             self._loaded = task.teacher, scorer
         return self._loaded[1]
+
+
+def _load_teacher(checkpoint: str, settings: ScoringSettings) -> CrossEncoderScorer | SeparateTeacher:
+    if reads_apart(resolve(checkpoint)):
+        from students.teaching import SeparateTeacher
+
+        return SeparateTeacher(checkpoint, settings)
+    from teachers.engine import load_scorer
+
+    return load_scorer(checkpoint, settings)

@@ -130,10 +130,8 @@ def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
     settings = scores.footers[0].recipe.settings
     if "imported_from" in settings:
         return "done", f"{pairs.pairs:,} pairs, imported from {settings['imported_from']}"
-    return (
-        "done",
-        f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {settings.get('max_length_tokens')} tokens",
-    )
+    how = settings.get("reads") or f"{settings.get('max_length_tokens')} tokens"
+    return "done", f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {how}"
 
 
 def _row_set(dataset: str, workspace: Workspace, name: str) -> tuple[State, str]:

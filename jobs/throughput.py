@@ -32,7 +32,5 @@ class Throughput:
     def line(self) -> str:
         """The rates in words."""
         rates: dict[str, Any] = self.rates()
-        return (
-            f"{rates['tokens_per_second']:,.0f} tokens/s, {rates['tflops']:.2f} TFLOP/s "
-            f"({rates['share_of_peak']:.0%} of peak), devices {rates['utilisation']:.0%} busy"
-        )
+        counted = f"{rates['tflops']:.2f} TFLOP/s ({rates['share_of_peak']:.0%} of peak), " if self._done.flop else ""
+        return f"{rates['tokens_per_second']:,.0f} tokens/s, {counted}devices {rates['utilisation']:.0%} busy"

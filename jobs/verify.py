@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jobs.checkpoints import local_checkpoint
-from jobs.shard_scorer import pairs_with_texts
+from jobs.shard_scorer import APART, pairs_with_texts
 from jobs.status import workspace_status
 from pipeline.errors import PrepError, WorkspaceError
 from pipeline.pairs import PairSet, load_pairs
@@ -22,6 +22,7 @@ from pipeline.soundness import Problem, data_problems
 from pipeline.store import AnyPath
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
+from students.identity import apart_fingerprint
 from teachers.checkpoint import resolve
 from teachers.settings import ScoringSettings
 
@@ -92,23 +93,30 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
         return
     try:
         checkpoint = resolve(local_checkpoint(made[0]["teacher"]), revision=made[0]["revision"])
-        same = (checkpoint.weights_hash, checkpoint.tokenizer_hash) == (
-            settings["weights_hash"],
-            settings["tokenizer_hash"],
-        )
+        apart = settings.get("reads") == APART
+        if apart:
+            same = apart_fingerprint(str(checkpoint.directory), settings["dtype"]) == settings["fingerprint"]
+        else:
+            hashes = (checkpoint.weights_hash, checkpoint.tokenizer_hash)
+            same = hashes == (settings["weights_hash"], settings["tokenizer_hash"])
     except PrepError as error:
         found.notes.append(f"scores/{teacher} not scored again: {error.where}: {error.what}")
         return
     if not same:
         found.notes.append(f"scores/{teacher} not scored again: {checkpoint.directory} holds another model now")
         return
-    from teachers.plain import plain_scores
-
-    asked = ScoringSettings(settings["max_length_tokens"], settings["truncation"])
     places = _places(pairs, sample, np.random.default_rng(seed))
     ids = [np.concatenate(columns) for columns in zip(*(_ids(pairs, *place) for place in places), strict=True)]
     texts = pairs_with_texts((ids[0], ids[1]), Texts(workspace, "queries"), Texts(workspace, "passages"))
-    expected = plain_scores(checkpoint, asked, texts)
+    if apart:
+        from students.teaching import plain_apart_scores
+
+        expected = plain_apart_scores(str(checkpoint.directory), texts)
+    else:
+        from teachers.plain import plain_scores
+
+        asked = ScoringSettings(settings["max_length_tokens"], settings["truncation"])
+        expected = plain_scores(checkpoint, asked, texts)
     allowed, start = NEAR[settings["dtype"]] * max(1.0, float(expected.std())), 0
     for number, rows in places:
         off = np.abs(read_scores(scores.paths[number])[rows] - expected[start : start + len(rows)])

@@ -83,22 +83,36 @@ class SeparateScorer:
                 yield self._encode(passages.take(rows), frame, queries=False, on_progress=on_progress)
 
     def score(self, pairs: Pairs, on_progress: Callable[[Work], None] | None = None) -> NDArray[np.float32]:
-        """Scores (N,) of pairs; every text is encoded once, and some thousand passages stand in memory.
+        """Scores (N,) of pairs; see `score_rows`."""
+        queries, passages = (TextRows.of(self.student.tokenizer, texts) for texts in (pairs.queries, pairs.passages))
+        return self.score_rows(queries, passages, pairs.query, pairs.passage, on_progress)
+
+    def score_rows(
+        self,
+        queries: TextRows,
+        passages: TextRows,
+        query: NDArray[np.integer],
+        passage: NDArray[np.integer],
+        on_progress: Callable[[Work], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Scores (N,) of pairs of tokenised texts, by their row in `queries` (N,) and in `passages` (N,).
+
+        Every text is encoded once, and some thousand passages stand in memory.
 
         Raises:
             ModelError: a state or a score is not finite.
         """
-        queries = self.encode_queries(pairs.queries)
-        scores = np.empty(len(pairs.query), np.float32)
-        order = np.argsort(pairs.passage, kind="stable")
-        for start in range(0, len(pairs.passages), PASSAGES_PER_CHUNK):
-            end = min(start + PASSAGES_PER_CHUNK, len(pairs.passages))
-            first, last = np.searchsorted(pairs.passage[order], [start, end])
+        own, lengths = self.encode_query_rows(queries), self.student.passage_frame.lengths(passages)
+        scores = np.empty(len(query), np.float32)
+        order = np.argsort(passage, kind="stable")
+        for start in range(0, len(passages.rows), PASSAGES_PER_CHUNK):
+            chunk = np.arange(start, min(start + PASSAGES_PER_CHUNK, len(passages.rows)))
+            first, last = np.searchsorted(passage[order], [start, start + len(chunk)])
             rows = order[first:last]
-            passages = self.encode_passages([pairs.passages[i] for i in range(start, end)])
-            scores[rows] = self.score_encoded(queries, passages, pairs.query[rows], pairs.passage[rows] - start)
+            states = self.encode_passage_rows(passages.take(chunk))
+            scores[rows] = self.score_encoded(own, states, query[rows], passage[rows] - start)
             if on_progress is not None:
-                on_progress(Work(len(rows)))
+                on_progress(Work(len(rows), int(lengths[chunk].sum())))
         return scores
 
     @torch.inference_mode()

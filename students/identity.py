@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.fingerprint import digest_file, digest_json
 from students.settings import STUDENT_FILE
-from teachers.checkpoint import resolve
+from teachers.checkpoint import Checkpoint, resolve
 
 _SHAPING = ("modules.json", "*/config.json", "*/*.safetensors")
 
@@ -20,6 +20,25 @@ def student_file(directory: Path) -> dict[str, Any] | None:
         return None
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return facts
+
+
+def reads_apart(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint says of itself that it reads query and passage apart.
+
+    A bare encoder says nothing; that it is none of the cross-encoders may be its user's mistake.
+    """
+    facts = student_file(checkpoint.directory)
+    if facts is not None:
+        return bool(facts["architecture"] != "bert_cat")
+    names = checkpoint.config.get("architectures") or []
+    if checkpoint.is_bert_cat or any(name.endswith("ForSequenceClassification") for name in names):
+        return False
+    return (checkpoint.directory / "modules.json").is_file()
+
+
+def apart_fingerprint(checkpoint: str, dtype: str) -> str:
+    """Identity of the scores that a student gives as a teacher."""
+    return digest_json(["times the scale of training", student_fingerprint(checkpoint, dtype)])
 
 
 def student_fingerprint(checkpoint: str, dtype: str) -> str:

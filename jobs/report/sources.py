@@ -50,7 +50,9 @@ def score_command(teacher: str, footer: Mapping[str, Any], extra: Mapping[str, A
     checkpoint = shlex.quote(str(extra.get("teacher", "CHECKPOINT")))
     words = [f"score --teacher {teacher}={checkpoint}"]
     if "dtype" in footer:
-        words.append(f"--dtype {footer['dtype']} --max-length {footer['max_length_tokens']}")
+        words.append(f"--dtype {footer['dtype']}")
+    if "max_length_tokens" in footer:
+        words.append(f"--max-length {footer['max_length_tokens']}")
     return command(" ".join(words))
 
 
