@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jobs.budgets import settle_budget
 from jobs.checkpoints import local_checkpoint
+from jobs.stored_passages import find_stored
 from jobs.token_stores import open_stores
 from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
 from pipeline.old_scores import take_scores
@@ -188,7 +190,7 @@ class ShardScorer:
 
         if self._loaded is None or self._loaded[0] != task.teacher:
             self._loaded = None  # frees the memory before the next one comes in
-            scorer = _load_teacher(local_checkpoint(task.teacher.checkpoint), task.teacher.settings)
+            scorer = _load_teacher(self._workspace, local_checkpoint(task.teacher.checkpoint), task.teacher.settings)
             if scorer.fingerprint != task.description["fingerprint"]:
                 raise ModelError(
                     "another checkpoint stands here than where the run was started",
@@ -204,11 +206,14 @@ class ShardScorer:
         return self._loaded[1]
 
 
-def _load_teacher(checkpoint: str, settings: ScoringSettings) -> CrossEncoderScorer | SeparateTeacher:
+def _load_teacher(
+    workspace: Workspace, checkpoint: str, settings: ScoringSettings
+) -> CrossEncoderScorer | SeparateTeacher:
     if reads_apart(resolve(checkpoint)):
         from students.teaching import SeparateTeacher
 
-        return SeparateTeacher(checkpoint, settings)
+        stored = find_stored(workspace, Path(checkpoint).name, checkpoint, settings.dtype)
+        return SeparateTeacher(checkpoint, settings, stored.take if stored else None)
     from teachers.engine import load_scorer
 
     return load_scorer(checkpoint, settings)

@@ -10,7 +10,7 @@ Shapes: N texts, B some of them, T vectors of a text, D width.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,16 @@ from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ModelError, WorkspaceError
 from pipeline.publishing import staged_directory
 from students.architectures.separate import States
 from students.settings import ENCODED_FILE, Storage
+
+TakeEncoded = Callable[[NDArray[np.integer]], "Encoded"]
+"""States of passages that were stored before, by their ids, which ascend."""
 
 
 @dataclass(frozen=True)

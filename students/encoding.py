@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError, UsageError
 from students.architectures.one_vector import OneVectorStudent
 from students.architectures.separate import SeparateStudent, States
-from students.encoded import Encoded
+from students.encoded import Encoded, TakeEncoded
 from students.identity import student_fingerprint
 from students.loading import load_student
 from students.ranking import Ranked
@@ -94,10 +94,12 @@ class SeparateScorer:
         query: NDArray[np.integer],
         passage: NDArray[np.integer],
         on_progress: Callable[[Work], None] | None = None,
+        stored: TakeEncoded | None = None,
     ) -> NDArray[np.float32]:
         """Scores (N,) of pairs of tokenised texts, by their row in `queries` (N,) and in `passages` (N,).
 
-        Every text is encoded once, and some thousand passages stand in memory.
+        Every text is encoded once, and some thousand passages stand in memory. With `stored` the rows of `passages` are
+        ids, which ascend, and none of those is encoded.
 
         Raises:
             ModelError: a state or a score is not finite.
@@ -109,7 +111,8 @@ class SeparateScorer:
             chunk = np.arange(start, min(start + PASSAGES_PER_CHUNK, len(passages.rows)))
             first, last = np.searchsorted(passage[order], [start, start + len(chunk)])
             rows = order[first:last]
-            states = self.encode_passage_rows(passages.take(chunk))
+            some = passages.take(chunk)
+            states = stored(some.rows) if stored else self.encode_passage_rows(some)
             scores[rows] = self.score_encoded(own, states, query[rows], passage[rows] - start)
             if on_progress is not None:
                 on_progress(Work(len(rows), int(lengths[chunk].sum())))

@@ -6,17 +6,12 @@ cost next to nothing. Hofstätter et al. 2021 (arXiv 2104.06967) set a ColBERT b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from students.encoded import Encoded
+from students.encoded import Encoded, TakeEncoded
 from students.encoding import SeparateScorer
 from students.token_rows import TextRows, Tokens
-
-TakeEncoded = Callable[[NDArray[np.integer]], Encoded]
-"""States of passages by their ids, which ascend."""
 
 
 class InBatchTeacher:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.pair_tokens import TokenizedTexts
 from students.architectures.separate import SeparateStudent
+from students.encoded import TakeEncoded
 from students.encoding import SeparateScorer
 from students.identity import apart_fingerprint
 from students.loading import load_student
@@ -39,6 +40,8 @@ class TokenPairs(NamedTuple):
     """(N,) row in `queries`."""
     passage: NDArray[np.integer]
     """(N,) row in `passages`."""
+    by_id: bool = False
+    """Whether the rows of the texts are ids."""
 
     @classmethod
     def over(
@@ -48,7 +51,7 @@ class TokenPairs(NamedTuple):
         query: NDArray[np.integer],
         passage: NDArray[np.integer],
     ) -> TokenPairs:
-        """Pairs (N,) given as rows of all texts."""
+        """Pairs (N,) given as rows of texts, each of which is held once."""
         own, first = np.unique(query, return_inverse=True)
         others, second = np.unique(passage, return_inverse=True)
         return cls(TextRows(queries, own), TextRows(passages, others), first, second)
@@ -56,7 +59,7 @@ class TokenPairs(NamedTuple):
     def take(self, rows: NDArray[np.int64]) -> TokenPairs:
         """Some of the pairs, over their own texts."""
         query, passage = self.queries.rows[self.query[rows]], self.passages.rows[self.passage[rows]]
-        return TokenPairs.over(self.queries.texts, self.passages.texts, query, passage)
+        return TokenPairs.over(self.queries.texts, self.passages.texts, query, passage)._replace(by_id=self.by_id)
 
 
 class SeparateTeacher:
@@ -65,13 +68,13 @@ class SeparateTeacher:
     assembles = True
     """Texts tokenised before are all it needs."""
 
-    def __init__(self, checkpoint: str, settings: ScoringSettings) -> None:
-        """Load it.
+    def __init__(self, checkpoint: str, settings: ScoringSettings, stored: TakeEncoded | None = None) -> None:
+        """Load it. `stored` gives passages that were encoded before, in the same arithmetic.
 
         Raises:
             ModelError: not there, or a cross-encoder.
         """
-        self._checkpoint, self._settings = checkpoint, settings
+        self._checkpoint, self._settings, self._stored = checkpoint, settings, stored
         self._scorer = SeparateScorer.load(checkpoint, settings)
         self.fingerprint = apart_fingerprint(checkpoint, settings.dtype)
         """Identity of the scores."""
@@ -104,8 +107,8 @@ class SeparateTeacher:
         texts: tuple[TokenizedTexts, TokenizedTexts],
         pairs: tuple[NDArray[np.integer], NDArray[np.integer]],
     ) -> TokenPairs:
-        """The tokens of pairs given as rows (N,) of queries and rows (N,) of passages that were tokenised before."""
-        return TokenPairs.over(*texts, *pairs)
+        """The tokens of pairs given as ids (N,) of queries and ids (N,) of passages that were tokenised before."""
+        return TokenPairs.over(*texts, *pairs)._replace(by_id=True)
 
     def score_encoded(
         self,
@@ -128,7 +131,7 @@ class SeparateTeacher:
             told.tell(replace(work, busy_seconds=passed, seconds=passed))
 
         facts: dict[str, Any] = {}
-        scores = self._scores(self._scorer, encoded, tell)
+        scores = self._scores(self._scorer, encoded, tell, self._stored if encoded.by_id else None)
         if sample is not None and len(sample) and self._settings.dtype != "float32":
             certificate = certify(scores[sample], self._scores(self._exact, encoded.take(sample)))
             certificate.check(self._settings.dtype, self._checkpoint)
@@ -141,9 +144,12 @@ class SeparateTeacher:
 
     @staticmethod
     def _scores(
-        scorer: SeparateScorer, pairs: TokenPairs, on_progress: Callable[[Work], None] | None = None
+        scorer: SeparateScorer,
+        pairs: TokenPairs,
+        on_progress: Callable[[Work], None] | None = None,
+        stored: TakeEncoded | None = None,
     ) -> NDArray[np.float32]:
-        scores = scorer.score_rows(*pairs, on_progress)
+        scores = scorer.score_rows(pairs.queries, pairs.passages, pairs.query, pairs.passage, on_progress, stored)
         scores *= np.float32(scorer.student.training_scale)
         return scores
 

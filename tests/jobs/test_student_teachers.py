@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoModel, AutoTokenizer
 
+from jobs.encoding import encode_passages
 from jobs.estimate import estimate
 from jobs.scoring import ClusterSettings, score
 from jobs.shard_scorer import Teacher, pairs_with_texts
@@ -21,6 +22,7 @@ from pipeline.scores import load_scores, read_pair_ids, read_scores, write_score
 from pipeline.tables import footer_of, read_part
 from pipeline.texts import Texts
 from pipeline.triples import TripleSettings, build_triples
+from students.encoding import SeparateScorer
 from students.loading import load_student
 from students.settings import STUDENT_FILE, StudentSettings, TrainSettings
 from teachers.certificate import LEAST_TAU
@@ -78,6 +80,21 @@ def test_every_pair_gets_the_score_that_training_saw(world, architecture):
     assert run(workspace, architecture, checkpoint)[0].pairs == 0
     states = {stage.name: stage.detail for stage in workspace_status(workspace)}
     assert "query and passage apart" in states[f"scores/{architecture}"]
+
+
+def test_passages_that_are_stored_are_not_encoded_again(world, monkeypatch):
+    workspace, checkpoint = world[0], student(world, "colbert")
+    run(workspace, "fresh", checkpoint)
+    expected = [read_scores(path) for path in workspace.parts("scores", "fresh")]
+    encode_passages(workspace, "colbert", checkpoint, storage="float32")
+    shutil.rmtree(workspace.path("scores", "fresh"))
+    for name in workspace.names("scores"):  # nothing of the same model to be found again
+        if name == "colbert":
+            shutil.rmtree(workspace.path("scores", name))
+    monkeypatch.setattr(SeparateScorer, "encode_passage_rows", lambda *_: pytest.fail("they are stored"))
+    assert run(workspace, "fresh", checkpoint)[0].pairs == load_pairs(workspace).pairs
+    found = [read_scores(path) for path in workspace.parts("scores", "fresh")]
+    assert all(np.allclose(one, other, atol=1e-4) for one, other in zip(found, expected, strict=True))
 
 
 def test_verify_scores_a_sample_again(world, tmp_path):
