@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jobs.evaluation import split_qrels
@@ -140,8 +141,8 @@ def _evaluated(
 ) -> list[dict[str, Any]]:
     """Run an evaluation, and make its rows of its summary and its run files."""
     ws = Workspace.open(workspace)
-    with ws.staging("experiment") as staging:
-        path = staging / "evaluate.json"  # its own: another cell may be evaluated at the same time
+    with TemporaryDirectory() as place:
+        path = Path(place, "evaluate.json")  # its own: another cell may be evaluated at the same time
         run(f"evaluate -w {shlex.quote(workspace)} {experiment.placed(options)} --summary {shlex.quote(str(path))}")
         summary = json.loads(path.read_text(encoding="utf-8"))
     qrels = split_qrels(ws, summary["split"], summary["max_queries"])

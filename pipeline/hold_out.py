@@ -35,7 +35,7 @@ def hold_out(workspace: Workspace, name: str, split: str, count: int) -> bool:
     check_name("split", name)
     with (
         workspace.exclusive("import"),
-        workspace.staging("hold-out") as staging,
+        workspace.staging("import") as staging,
         connect(staging / "spill") as database,
     ):
         view_tables(database, workspace, "queries", "qrels")
