@@ -203,8 +203,9 @@ def train(
         progress(f"train {name}", "steps") as meter,
     ):
 
-        def on_step(step: int, steps: int, loss_value: float) -> None:
-            meter.label = f"train {name}, loss {loss_value:.3f}"
+        def on_step(step: int, steps: int, loss_value: float | None) -> None:
+            if loss_value is not None:
+                meter.label = f"train {name}, loss {loss_value:.3f}"
             meter.set(step, steps)
 
         trained = train_student(

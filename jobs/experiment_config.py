@@ -22,6 +22,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.names import check_name
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_KEYS = {"name", "extends", "set", "stages", "train", "evaluate", "baseline", "student", "target", "grid", "compare"}
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,10 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     """Read a file, with values for its placeholders.
 
     Raises:
-        InputError: not TOML, unknown or missing keys, or a cell twice.
+        InputError: not TOML, unknown or missing keys, a cell twice, or files that extend each other.
         UsageError: a placeholder without a value.
     """
-    try:
-        facts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("not an experiment", where=path, expected="a TOML file", found=error) from error
-    _only(facts, {"name", "set", "stages", "student", "target", "grid", "train", "evaluate", "compare"}, path)
+    facts = _read(path)
     settings = facts.get("set", {})
     places = {name: value for name, value in values.items() if name not in settings}
     fill = _Filler({**settings, **{name: values[name] for name in settings.keys() & values.keys()}}, places, path)
@@ -87,10 +84,7 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
             check_name("experiment", facts["name"]),
             _cells(facts, stages, fill, path),
             [(one, other) for one, other in facts.get("compare", [])],
-            [
-                Cell("", "", number, "", [fill(options)], None, stages)
-                for number, options in enumerate(_list(facts["evaluate"].get("baselines", [])), 1)
-            ],
+            _baselines(facts, stages, fill, path),
             facts["evaluate"].get("measure", "MRR@10"),
             places,
         )
@@ -100,6 +94,21 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     if twice:
         raise InputError("a cell stands twice in the grid", where=path, found=", ".join(twice))
     return found
+
+
+def _read(path: Path, *extending: Path) -> dict[str, Any]:
+    """A file's entries, over those of the file that it extends."""
+    if path.resolve() in extending:
+        raise InputError("experiments extend each other", where=path)
+    try:
+        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("not an experiment", where=path, expected="a TOML file", found=error) from error
+    _only(facts, _KEYS, path)
+    extended = facts.pop("extends", None)
+    if extended is None:
+        return facts
+    return {**_read(path.parent / str(extended), path.resolve(), *extending), **facts}
 
 
 def _cells(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) -> list[Cell]:
@@ -121,6 +130,16 @@ def _cells(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) 
                     [*stages, *(fill(stage) for stage in targets[target].get("stages", []))],
                 )
             )
+    return cells
+
+
+def _baselines(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) -> list[Cell]:
+    cells = []
+    for number, baseline in enumerate(facts.get("baseline", []), 1):
+        _only(baseline, {"options", "stages"}, path)
+        own = [*stages, *(fill(stage) for stage in baseline.get("stages", []))]
+        options = f"{facts['evaluate']['options']} {baseline['options']}"
+        cells.append(Cell("", "", number, "", [fill(options)], None, own))
     return cells
 
 

@@ -100,7 +100,7 @@ def train_student(
     *,
     overwrite: bool = False,
     workers: TrainCluster | None = None,
-    on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainedStudent:
     """Train `students/<name>`, go on with it, or leave it where it is already there; on Ray if `workers` says so.

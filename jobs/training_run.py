@@ -72,7 +72,7 @@ def prepare(
     return Run(workspace.location, replace(settings, init=init, in_batch_teacher=teacher), checkpoints)
 
 
-def work(run: Run, on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None) -> None:
+def work(run: Run, on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None) -> None:
     """Train; the first worker, or the only one, writes the result.
 
     Raises:

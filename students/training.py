@@ -69,7 +69,7 @@ def train(
     tokens: Tokens,
     checkpoints: Path,
     *,
-    on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
     measure: Measure | None = None,
     on_save: Callable[[Path], None] = lambda checkpoint: None,
     teacher: InBatchTeacher | None = None,
@@ -81,7 +81,7 @@ def train(
         source: rows to train on.
         tokens: ids of all texts, from the start's tokenizer.
         checkpoints: where they go; all workers must see it, or each have what the first one has there at the start.
-        on_step: told step, steps and the last logged loss.
+        on_step: told step, steps and the last logged loss, None before the first.
         on_save: told of each checkpoint's directory, once it is complete.
         measure: for validation, higher is better; needed if `settings.eval_steps` is set.
         teacher: for losses over a whole batch; needed if `settings.in_batch_teacher` is set.
@@ -188,8 +188,9 @@ def _rates(settings: TrainSettings, student: Student) -> list[tuple[float, list[
 
 
 class _Progress(TrainerCallback):
-    def __init__(self, on_step: Callable[[int, int, float], None], on_save: Callable[[Path], None]) -> None:
-        self._on_step, self._on_save, self._loss = on_step, on_save, float("nan")
+    def __init__(self, on_step: Callable[[int, int, float | None], None], on_save: Callable[[Path], None]) -> None:
+        self._on_step, self._on_save = on_step, on_save
+        self._loss: float | None = None
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._loss = (kwargs.get("logs") or {}).get("loss", self._loss)

@@ -35,7 +35,11 @@ targets = ["T1", "labels"]
 seeds = [1, 2]
 [evaluate]
 options = "--depth 5"
-baselines = "--run bm25"
+[[baseline]]
+options = "--run bm25"
+[[baseline]]
+options = "--teacher u"
+stages = ["score --teacher u={teacher} --max-length 24"]
 """
 COMPARE = 'compare = [["T1", "labels"]]\n'
 
@@ -139,12 +143,23 @@ def test_significance_is_marked_on_the_better_target_only(config):
             "unknown keys",
         ),
         (lambda text: text.replace('targets = ["T1", "labels"]', 'targets = ["T9"]'), "T9"),
+        (lambda text: 'extends = "small.toml"\n' + text, "extend each other"),
     ],
 )
 def test_bad_files(config, change, message):
     config.write_text(change(config.read_text()))
     with pytest.raises(InputError, match=message):
         read_experiment(config, {"teacher": "x", "student": "y"})
+
+
+def test_a_file_that_extends_another_gives_what_differs(config, tmp_path):
+    other = tmp_path / "tuning.toml"
+    other.write_text('name = "tuning"\nextends = "small.toml"\n[evaluate]\noptions = "--split tune"\n')
+    places = {"teacher": "x", "student": "y"}
+    base, found = read_experiment(config, places), read_experiment(other, places)
+    assert found.name == "tuning" and found.comparisons == base.comparisons
+    assert [cell.stages for cell in found.cells] == [cell.stages for cell in base.cells]
+    assert all("--split tune" in options for cell in found.cells for options in cell.evaluate)
 
 
 def test_a_placeholder_without_a_value(config):
