@@ -9,6 +9,7 @@ Shapes: N texts or pairs, Q queries.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from teachers.device import DTYPES, batch_tokens, choose_device
 from teachers.scorer import Pairs, Work
 from teachers.settings import ScoringSettings
 
+Found = TypeVar("Found")
 PASSAGES_PER_CHUNK = 4096
 TOKENS_OF_ONE, TOKENS_OF_MANY = 1 << 20, 1 << 18
 """Tokens of the passages that are encoded at once, where one vector is kept of each, and where many are."""
@@ -134,11 +136,14 @@ class SeparateScorer:
         query, passage = query.astype(np.int64), passage.astype(np.int64)
         lengths = (queries.lengths.numpy()[query] + passages.lengths.numpy()[passage]).clip(1)
         scores = np.empty(len(query), np.float32)
-        for rows in plan_batches(lengths, self._budget) if len(query) else []:
+
+        def interact(rows: NDArray[np.integer]) -> NDArray[np.float32]:
             own = queries.padded(torch.from_numpy(query[rows]), self._device)
             other = passages.padded(torch.from_numpy(passage[rows]), self._device)
-            with self._autocast():
-                scores[rows] = self.student.interact(own, other).float().cpu().numpy()
+            return self.student.interact(own, other).float().cpu().numpy()
+
+        for rows, found in self._batches(lengths, interact):
+            scores[rows] = found
         if not np.isfinite(scores).all():
             raise ModelError("scores that are not finite", found="overflow in the student", todo="use float32")
         return scores
@@ -175,6 +180,30 @@ class SeparateScorer:
             self.student, self.encode_queries(queries), passages, k, self._device, on_progress=on_progress
         )
 
+    def _batches(
+        self, lengths: NDArray[np.integer], run: Callable[[NDArray[np.integer]], Found]
+    ) -> Iterator[tuple[NDArray[np.integer], Found]]:
+        """What `run` makes of the rows (N,) of each batch; one that the memory does not hold is run in halves.
+
+        Raises:
+            torch.OutOfMemoryError: a single row does not fit.
+        """
+        waiting = list(reversed(plan_batches(lengths, self._budget))) if len(lengths) else []
+        while waiting:
+            rows = waiting.pop()
+            try:
+                with self._autocast():
+                    found = run(rows)
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                waiting += reversed(np.array_split(rows, 2))
+            else:
+                yield rows, found
+                continue
+            if self._device.type == "cuda":  # only here, where the failed batch is let go of
+                torch.cuda.empty_cache()
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
 
@@ -189,16 +218,16 @@ class SeparateScorer:
     ) -> Encoded:
         inputs = self.student.query_inputs if queries else self.student.passage_inputs
         encode = self.student.encode_queries if queries else self.student.encode_passages
-        count = len(tokens.rows)
 
-        def batches() -> Iterator[tuple[np.ndarray, States]]:
-            for rows in plan_batches(frame.lengths(tokens).clip(1), self._budget) if count else []:
-                batch = {name: tensor.to(self._device) for name, tensor in inputs(tokens.take(rows)).items()}
-                with self._autocast():
-                    yield rows, encode(**batch)
+        def states(rows: NDArray[np.integer]) -> States:
+            return encode(**{name: tensor.to(self._device) for name, tensor in inputs(tokens.take(rows)).items()})
+
+        def batches() -> Iterator[tuple[NDArray[np.integer], States]]:
+            for rows, found in self._batches(frame.lengths(tokens).clip(1), states):
+                yield rows, found
                 on_progress(len(rows))
 
-        encoded = Encoded.of(batches(), count, sparse=self.student.sparse)
+        encoded = Encoded.of(batches(), len(tokens.rows), sparse=self.student.sparse)
         if not torch.isfinite(encoded.values).all():
             raise ModelError("vectors that are not finite", found="overflow in the encoder", todo="use float32")
         return encoded

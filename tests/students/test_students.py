@@ -58,6 +58,25 @@ def test_scores_are_the_forward_pass_in_any_batching(dense):
         assert np.allclose(found, expected, atol=1e-4)
 
 
+def test_a_batch_that_the_memory_does_not_hold_is_halved(dense, monkeypatch):
+    scorer = SeparateScorer.load(dense[1], ScoringSettings())
+    whole, encode = scorer.encode_passages(PASSAGES).values, scorer.student.encode_passages
+
+    def short_of_memory(most):
+        def run(**batch):
+            if len(batch["input_ids"]) > most:
+                raise torch.OutOfMemoryError
+            return encode(**batch)
+
+        return run
+
+    monkeypatch.setattr(scorer.student, "encode_passages", short_of_memory(3))
+    torch.testing.assert_close(scorer.encode_passages(PASSAGES).values, whole)
+    monkeypatch.setattr(scorer.student, "encode_passages", short_of_memory(0))
+    with pytest.raises(torch.OutOfMemoryError):
+        scorer.encode_passages(PASSAGES)
+
+
 @pytest.mark.parametrize("k", [1, 7, 30, 99])
 def test_search_is_exact_and_breaks_ties_by_id(dense, k):
     _, directory = dense
