@@ -44,20 +44,31 @@ def import_msmarco(
 
 def hold_out(
     name: Annotated[str, typer.Argument(help="Name of the new split.", show_default=False)],
-    queries: Annotated[int, typer.Option(min=1, help="Judged queries that move to it, a stable sample.")],
     workspace: WorkspaceOption,
+    queries: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many judged queries move to it, a stable sample.", show_default=False),
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="These queries move to it: a file of their ids, one a line.", show_default=False),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split they are taken from.")] = "train",
 ) -> None:
     """Put part of a split's queries aside as a split of its own, to choose settings on."""
     from jobs.show import console
     from jobs.summary import run_summary
+    from pipeline.errors import UsageError
     from pipeline.hold_out import hold_out as run
     from pipeline.workspace import Workspace
 
+    which = queries if ids is None else ids
+    if which is None or (queries is not None and ids is not None):
+        raise UsageError("which queries?", expected="one of the two", todo="give --queries or --ids")
     ws = Workspace.open(workspace)
     with run_summary(ws, "hold-out") as facts:
-        facts["moved"] = moved = run(ws, name, split, queries)
-    console.print(f"{queries:,} queries moved from {split} to {name}" if moved else "done before; nothing to do")
+        facts["moved"] = moved = run(ws, name, split, which)
+    console.print(f"{moved:,} queries moved from {split} to {name}" if moved else "done before; nothing to do")
 
 
 def mine(

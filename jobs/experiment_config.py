@@ -2,8 +2,9 @@
 
 Commands are those of the command line, without `prep` and `-w`. `{name}` in them stands for a value: a setting, if it
 stands under `[set]` in the file, and part of what a cell is; else a place that is given with `--set name=value`, like
-the directory of the data, which differs from machine to machine. A target's own stages run only when one of its
-cells does.
+the directory of the data, which differs from machine to machine. `{here}` is the file's own directory. The own stages
+of a target or a baseline run only when one of its cells does. A file that `extends` another has all entries of that one
+but those that it gives itself.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     """
     facts = _read(path)
     settings = facts.get("set", {})
-    places = {name: value for name, value in values.items() if name not in settings}
+    places = {name: value for name, value in values.items() if name not in settings} | {"here": str(path.parent)}
     fill = _Filler({**settings, **{name: values[name] for name in settings.keys() & values.keys()}}, places, path)
     try:
         stages = [fill(stage) for stage in facts["stages"]]

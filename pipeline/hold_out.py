@@ -9,12 +9,14 @@ import duckdb
 
 from pipeline import schemas
 from pipeline.database import connect, one_row, sql
-from pipeline.errors import UsageError, WorkspaceError
+from pipeline.delimited import read_tsv
+from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
 from pipeline.provenance import Recipe
 from pipeline.publishing import move_file
 from pipeline.selection import require_split, view_tables
+from pipeline.store import AnyPath
 from pipeline.tables import part_name, write_part
 from pipeline.workspace import MANIFEST, Workspace
 
@@ -22,17 +24,25 @@ HELD_OUT = "held_out"
 """Under this name the manifest says which splits were taken from which, for imports that follow."""
 
 
-def hold_out(workspace: Workspace, name: str, split: str, count: int) -> bool:
-    """Move `count` judged queries of a split, a stable sample, to a new split; False where that was done before.
+def hold_out(workspace: Workspace, name: str, split: str, which: int | AnyPath) -> int:
+    """Move queries of a split to a new split; how many were moved, 0 where that was done before.
 
     They stay out: an import that names them again leaves them where they are.
+
+    Args:
+        workspace: where.
+        name: of the new split.
+        split: the one that they leave.
+        which: so many judged ones, a stable sample; or a file of their external ids, one a line.
 
     Raises:
         WorkspaceError: nothing imported, no such split, the new one is there already and other, another import is
             running.
-        UsageError: not a name, or the split has not more judged queries than that.
+        UsageError: not a name, or no query would be left.
+        InputError: no file of ids of the split.
     """
     check_name("split", name)
+    count, ids = (which, None) if isinstance(which, int) else _read_ids(which)
     with (
         workspace.exclusive("import"),
         workspace.staging("import") as staging,
@@ -41,27 +51,41 @@ def hold_out(workspace: Workspace, name: str, split: str, count: int) -> bool:
         view_tables(database, workspace, "queries", "qrels")
         manifest = workspace.read_json(MANIFEST)
         held: dict[str, Any] = manifest.get(HELD_OUT, {})
-        wanted = {"split": split, "queries": count}
+        wanted = {"split": split, "queries": count} | ({} if ids is None else {"ids": digest_json(ids)})
         there = _count(database, name, judged=False)
         if there:
             if held.get(name) != wanted:
                 found = held.get(name, f"{there:,} imported queries")
                 raise WorkspaceError("the split is there already", where=name, found=found, todo="take another name")
-            return False
+            return 0
         require_split(database, split)
-        judged = _count(database, split, judged=True)
+        judged = _count(database, split, judged=ids is None)
         if not 0 < count < judged:
-            raise UsageError("cannot hold out so many queries", expected=f"fewer than {judged:,} judged", found=count)
+            expected = f"fewer than {judged:,}" + (" judged" if ids is None else "")
+            raise UsageError("cannot hold out so many queries", expected=expected, found=count)
+        if ids is None:
+            database.execute(sql("hold_out_sample"), {"split": split, "count": count})
+        else:
+            database.execute(sql("hold_out_named"), {"split": split, "ids": ids})
+            known = database.sql("SELECT external_id FROM queries WHERE query_id IN (FROM chosen)").fetchall()
+            unknown = sorted(set(ids) - {row[0] for row in known})
+            if unknown:
+                found = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else "")
+                raise InputError(f"no queries of {split}", where=str(which), found=found)
         # First the manifest: what it says of a split that is not there yet does nothing.
         workspace.write_json({**manifest, HELD_OUT: {**held, name: wanted}}, MANIFEST)
-        reader = database.sql(sql("hold_out"), params={"name": name, "split": split, "count": count}).to_arrow_reader(
-            65_536
-        )
+        reader = database.sql(sql("hold_out"), params={"name": name, "split": split}).to_arrow_reader(65_536)
         inputs = {"files": digest_json(manifest.get("imports", []))}
         staged = staging / part_name(0)
         write_part(staged, reader, schemas.QUERIES, Recipe("queries", {HELD_OUT: {name: wanted}}, inputs))
         move_file(staged, workspace.place("queries") / staged.name)
-    return True
+    return count
+
+
+def _read_ids(path: AnyPath) -> tuple[int, list[str]]:
+    """How many, and them: sorted, each once."""
+    ids = sorted({one for batch in read_tsv(path, ["query_id"]) for one in batch.column("query_id").to_pylist()})
+    return len(ids), ids
 
 
 def leave_held_out(database: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:

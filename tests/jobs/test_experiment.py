@@ -90,6 +90,7 @@ def test_a_row_made_elsewhere_stands(config, tmp_path):
     assert here.cells == there.cells and "{student}" in here.cells[0].train and "'b y'" in there.placed("{student}")
     other = read_experiment(config, {"teacher": "x", "student": "y", "steps": "9"})
     assert "--max-steps 9" in other.cells[0].train and other.cells != here.cells
+    assert here.placed("{here}") == str(tmp_path)
     config.write_text(config.read_text().replace("--max-length 24", "--max-length 9"))
     scored = read_experiment(config, {"teacher": "x", "student": "y"})
     assert all(

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.database import connect
-from pipeline.errors import UsageError, WorkspaceError
+from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.hold_out import HELD_OUT, hold_out
 from pipeline.msmarco import import_msmarco
 from pipeline.selection import select_queries, view_tables
@@ -51,6 +51,34 @@ def test_once_is_enough_and_another_size_is_refused(workspace):
 def test_neither_nothing_nor_all(workspace, count):
     with pytest.raises(UsageError, match="fewer than 30"):
         hold_out(workspace, "tune", "train", count)
+
+
+def test_queries_of_a_file_move(workspace, tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_text("3\n39\n3\n")
+    assert hold_out(workspace, "tune", "train", path) == 2
+    assert ids(workspace, "tune") == {3, 39}
+    assert ids(workspace, "train") == set(range(40)) - {3, 39}
+    assert not hold_out(workspace, "tune", "train", path)
+    path.write_text("3\n38\n")
+    with pytest.raises(WorkspaceError, match="there already"):
+        hold_out(workspace, "tune", "train", path)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("3\n41\n", InputError, "41"),
+        ("3\tquery 3\n", InputError, "malformed|1 tab-separated"),
+        ("", InputError, "empty"),
+        ("".join(f"{n}\n" for n in range(40)), UsageError, "fewer than 40"),
+    ],
+)
+def test_files_that_name_no_part_of_the_split(workspace, tmp_path, text, kind, message):
+    (tmp_path / "ids.txt").write_text(text)
+    with pytest.raises(kind, match=message):
+        hold_out(workspace, "tune", "train", tmp_path / "ids.txt")
+    assert ids(workspace, "train") == set(range(40))
 
 
 def test_a_later_import_leaves_them_out(workspace, tmp_path):
