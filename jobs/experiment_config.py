@@ -80,6 +80,8 @@ def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
     places = {name: value for name, value in values.items() if name not in settings} | {"here": str(path.parent)}
     fill = _Filler({**settings, **{name: values[name] for name in settings.keys() & values.keys()}}, places, path)
     try:
+        _only(facts["train"], {"options"}, path)
+        _only(facts["evaluate"], {"options", "measure"}, path)
         stages = [fill(stage) for stage in facts["stages"]]
         found = Experiment(
             check_name("experiment", facts["name"]),

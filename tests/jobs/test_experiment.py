@@ -144,6 +144,8 @@ def test_significance_is_marked_on_the_better_target_only(config):
             "unknown keys",
         ),
         (lambda text: text.replace('targets = ["T1", "labels"]', 'targets = ["T9"]'), "T9"),
+        (lambda text: text.replace('options = "--depth 5"', 'options = ""\nbaselines = "--run bm25"'), "unknown keys"),
+        (lambda text: 'train = "x"\n' + text.replace("[train]", "[set.x]"), "not an experiment"),
         (lambda text: 'extends = "small.toml"\n' + text, "extend each other"),
     ],
 )
