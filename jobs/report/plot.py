@@ -94,22 +94,25 @@ class Plot:
         self._marks.append(el("path", d=path + "Z", class_=f"area s{series % SERIES}"))
 
     def dot(self, point: Point, series: int, text: str = "") -> None:
-        """A dot, with a word beside it where there is room."""
+        """A dot that tells its word under the pointer, and beside it where there is room."""
         x, y = self._at(point)
-        self._marks.append(el("circle", cx=_n(x), cy=_n(y), r="5", class_=f"dot s{series % SERIES}"))
+        told = el("title", text) if text else None
+        self._marks.append(el("circle", told, cx=_n(x), cy=_n(y), r="5", class_=f"dot s{series % SERIES}"))
         self._taken.append((x - 5, y - 5, x + 5, y + 5))
         if text:
             self._words.append((x, y, text))
 
     def _labels(self) -> list[Html]:
-        """Each word at the first place beside its dot where it covers nothing, else at the first of all."""
+        """Each word at the first place beside its dot where it covers nothing; none where there is no such place."""
         taken, shown = list(self._taken), []
         for x, y, text in self._words:
             wide = 7.5 * len(text)
             places = [(x + side * 9 - (wide if side < 0 else 0), y + down) for down in (4, -9, 17) for side in (1, -1)]
             boxes = [(left, base - 11, left + wide, base + 3) for left, base in places]
             free = [box for box in boxes if _within(box) and not any(_overlap(box, other) for other in taken)]
-            box = (free or boxes)[0]
+            if not free:
+                continue
+            box = free[0]
             taken.append(box)
             shown.append(el("text", text, x=_n(box[0]), y=_n(box[3] - 3), class_="note"))
         return shown

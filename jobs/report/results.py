@@ -151,7 +151,7 @@ def _p(value: float) -> str:
 
 
 def _latency(results: Results) -> Figure:
-    paths = [[line for target in PATH for line in path if line.target == target] or path for path in results.paths]
+    paths = results.paths
     points = [(_ms(line), line.mean(results.measure)) for path in paths for line in path]
     heights = [y for _, y in points]
     plot = Plot(
@@ -161,17 +161,17 @@ def _latency(results: Results) -> Figure:
     entries = []
     for series, path in enumerate(paths):
         entries.append((path[0].system, series))
-        if path[0].target in PATH and len(path) > 1:
-            plot.line([(_ms(line), line.mean(results.measure)) for line in path], series)
-        for line in path:
-            point = _ms(line), line.mean(results.measure)
-            plot.dot(point, series, line.target)
+        joined = [line for target in PATH for line in path if line.target == target]
+        if len(joined) > 1:
+            plot.line([(_ms(line), line.mean(results.measure)) for line in joined], series)
+        for line in joined + [line for line in path if line not in joined]:
+            plot.dot((_ms(line), line.mean(results.measure)), series, line.target)
     asked = sorted({line.queries for path in paths for line in path})
     caption = (
         f"Re-ranking of {', '.join(f'{count:,}' for count in asked)} queries. Further up is better, further "
         "left is faster. Lines join one architecture trained from labels alone, from one teacher (T1) and from the "
-        "ensemble (T2): distillation is "
-        "worth having where they rise without going right."
+        "ensemble (T2): distillation is worth having where they rise without going right. A dot without a name tells "
+        "it under the pointer."
     )
     dashed = [series for series in range(len(entries)) if series >= SERIES]
     body = panels(
