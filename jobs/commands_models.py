@@ -20,6 +20,12 @@ def evaluate(
         ),
     ],
     teacher: Annotated[list[str], typer.Option(help="Teacher that has scored. Repeatable.", default_factory=list)],
+    ensemble: Annotated[
+        list[str],
+        typer.Option(
+            help="Triples whose ensemble re-ranks: what their students learn from. Repeatable.", default_factory=list
+        ),
+    ],
     student: Annotated[
         list[str],
         typer.Option(help="NAME of the workspace, or NAME=CHECKPOINT. Repeatable.", default_factory=list),
@@ -65,6 +71,7 @@ def evaluate(
         run,
         teacher,
         student,
+        ensemble,
         max_queries,
         cast(Any, mode),
         candidates,

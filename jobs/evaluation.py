@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from jobs.candidates import candidates_of, teacher_scores
 from jobs.checkpoints import named_student
 from jobs.shard_scorer import pairs_with_texts
 from jobs.stored_passages import find_stored
 from jobs.student_retriever import StudentRetriever
-from pipeline.database import connect, view_parquet
+from pipeline.database import connect
+from pipeline.ensemble import Ensemble
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.metrics import Qrels, evaluate_run
 from pipeline.names import check_name
 from pipeline.pairs import load_pairs
-from pipeline.retrieved import load_retrieved
 from pipeline.retrievers import Asked
+from pipeline.row_sets import load_ensemble
 from pipeline.runs import Run, rank_rows, read_run, write_run
-from pipeline.scores import load_scores, read_scores
+from pipeline.scores import ScoreSet, load_scores
 from pipeline.selection import select_queries, view_tables
 from pipeline.store import AnyPath
-from pipeline.tables import open_part
 from pipeline.texts import Texts
 from pipeline.workspace import Workspace
 from teachers.settings import Dtype, ScoringSettings
@@ -51,6 +52,8 @@ class EvaluationSettings:
     """Teachers with scores; two or more also give their ensemble, the mean of their logits."""
     students: Sequence[str] = ()
     """NAME of the workspace, or NAME=CHECKPOINT."""
+    ensembles: Sequence[str] = ()
+    """Sets of triples, whose ensembles re-rank: what students of them learn from."""
     max_queries: int | None = None
     """The same stable sample of judged queries that mining takes."""
     modes: Sequence[Mode] = ("rerank",)
@@ -67,8 +70,8 @@ class EvaluationSettings:
     """Time students on that many of the queries; None takes all."""
 
     def __post_init__(self) -> None:
-        if not (self.runs or self.teachers or self.students):
-            raise UsageError("nothing to evaluate", todo="name systems: --run, --teacher, --student")
+        if not (self.runs or self.teachers or self.ensembles or self.students):
+            raise UsageError("nothing to evaluate", todo="name systems: --run, --teacher, --ensemble, --student")
         for mode in self.modes:
             if mode not in get_args(Mode):
                 raise UsageError("unknown mode", expected=" or ".join(get_args(Mode)), found=mode)
@@ -93,7 +96,7 @@ class Evaluated:
 def evaluate(
     workspace: Workspace, settings: EvaluationSettings, on_system: Callable[[str], None] = lambda name: None
 ) -> list[Evaluated]:
-    """Evaluate the systems in the order: runs, teachers, ensemble, students.
+    """Evaluate the systems in the order: runs, teachers, their mean, ensembles of triples, students.
 
     Raises:
         WorkspaceError: no judgements for the split, or a system is not there or not complete.
@@ -147,29 +150,9 @@ def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None
     return Qrels(*(np.asarray(found[name]) for name in Qrels._fields))
 
 
-def candidates_of(
-    workspace: Workspace, system: str, split: str, queries: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a retriever found for some queries (Q,) of a split: query ids, passage ids and scores (N,).
-
-    Raises:
-        WorkspaceError: it has not been asked about the split.
-    """
-    found = load_retrieved(workspace, system)
-    if not found.covers(split):
-        raise WorkspaceError(
-            f"{system} has not been asked about split {split!r}",
-            where=found.paths[0].parent,
-            todo=f"run: prep mine --system {system} --split {split}",
-        )
-    with connect(workspace.local) as connection:
-        view_parquet(connection, "retrieved", found.paths)
-        columns = connection.execute(
-            # A query in two splits may have been retrieved for both.
-            "SELECT query_id, passage_id, max(score) AS score FROM retrieved GROUP BY query_id, passage_id"
-        ).fetchnumpy()
-    rows = np.isin(columns["query_id"], queries)
-    return columns["query_id"][rows], columns["passage_id"][rows], columns["score"][rows]
+def ensemble_system(triples: str) -> str:
+    """What the ensemble of a set of triples is called among systems."""
+    return f"ensemble-{triples}"
 
 
 def _judged(run: Run, qrels: Qrels) -> Run:
@@ -189,14 +172,15 @@ class _Systems:
             on_system(name)
             yield self._first_stage(name)
         teachers = list(dict.fromkeys(self._settings.teachers))
-        scores = [self._teacher(name) for name in teachers]
-        for name, (query, passage, score) in zip(teachers, scores, strict=True):
+        sets = {name: load_scores(self._workspace, load_pairs(self._workspace), name) for name in teachers}
+        for name in teachers:
             on_system(name)
-            yield name, "rerank", self._ranked(query, passage, score)
-        if len(scores) > 1:
-            query, passage, _ = scores[0]
-            mean = np.mean([score.astype(np.float64) for _, _, score in scores], axis=0)
-            yield "ensemble", "rerank", self._ranked(query, passage, mean)
+            yield name, "rerank", self._teachers(Ensemble.mean([name]), [sets[name]])
+        if len(teachers) > 1:
+            yield "ensemble", "rerank", self._teachers(Ensemble.mean(teachers), list(sets.values()))
+        for name in self._settings.ensembles:
+            on_system(ensemble_system(name))
+            yield ensemble_system(name), "rerank", self._teachers(*load_ensemble(self._workspace, name))
         for text in self._settings.students:
             for mode in self._settings.modes:
                 yield self._student(text, mode, on_system)
@@ -215,25 +199,12 @@ class _Systems:
         """Retrieved query ids, passage ids and scores (N,) of the judged queries."""
         return candidates_of(self._workspace, system, self._settings.split, self._queries)
 
-    def _teacher(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Query ids, passage ids and scores (N,) of the candidates, from the teacher's score files."""
-        pairs = load_pairs(self._workspace)
-        scores = load_scores(self._workspace, pairs, name)
-        rank = f"rank_{self._settings.candidates}"
-        if self._settings.candidates not in pairs.systems:
-            raise WorkspaceError(
-                f"no retriever {self._settings.candidates!r} in the pairs", expected=", ".join(pairs.systems)
-            )
-        columns = []
-        for pair_path, score_path in zip(pairs.paths, scores.paths, strict=True):
-            file, _ = open_part(pair_path)
-            with file:
-                table = file.read(columns=["query_id", "passage_id", rank])
-            query, passage = table.column("query_id").to_numpy(), table.column("passage_id").to_numpy()
-            rows = table.column(rank).is_valid().to_numpy() & np.isin(query, self._queries)
-            columns.append((query[rows], passage[rows], read_scores(score_path)[rows]))
-        query, passage, score = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        return query, passage, score
+    def _teachers(self, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> Run:
+        system = self._settings.candidates
+        columns = [teacher_scores(self._workspace, system, self._queries, scores) for scores in sets]
+        query, passage, _ = columns[0]
+        together = np.stack([score.astype(np.float64) for _, _, score in columns], axis=1)
+        return self._ranked(query, passage, ensemble.combine(together))
 
     def _student(self, text: str, mode: Mode, on_system: Callable[[str], None]) -> tuple[str, str, Run]:
         from students.architectures import architecture

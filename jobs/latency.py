@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.evaluation import candidates_of
+from jobs.candidates import candidates_of
 from pipeline.errors import WorkspaceError
 from pipeline.runs import rank_rows
 from pipeline.texts import Texts

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.checkpoints import locate_checkpoint
+from jobs.evaluation import ensemble_system
 from pipeline.pairs import load_pairs
 from pipeline.retrieved import load_retrieved
+from pipeline.row_sets import load_ensemble
 from pipeline.scores import load_scores
 from pipeline.tables import set_content, set_footers
 from pipeline.workspace import Workspace
@@ -72,6 +74,8 @@ def _command(settings: EvaluationSettings, row: Evaluated) -> str:
     words.append(f"--depth {settings.depth}")
     if row.system == "ensemble":
         words += [f"--teacher {name}" for name in settings.teachers]
+    elif (triples := _triples_of(settings, row)) is not None:
+        words.append(f"--ensemble {triples}")
     elif row.system in settings.teachers:
         words.append(f"--teacher {row.system}")
     elif row.kind in ("first stage", "run file"):
@@ -83,9 +87,17 @@ def _command(settings: EvaluationSettings, row: Evaluated) -> str:
     return " ".join(words)
 
 
+def _triples_of(settings: EvaluationSettings, row: Evaluated) -> str | None:
+    """The triples whose ensemble a row is of."""
+    return next((name for name in settings.ensembles if row.system == ensemble_system(name)), None)
+
+
 def _inputs(workspace: Workspace, settings: EvaluationSettings, row: Evaluated) -> dict[str, str]:
     """Content fingerprints of what the run and its measures were made of."""
     inputs = {"qrels": set_content(set_footers(workspace.parts("qrels")))}
+    triples = _triples_of(settings, row)
+    if triples is not None:
+        return inputs | {f"scores/{one.teacher}": one.content for one in load_ensemble(workspace, triples)[1]}
     if row.system in settings.teachers or row.system == "ensemble":
         pairs = load_pairs(workspace)
         named = settings.teachers if row.system == "ensemble" else [row.system]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.evaluation import candidates_of, split_qrels
+from jobs.candidates import candidates_of
+from jobs.evaluation import split_qrels
 from jobs.shard_scorer import pairs_with_texts
 from pipeline.metrics import evaluate_run
 from pipeline.runs import rank_rows

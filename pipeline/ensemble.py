@@ -10,8 +10,9 @@ Scales, fitted weights and correlations come from a fixed sample: the same shard
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -62,9 +63,21 @@ class Ensemble:
     scales: tuple[float, ...]
     centre: float = 0.0
 
-    def combine(self, margins: np.ndarray) -> np.ndarray:
-        """Margins (M,) of the ensemble from those of its teachers (M, K)."""
-        return np.asarray((margins / self.scales) @ np.array(self.weights) / sum(self.weights))
+    @classmethod
+    def mean(cls, teachers: Sequence[str]) -> Ensemble:
+        """The mean of raw logits."""
+        ones = (1.0,) * len(teachers)
+        return cls(tuple(teachers), ones, ones)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Ensemble:
+        """From a footer."""
+        weights, scales = given["weights"], given["scales"]
+        return cls(tuple(weights), tuple(weights.values()), tuple(scales[name] for name in weights), given["centre"])
+
+    def combine(self, values: np.ndarray) -> np.ndarray:
+        """Margins (M,) of the ensemble from those of its teachers (M, K); or scores from scores, not centred."""
+        return np.asarray((values / self.scales) @ np.array(self.weights) / sum(self.weights))
 
     def as_dict(self) -> dict[str, object]:
         """For a footer."""
@@ -82,22 +95,22 @@ def resolve(settings: TripleSettings, teachers: Sequence[str], sample: Sample) -
         UsageError: weights of other teachers than those.
         WorkspaceError: a teacher that gives one score to everything cannot be scaled.
     """
-    ones = (1.0,) * len(teachers)
+    plain = Ensemble.mean(teachers)
     if settings.ensemble == "weighted":
         given = settings.weights
         if given is None:
-            return Ensemble(tuple(teachers), tuple(fit_weights(sample).tolist()), ones)
+            return replace(plain, weights=tuple(fit_weights(sample).tolist()))
         if set(given) != set(teachers):
             raise UsageError("a weight for each teacher", expected=", ".join(teachers), found=", ".join(given))
-        return Ensemble(tuple(teachers), tuple(float(given[teacher]) for teacher in teachers), ones)
+        return replace(plain, weights=tuple(float(given[teacher]) for teacher in teachers))
     if settings.ensemble == "zscore":
         spread = sample.spread
         if not (spread > 0).all():
             flat = ", ".join(teacher for teacher, value in zip(teachers, spread, strict=True) if not value > 0)
             raise WorkspaceError(f"teacher {flat} gives one score to every pair", todo="leave it out: --teacher")
         centre = float((sample.scores / spread).mean(axis=0).mean())
-        return Ensemble(tuple(teachers), ones, tuple(spread.tolist()), centre)
-    return Ensemble(tuple(teachers), ones, ones)
+        return replace(plain, scales=tuple(spread.tolist()), centre=centre)
+    return plain
 
 
 def fit_weights(sample: Sample) -> np.ndarray:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipeline.ensemble import Ensemble
 from pipeline.errors import WorkspaceError
+from pipeline.pairs import load_pairs
 from pipeline.provenance import Footer
 from pipeline.row_layouts import Layout, Lists, Triples
+from pipeline.scores import ScoreSet, load_scores
 from pipeline.store import AnyPath
 from pipeline.tables import require_complete, set_footers
 from pipeline.triple_settings import TripleSettings
@@ -41,6 +44,26 @@ def load_triples(workspace: Workspace, name: str) -> tuple[list[AnyPath], list[F
 def load_lists(workspace: Workspace, name: str) -> tuple[list[AnyPath], list[Footer]]:
     """A complete set of lists; as `load_set`."""
     return load_set(workspace, "lists", name)
+
+
+def load_ensemble(workspace: Workspace, name: str) -> tuple[Ensemble, list[ScoreSet]]:
+    """What a set of triples holds the scores of, and the score sets of its teachers, in their order.
+
+    Raises:
+        WorkspaceError: no such set, or teachers have other scores by now.
+    """
+    paths, footers = load_triples(workspace, name)
+    ensemble, inputs = Ensemble.from_dict(footers[0].extra["ensemble"]), footers[0].recipe.inputs
+    pairs = load_pairs(workspace)
+    scores = [load_scores(workspace, pairs, teacher) for teacher in ensemble.teachers]
+    stale = [one.teacher for one in scores if inputs[f"scores/{one.teacher}"] != one.content]
+    if stale:
+        raise WorkspaceError(
+            f"triples {name!r} were built from other scores of {', '.join(stale)}",
+            where=paths[0].parent,
+            todo=f"run: {STAGES['triples']} --name {name}, with the options it was built with",
+        )
+    return ensemble, scores
 
 
 def layout_of(footer: Footer) -> Layout:

@@ -224,12 +224,11 @@ def make_plan(
         require_split(connection, settings.split)
         duplicates = same_texts(connection, workspace)
     names = tuple(teacher.teacher for teacher in scores)
-    ones = (1.0,) * len(names)
     shards = tuple(Shard(path, tuple(one.paths[i] for one in scores)) for i, path in enumerate(pairs.paths))
     plan = Plan(
         shards,
         tuple(pairs.systems),
-        Ensemble(names, ones, ones),
+        Ensemble.mean(names),
         settings,
         layout,
         tuple(workspace.parts("queries")),

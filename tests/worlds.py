@@ -64,13 +64,13 @@ def paired(workspace: Workspace, k: int = 10, pairs_per_shard: int = 40) -> Work
     return workspace
 
 
-def scored(workspace: Workspace, teachers: dict[str, int], digits: int | None = None) -> Workspace:
+def scored(workspace: Workspace, teachers: dict[str, int], digits: int | None = None, spread: float = 4) -> Workspace:
     """Random scores for each teacher by its seed; few digits make ties."""
     pairs = load_pairs(workspace)
     for teacher, seed in teachers.items():
         for number, path in enumerate(pairs.paths):
             ids = read_pair_ids(path)
-            scores = np.random.default_rng((seed, number)).normal(0, 4, len(ids[0]))
+            scores = np.random.default_rng((seed, number)).normal(0, spread, len(ids[0]))
             scores = scores if digits is None else np.round(scores, digits)
             described = {"fingerprint": f"{teacher} {seed}"}
             write_scores(

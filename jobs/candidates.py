@@ -1,0 +1,61 @@
+"""What re-ranking begins with: the candidates of a retriever for some queries, and what a teacher says of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.database import connect, view_parquet
+from pipeline.errors import WorkspaceError
+from pipeline.pairs import load_pairs
+from pipeline.retrieved import load_retrieved
+from pipeline.scores import ScoreSet, read_scores
+from pipeline.tables import open_part
+from pipeline.workspace import Workspace
+
+
+def candidates_of(
+    workspace: Workspace, system: str, split: str, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a retriever found for some queries (Q,) of a split: query ids, passage ids and scores (N,).
+
+    Raises:
+        WorkspaceError: it has not been asked about the split.
+    """
+    found = load_retrieved(workspace, system)
+    if not found.covers(split):
+        raise WorkspaceError(
+            f"{system} has not been asked about split {split!r}",
+            where=found.paths[0].parent,
+            todo=f"run: prep mine --system {system} --split {split}",
+        )
+    with connect(workspace.local) as connection:
+        view_parquet(connection, "retrieved", found.paths)
+        columns = connection.execute(
+            # A query in two splits may have been retrieved for both.
+            "SELECT query_id, passage_id, max(score) AS score FROM retrieved GROUP BY query_id, passage_id"
+        ).fetchnumpy()
+    rows = np.isin(columns["query_id"], queries)
+    return columns["query_id"][rows], columns["passage_id"][rows], columns["score"][rows]
+
+
+def teacher_scores(
+    workspace: Workspace, system: str, queries: np.ndarray, scores: ScoreSet
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a teacher's score files say of a retriever's passages for some queries (Q,): as `candidates_of`.
+
+    Raises:
+        WorkspaceError: the retriever is none of the pairs'.
+    """
+    pairs = load_pairs(workspace)
+    if system not in pairs.systems:
+        raise WorkspaceError(f"no retriever {system!r} in the pairs", expected=", ".join(pairs.systems))
+    columns = []
+    for pair_path, score_path in zip(pairs.paths, scores.paths, strict=True):
+        file, _ = open_part(pair_path)
+        with file:
+            table = file.read(columns=["query_id", "passage_id", f"rank_{system}"])
+        query, passage = table.column("query_id").to_numpy(), table.column("passage_id").to_numpy()
+        rows = table.column(f"rank_{system}").is_valid().to_numpy() & np.isin(query, queries)
+        columns.append((query[rows], passage[rows], read_scores(score_path)[rows]))
+    query, passage, score = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return query, passage, score
