@@ -170,8 +170,9 @@ def _latency(results: Results) -> Figure:
     caption = (
         f"Re-ranking of {', '.join(f'{count:,}' for count in asked)} queries. Further up is better, further "
         "left is faster. Lines join one architecture trained from labels alone, from one teacher (T1) and from the "
-        "ensemble (T2): distillation is worth having where they rise without going right. A dot without a name tells "
-        "it under the pointer."
+        "ensemble (T2): distillation is worth having where they rise without going right. An architecture does the "
+        "same work whatever its target: where its times differ, the machine was busier. A dot without a name tells it "
+        "under the pointer."
     )
     dashed = [series for series in range(len(entries)) if series >= SERIES]
     body = panels(
