@@ -166,6 +166,7 @@ class _Systems:
     def __init__(self, workspace: Workspace, settings: EvaluationSettings, qrels: Qrels) -> None:
         self._workspace, self._settings = workspace, settings
         self._queries = np.unique(qrels.query_id)
+        self._read: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def all(self, on_system: Callable[[str], None]) -> Iterator[tuple[str, str, Run]]:
         for name in self._settings.runs:
@@ -178,7 +179,7 @@ class _Systems:
             yield name, "rerank", self._teachers(Ensemble.mean([name]), [sets[name]])
         if len(teachers) > 1:
             yield "ensemble", "rerank", self._teachers(Ensemble.mean(teachers), list(sets.values()))
-        for name in self._settings.ensembles:
+        for name in dict.fromkeys(self._settings.ensembles):
             on_system(ensemble_system(name))
             yield ensemble_system(name), "rerank", self._teachers(*load_ensemble(self._workspace, name))
         for text in self._settings.students:
@@ -200,10 +201,12 @@ class _Systems:
         return candidates_of(self._workspace, system, self._settings.split, self._queries)
 
     def _teachers(self, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> Run:
-        system = self._settings.candidates
-        columns = [teacher_scores(self._workspace, system, self._queries, scores) for scores in sets]
-        query, passage, _ = columns[0]
-        together = np.stack([score.astype(np.float64) for _, _, score in columns], axis=1)
+        for scores in sets:
+            if scores.teacher not in self._read:
+                asked = self._settings.candidates, self._queries
+                self._read[scores.teacher] = teacher_scores(self._workspace, *asked, scores)
+        query, passage, _ = self._read[sets[0].teacher]
+        together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)
         return self._ranked(query, passage, ensemble.combine(together))
 
     def _student(self, text: str, mode: Mode, on_system: Callable[[str], None]) -> tuple[str, str, Run]:
