@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from jobs.options import WorkspaceOption
+from jobs.options import SummaryOption, WorkspaceOption
 
 
 def evaluate(
@@ -53,9 +53,7 @@ def evaluate(
     latency_queries: Annotated[
         int | None, typer.Option(min=1, help="Time that many of the queries. [all]", show_default=False)
     ] = None,
-    summary: Annotated[
-        Path | None, typer.Option(help="Write what summaries/evaluate.json says to this file, too.", show_default=False)
-    ] = None,
+    summary: SummaryOption = None,
 ) -> None:
     """Measure systems on all judged queries of a split; ties go to the passage that comes first in the collection."""
     from jobs.evaluation import EvaluationSettings, student_latencies

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from jobs.options import WorkspaceOption
+from jobs.options import SummaryOption, WorkspaceOption
 
 # Options whose names on the command line are shorter than those of the settings.
 _STUDENT = {
@@ -180,6 +180,7 @@ def train(
     ] = None,
     cpus_per_worker: Annotated[float, typer.Option(min=0.1, help="CPUs of a worker.")] = 1.0,
     overwrite: Annotated[bool, typer.Option(help="Replace a student trained otherwise.")] = False,
+    summary: SummaryOption = None,
 ) -> None:
     """Train a student from triples, or a teacher from judgements; goes on where it was cut short."""
     from jobs.progress import progress
@@ -198,7 +199,7 @@ def train(
     ws = Workspace.open(workspace)
     workers = TrainCluster(num_workers or 1, address, cpus_per_worker) if num_workers or address else None
     with (
-        run_summary(ws, "train") as facts,
+        run_summary(ws, "train", summary) as facts,
         progress("tokenise", "texts") as tokens,
         progress(f"train {name}", "steps") as meter,
     ):

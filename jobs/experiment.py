@@ -12,11 +12,11 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from jobs.evaluation import split_qrels
 from jobs.experiment_config import Cell, Experiment
@@ -83,8 +83,11 @@ def run_experiment(
             if stage not in prepared:
                 run(f"{experiment.placed(stage)} -w {shlex.quote(workspace)}")
                 prepared.add(stage)
-        make = _run_cell if cell.student else _run_baseline
-        _write(results / f"{cell.name}.json", make(experiment, cell, workspace, run))
+        path = results / f"{cell.name}.json"
+        if cell.student:
+            _write(path, _run_cell(experiment, cell, workspace, run, _left(path)))
+        else:
+            _write(path, _run_baseline(experiment, cell, workspace, run))
         done += 1
     return done, len(waiting) - done
 
@@ -97,8 +100,12 @@ def read_rows(experiment: Experiment, results: Path) -> list[Row]:
 
 def cell_stands(results: Path, cell: Cell) -> bool:
     """Whether a cell has a row that its present commands made."""
-    path = results / f"{cell.name}.json"
-    return path.exists() and json.loads(path.read_text())["cell"] == asdict(cell)
+    return _left(results / f"{cell.name}.json").get("cell") == asdict(cell)
+
+
+def _left(path: Path) -> dict[str, Any]:
+    """What an earlier run left of a cell; empty where there is nothing."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _cells(experiment: Experiment) -> list[Cell]:
@@ -111,10 +118,13 @@ def _run_baseline(experiment: Experiment, cell: Cell, workspace: str, run: Run) 
     return {"cell": asdict(cell), "rows": rows}
 
 
-def _run_cell(experiment: Experiment, cell: Cell, workspace: str, run: Run) -> dict[str, Any]:
-    started, load = time.monotonic(), os.getloadavg()[0]
+def _run_cell(
+    experiment: Experiment, cell: Cell, workspace: str, run: Run, earlier: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train what is not trained yet, and evaluate it."""
+    load = os.getloadavg()[0]
     options = f"--name {cell.name} --seed {cell.seed} --overwrite {experiment.placed(cell.train)}"
-    run(f"train -w {shlex.quote(workspace)} {options}")
+    training = _summary(run, f"train -w {shlex.quote(workspace)} {options}")
     trained = time.monotonic()
     if cell.encode is not None:
         run(f"encode -w {shlex.quote(workspace)} --student {cell.name} {experiment.placed(cell.encode)}")
@@ -124,12 +134,15 @@ def _run_cell(experiment: Experiment, cell: Cell, workspace: str, run: Run) -> d
         for row in _evaluated(workspace, experiment, run, f"--student {cell.name} {options}", cell)
     ]
     facts = Workspace.open(workspace).read_json("students", cell.name, STUDENT_FILE)
+    seconds = None if training["resumed_at"] else training["seconds"]
+    if training["unchanged"]:  # trained by an earlier run, whose row has the time if it came to one
+        seconds = earlier.get("train_seconds") if earlier.get("fingerprint") == facts["fingerprint"] else None
     return {
         "cell": asdict(cell),
         "rows": rows,
         "fingerprint": facts["fingerprint"],
         "inputs": facts["inputs"],
-        "train_seconds": round(trained - started, 1),
+        "train_seconds": seconds and round(seconds, 1),
         "evaluate_seconds": round(time.monotonic() - trained, 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
@@ -141,10 +154,7 @@ def _evaluated(
 ) -> list[dict[str, Any]]:
     """Run an evaluation, and make its rows of its summary and its run files."""
     ws = Workspace.open(workspace)
-    with TemporaryDirectory() as place:
-        path = Path(place, "evaluate.json")  # its own: another cell may be evaluated at the same time
-        run(f"evaluate -w {shlex.quote(workspace)} {experiment.placed(options)} --summary {shlex.quote(str(path))}")
-        summary = json.loads(path.read_text(encoding="utf-8"))
+    summary = _summary(run, f"evaluate -w {shlex.quote(workspace)} {experiment.placed(options)}")
     qrels = split_qrels(ws, summary["split"], summary["max_queries"])
     latencies = {found["student"]: found["median_ms"] for found in summary["latency"]}
     triples = ""
@@ -172,6 +182,14 @@ def _evaluated(
         )
         rows.append(asdict(row))
     return rows
+
+
+def _summary(run: Run, command: str) -> dict[str, Any]:
+    """Run a command; its summary, in a file of its own since another cell may run the same at the same time."""
+    with TemporaryDirectory() as place:
+        path = Path(place, "summary.json")
+        run(f"{command} --summary {shlex.quote(str(path))}")
+        return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
 
 
 def _write(path: Path, facts: dict[str, Any]) -> None:

@@ -29,6 +29,10 @@ WorkspaceOption = Annotated[
         show_default=False,
     ),
 ]
+SummaryOption = Annotated[
+    Path | None,
+    typer.Option("--summary", help="Write what the command's summary says to this file, too.", show_default=False),
+]
 Processes = Annotated[int | None, typer.Option(min=1, help="Worker processes. [all cores]", show_default=False)]
 
 

@@ -15,7 +15,9 @@ import typer
 from pipeline.errors import UsageError
 
 FILE = Path(__file__).with_name("recipes.toml")
-NOT_IN_RECIPES = frozenset({"workspace", "name", "recipe", "overwrite", "num_workers", "address", "cpus_per_worker"})
+NOT_IN_RECIPES = frozenset(
+    {"workspace", "name", "recipe", "overwrite", "num_workers", "address", "cpus_per_worker", "summary"}
+)
 """Options that say where and how often, not what is trained."""
 
 

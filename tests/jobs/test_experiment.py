@@ -84,6 +84,22 @@ def test_a_grid_runs_once_and_grows(config, workspace, tmp_path, capsys):
     assert "0 cells run, 4 still to be run" in capsys.readouterr().out  # other commands, other results
 
 
+def test_a_student_is_not_trained_again_to_be_measured_otherwise(config, workspace, tmp_path):
+    worlds.paired(workspace)
+    run(config, workspace, tmp_path, "--only", "dot-T1-s1")
+    row = config.parent / "small" / "dot-T1-s1.json"
+    before, weights = json.loads(row.read_text()), workspace.path("students/dot-T1-s1/model.safetensors")
+    trained = weights.stat().st_mtime_ns
+    config.write_text(config.read_text().replace("--depth 5", "--depth 4"))
+    run(config, workspace, tmp_path, "--only", "dot-T1-s1")
+    after = json.loads(row.read_text())
+    assert weights.stat().st_mtime_ns == trained and "--depth 4" in after["cell"]["evaluate"][0]
+    assert (after["train_seconds"], after["fingerprint"]) == (before["train_seconds"], before["fingerprint"])
+    row.unlink()
+    run(config, workspace, tmp_path, "--only", "dot-T1-s1")
+    assert json.loads(row.read_text())["train_seconds"] is None
+
+
 def test_a_row_made_elsewhere_stands(config, tmp_path):
     """Places are no part of what a cell is; settings are."""
     here, there = (read_experiment(config, {"teacher": "x", "student": f"{place} y"}) for place in "ab")
