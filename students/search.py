@@ -3,7 +3,7 @@
 It is a matrix product, and torch has that on any device; the same loop serves the max-sim of token vectors and,
 with SciPy's product, sparse texts, under the one tie rule. (A flat index of faiss would hold all vectors in memory a
 second time, for dense students alone.) A search reads all that is stored once, so many queries at a time cost
-little more than one.
+little more than one. Texts meet sorted by their number of vectors, because a block is padded to its longest.
 
 Shapes: Q queries, B of them, N passages, n of them, T and S vectors of a query and of a passage, D width.
 """
@@ -45,12 +45,14 @@ def search_encoded(
     Memory: the queries' states, Q x k keys and a block.
     """
     keys, first = torch.empty(queries.count, 0, dtype=torch.int64), 0
+    by_length = queries.lengths.argsort(stable=True)
+    queries = queries.take(by_length)
     for chunk in passages:
         if queries.count and chunk.count:
             keys = _merge(student, queries, chunk, keys, first, k, device)
         first += chunk.count
         on_progress(chunk.count)
-    return unkey(keys)
+    return unkey(keys[by_length.argsort()])
 
 
 def _merge(
@@ -69,9 +71,12 @@ def _merge(
     if passages.entries is None:
         many = min(many, VALUES_PER_BLOCK // (_vectors(passages) * passages.width))
     many = max(1, many)
+    by_length = passages.lengths.argsort(stable=True)
+    alike = passages.entries is not None or bool((passages.lengths == passages.lengths[0]).all())
     for start in range(0, passages.count, many):
-        block = passages.between(start, start + many)
-        ids = torch.arange(first + start, first + start + block.count)
+        rows = torch.arange(start, min(start + many, passages.count)) if alike else by_length[start : start + many]
+        block = passages.between(start, start + many) if alike else passages.take(rows)
+        ids = first + rows
         states = block.states(device) if block.entries is None else None
         parts = []
         for place in range(0, queries.count, few):
