@@ -60,8 +60,10 @@ def _table(results: Results) -> Figure:
     best: dict[tuple[str, int, str], float] = {}
     for mode, queries in dict.fromkeys((line.mode, line.queries) for line in lines):
         rivals = [line for line in lines if (line.mode, line.queries) == (mode, queries)]
-        if len(rivals) > 1:
-            best |= {(mode, queries, name): max(line.mean(name) for line in rivals) for name in measures}
+        for name in measures:
+            means = {line.mean(name) for line in rivals}
+            if len(means) > 1:
+                best[mode, queries, name] = max(means)
     rows: list[list[Content]] = []
     for line in lines:
         cells: list[Content] = []
@@ -79,8 +81,8 @@ def _table(results: Results) -> Figure:
     caption = (
         f"Means over queries and, where there are several seeds, their standard deviation. Raised letters: "
         f"significantly better in {results.measure} than the line of that letter (adjusted p below {ALPHA}). Bold: the "
-        "best of those asked the same queries in the same mode; lines of different numbers of queries are not to be "
-        "compared. ms: median time of a query, re-ranking, one at a time."
+        "best of those asked the same queries in the same mode, where they differ; lines of different numbers of "
+        "queries are not to be compared. ms: median time of a query, re-ranking, one at a time."
     )
     head = ["", "system", "mode", *measures, "ms", "queries", "seeds"]
     return Figure("Results", table(head, rows, numbers_from=3), caption, results.sources)
