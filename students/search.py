@@ -45,14 +45,14 @@ def search_encoded(
     Memory: the queries' states, Q x k keys and a block.
     """
     keys, first = torch.empty(queries.count, 0, dtype=torch.int64), 0
-    by_length = queries.lengths.argsort(stable=True)
-    queries = queries.take(by_length)
+    by_length = _by_length(queries)
+    queries = queries if by_length is None else queries.take(by_length)
     for chunk in passages:
         if queries.count and chunk.count:
             keys = _merge(student, queries, chunk, keys, first, k, device)
         first += chunk.count
         on_progress(chunk.count)
-    return unkey(keys[by_length.argsort()])
+    return unkey(keys if by_length is None else keys[by_length.argsort()])
 
 
 def _merge(
@@ -71,12 +71,14 @@ def _merge(
     if passages.entries is None:
         many = min(many, VALUES_PER_BLOCK // (_vectors(passages) * passages.width))
     many = max(1, many)
-    by_length = passages.lengths.argsort(stable=True)
-    alike = passages.entries is not None or bool((passages.lengths == passages.lengths[0]).all())
+    by_length = _by_length(passages)
     for start in range(0, passages.count, many):
-        rows = torch.arange(start, min(start + many, passages.count)) if alike else by_length[start : start + many]
-        block = passages.between(start, start + many) if alike else passages.take(rows)
-        ids = first + rows
+        if by_length is None:
+            block = passages.between(start, start + many)
+            ids = torch.arange(first + start, first + start + block.count)
+        else:
+            block = passages.take(by_length[start : start + many])
+            ids = first + by_length[start : start + many]
         states = block.states(device) if block.entries is None else None
         parts = []
         for place in range(0, queries.count, few):
@@ -86,6 +88,13 @@ def _merge(
             parts.append(best(torch.cat([held, keys_of(scores.float().cpu(), ids)], dim=1), k))
         keys = torch.cat(parts)
     return keys
+
+
+def _by_length(texts: Encoded) -> Tensor | None:
+    """Rows (N,) by their number of vectors; None where all have as many, so that nothing need be copied."""
+    if texts.entries is not None or bool((texts.lengths == texts.lengths[:1]).all()):
+        return None
+    return texts.lengths.argsort(stable=True)
 
 
 def _vectors(texts: Encoded) -> int:
