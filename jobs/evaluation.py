@@ -101,10 +101,13 @@ def evaluate(
     Raises:
         WorkspaceError: no judgements for the split, or a system is not there or not complete.
         InputError: a run file is malformed or names unknown ids.
+        UsageError: two systems of one run file, as a teacher `ensemble-x` and the ensemble of triples `x`.
     """
     qrels = split_qrels(workspace, settings.split, settings.max_queries)
-    evaluated = []
+    evaluated: list[Evaluated] = []
     for name, kind, run in _Systems(workspace, settings, qrels).all(on_system):
+        if any(name == other.system for other in evaluated):
+            raise UsageError("two systems of one name, and so of one run file", found=name, todo="rename one")
         kept = _judged(run, qrels)
         path = write_run(workspace, f"{settings.split}-{name}", kept)
         found = evaluate_run(kept, qrels, settings.relevance_level)
@@ -169,7 +172,7 @@ class _Systems:
         self._read: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def all(self, on_system: Callable[[str], None]) -> Iterator[tuple[str, str, Run]]:
-        for name in self._settings.runs:
+        for name in dict.fromkeys(self._settings.runs):
             on_system(name)
             yield self._first_stage(name)
         teachers = list(dict.fromkeys(self._settings.teachers))
@@ -182,8 +185,8 @@ class _Systems:
         for name in dict.fromkeys(self._settings.ensembles):
             on_system(ensemble_system(name))
             yield ensemble_system(name), "rerank", self._teachers(*load_ensemble(self._workspace, name))
-        for text in self._settings.students:
-            for mode in self._settings.modes:
+        for text in dict.fromkeys(self._settings.students):
+            for mode in dict.fromkeys(self._settings.modes):
                 yield self._student(text, mode, on_system)
 
     def _ranked(self, query: np.ndarray, passage: np.ndarray, score: np.ndarray) -> Run:

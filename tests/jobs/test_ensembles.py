@@ -45,6 +45,13 @@ def test_it_ranks_by_the_scores_that_the_triples_hold(unlike, monkeypatch, capsy
     assert facts["command"].endswith("--ensemble scaled") and {"scores/a", "scores/b"} <= set(facts["inputs"])
 
 
+def test_two_systems_of_one_name_do_not_share_a_run_file(unlike, monkeypatch, capsys):
+    worlds.scored(unlike, {"ensemble-plain": 3})
+    typed = "evaluate --split train --teacher ensemble-plain --ensemble plain"
+    code, _, error = prep(monkeypatch, capsys, *typed.split(), "-w", unlike.root)
+    assert code == 2 and "one run file" in error and "ensemble-plain" in error
+
+
 def test_triples_of_other_scores_are_refused(unlike, monkeypatch, capsys):
     worlds.scored(unlike, {"a": 3})
     code, _, error = prep(monkeypatch, capsys, "evaluate", "--split", "train", "--ensemble", "plain", "-w", unlike.root)
