@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.experiment_config import Experiment
+from jobs.experiment_tables import ALPHA
 from jobs.report.markup import Content, el, join
 from jobs.report.page import render
 from jobs.report.queries import queries_section
@@ -19,7 +20,7 @@ from pipeline.tables import set_footers
 from pipeline.workspace import Workspace, atomic_write
 
 REPORT = "report.html"
-MOST_FINDINGS = 12
+MOST_FINDINGS = 20
 LEAD = (
     "Slow teachers read query and passage together and score pairs; fast students learn from their scores. This page "
     "shows how the teachers score, what is taught, how training went, and what it brought, query by query."
@@ -54,13 +55,14 @@ def build_report(workspace: Workspace, grid: Grid | None = None) -> str:
         training_section(workspace),
     ]
     name = grid.experiment.name if grid else workspace.root.name
-    told = findings(found)
     lead: list[Content] = [el("p", LEAD), _counts(workspace)]
-    if told:
+    if found and found.compared:
+        told = findings(found)
         shown = [el("li", one) for one in told[:MOST_FINDINGS]]
         if len(told) > len(shown):
             shown.append(el("li", f"{len(told) - len(shown)} more comparisons stand below."))
-        lead += [el("p", "What was compared:"), el("ul", shown, class_="findings")]
+        how = f"What was compared, in {found.measure}; better and worse are those with an adjusted p below {ALPHA}:"
+        lead += [el("p", how), el("ul", shown, class_="findings")]
     return render(f"Distillation report: {name}", join(lead), sections)
 
 

@@ -15,6 +15,7 @@ from pipeline.significance import PERMUTATIONS
 SHOWN = ("MRR@10", "nDCG@10", "Recall@100")
 PATH = ("labels", "T1", "T2")
 """Targets that are joined in the plot of latency, as in the paper: labels alone, one teacher, the ensemble."""
+VERDICTS = ("better", "worse", "not shown")
 EVALUATE = command("evaluate --split dev --run bm25 --student NAME --mode rerank --latency")
 INTRO = (
     "Re-ranking sorts the candidates of BM25 anew; retrieval searches the whole collection. MRR@10 is one over the "
@@ -39,20 +40,29 @@ def results_section(results: Results | None, make: str) -> Section:
     return Section("results", "Results", INTRO, parts)
 
 
-def findings(results: Results | None) -> list[str]:
-    """The comparisons as sentences, the significant ones first."""
-    if results is None:
-        return []
+def findings(results: Results) -> list[str]:
+    """A sentence for each two that were compared: for which students one is better, worse, or neither is shown."""
+    pairs: dict[tuple[str, str], dict[str, dict[str, list[str]]]] = {}
+    for found in results.compared:
+        verdicts = pairs.setdefault((found.one, found.other), {verdict: {} for verdict in VERDICTS})
+        change = f"{found.mode} {_signed(found.found.difference)}"
+        verdicts[_verdict(found)].setdefault(found.student, []).append(change)
     told = []
-    for one in sorted(results.compared, key=lambda c: not c.significant):
-        subject = f"{one.student}, {one.mode}: " if one.student else ""
-        change = f"{_signed(one.found.difference)} {results.measure}, adjusted p {_p(one.adjusted_p)}"
-        if one.significant:
-            best, least = (one.one, one.other) if one.found.difference > 0 else (one.other, one.one)
-            told.append(f"{subject}{best} is better than {least} ({one.one} - {one.other}: {change}).")
-        else:
-            told.append(f"{subject}no difference shown between {one.one} and {one.other} ({change}).")
+    for (one, other), verdicts in pairs.items():
+        parts = []
+        for verdict, where in verdicts.items():
+            places = [f"{student} ({', '.join(changes)})".strip() for student, changes in where.items()]
+            if places:
+                said = verdict if verdict != VERDICTS[2] else "no difference shown"
+                parts.append(f"{said} {'in ' if any(where) else ''}{', '.join(places)}")
+        told.append(f"{one} against {other}: {'; '.join(parts)}.")
     return told
+
+
+def _verdict(one: Compared) -> str:
+    if not one.significant:
+        return VERDICTS[2]
+    return VERDICTS[0] if one.found.difference > 0 else VERDICTS[1]
 
 
 def _table(results: Results) -> Figure:
@@ -109,9 +119,7 @@ def _comparisons(results: Results) -> Figure:
     rows: list[list[Content]] = []
     for one in results.compared:
         f, queries = one.found, _queries(results, one)
-        verdict = "not shown"
-        if one.significant:
-            verdict = "better" if f.difference > 0 else "worse"
+        verdict = _verdict(one)
         sign = {"better": "up", "worse": "down"}.get(verdict)
         rows.append(
             [

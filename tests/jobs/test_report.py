@@ -9,10 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from jobs.experiment_tables import Compared
 from jobs.report.markup import Html, el
 from jobs.report.plot import Axis, Plot
+from jobs.report.result_rows import Results
+from jobs.report.results import findings
 from jobs.training import train_student
 from pipeline.msmarco import import_msmarco
+from pipeline.significance import Comparison
 from pipeline.triples import TripleSettings, build_triples
 from pipeline.workspace import Workspace
 from students.settings import StudentSettings, TrainSettings
@@ -180,9 +184,23 @@ def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
         path.write_text(json.dumps({"cell": cell, "rows": [row]}))
     prep("report", "-w", world.root, "--experiment", config, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "T1 is better than labels" in page and "the runs here are not those that were measured" in page
+    assert "the runs here are not those that were measured" in page
+    assert "T1 against labels: better in bert_dot (rerank +1.000)." in page
     assert "bert_dot · T1" in page and "prep experiment" in page
     assert re.findall(r"<circle[^>]*><title>(\w+)", page) == ["labels", "T1", "another"]  # joined ones first
+
+
+def test_findings_tell_where_one_is_better_than_the_other():
+    def one(student, mode, difference, p, other="labels"):
+        return Compared(student, mode, "T2", other, 1, Comparison(difference, 0, 0, p, p), p)
+
+    grid = [one("tk", "rerank", 0.2, 0.5), one("colbert", "rerank", 0.1, 0.001), one("colbert", "retrieve", 0.3, 0.001)]
+    grid += [one("prettr", "rerank", -0.1, 0.001), one("", "rerank", 0.2, 0.001, other="bm25")]
+    assert findings(Results("MRR@10", [], grid, [], [], [])) == [
+        "T2 against labels: better in colbert (rerank +0.100, retrieve +0.300); worse in prettr (rerank -0.100); "
+        "no difference shown in tk (rerank +0.200).",
+        "T2 against bm25: better (rerank +0.200).",
+    ]
 
 
 def test_markup_escapes_what_is_not_markup():
