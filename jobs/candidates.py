@@ -7,10 +7,26 @@ import numpy as np
 from pipeline.database import connect, view_parquet
 from pipeline.errors import WorkspaceError
 from pipeline.pairs import load_pairs
-from pipeline.retrieved import load_retrieved
+from pipeline.retrieved import RetrievedSet, load_retrieved
 from pipeline.scores import ScoreSet, read_scores
 from pipeline.tables import open_part
 from pipeline.workspace import Workspace
+
+
+def retrieved_for(workspace: Workspace, system: str, split: str) -> RetrievedSet:
+    """The lists of a retriever, which has been asked about a split.
+
+    Raises:
+        WorkspaceError: it has not, or not completely.
+    """
+    found = load_retrieved(workspace, system)
+    if not found.covers(split):
+        raise WorkspaceError(
+            f"{system} has not been asked about split {split!r}",
+            where=found.paths[0].parent,
+            todo=f"run: prep mine --system {system} --split {split}",
+        )
+    return found
 
 
 def candidates_of(
@@ -21,13 +37,7 @@ def candidates_of(
     Raises:
         WorkspaceError: it has not been asked about the split.
     """
-    found = load_retrieved(workspace, system)
-    if not found.covers(split):
-        raise WorkspaceError(
-            f"{system} has not been asked about split {split!r}",
-            where=found.paths[0].parent,
-            todo=f"run: prep mine --system {system} --split {split}",
-        )
+    found = retrieved_for(workspace, system, split)
     with connect(workspace.local) as connection:
         view_parquet(connection, "retrieved", found.paths)
         columns = connection.execute(

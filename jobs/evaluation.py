@@ -6,15 +6,17 @@ are read from their scores; students score candidates (`rerank`) or search the w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 
-from jobs.candidates import candidates_of, teacher_scores
+from jobs.candidates import candidates_of, retrieved_for, teacher_scores
 from jobs.checkpoints import named_student
 from jobs.shard_scorer import pairs_with_texts
 from jobs.stored_passages import find_stored
@@ -98,17 +100,22 @@ def evaluate(
 ) -> list[Evaluated]:
     """Evaluate the systems in the order: runs, teachers, their mean, ensembles of triples, students.
 
+    That one is not there, or not complete, is told before the first is ranked.
+
     Raises:
         WorkspaceError: no judgements for the split, or a system is not there or not complete.
         InputError: a run file is malformed or names unknown ids.
         UsageError: two systems of one run file, as a teacher `ensemble-x` and the ensemble of triples `x`.
     """
     qrels = split_qrels(workspace, settings.split, settings.max_queries)
+    systems = _Systems(workspace, settings, qrels, on_system).all()
+    twice = [name for name, count in Counter(system.name for system in systems).items() if count > 1]
+    if twice:
+        raise UsageError("two systems of one name, and so of one run file", found=", ".join(twice), todo="rename one")
     evaluated: list[Evaluated] = []
-    for name, kind, run in _Systems(workspace, settings, qrels).all(on_system):
-        if any(name == other.system for other in evaluated):
-            raise UsageError("two systems of one name, and so of one run file", found=name, todo="rename one")
-        kept = _judged(run, qrels)
+    for name, kind, ranked in systems:
+        on_system(name)
+        kept = _judged(ranked(), qrels)
         path = write_run(workspace, f"{settings.split}-{name}", kept)
         found = evaluate_run(kept, qrels, settings.relevance_level)
         missing = len(np.setdiff1d(found.query_id, kept.query_id))
@@ -127,7 +134,7 @@ def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> lis
     queries = np.unique(split_qrels(workspace, settings.split, settings.max_queries).query_id)
     queries = queries[: settings.latency_queries]
     found = []
-    for text in settings.students:
+    for text in dict.fromkeys(settings.students):
         name, where = named_student(workspace, text)
         options = {"split": settings.split, "candidates": settings.candidates, "depth": settings.depth}
         found.append(measure_latency(workspace, name, where, queries, dtype=settings.dtype, **options))  # type: ignore[arg-type]
@@ -163,45 +170,54 @@ def _judged(run: Run, qrels: Qrels) -> Run:
     return Run(*(column[rows] for column in run))
 
 
-class _Systems:
-    """The runs of all systems, one after another."""
+class _System(NamedTuple):
+    """What is evaluated under a name."""
 
-    def __init__(self, workspace: Workspace, settings: EvaluationSettings, qrels: Qrels) -> None:
-        self._workspace, self._settings = workspace, settings
+    name: str
+    kind: str
+    ranked: Callable[[], Run]
+
+
+class _Systems:
+    """All systems, each found and checked; ranked when asked for."""
+
+    def __init__(
+        self, workspace: Workspace, settings: EvaluationSettings, qrels: Qrels, on_system: Callable[[str], None]
+    ) -> None:
+        self._workspace, self._settings, self._on_system = workspace, settings, on_system
         self._queries = np.unique(qrels.query_id)
         self._read: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
-    def all(self, on_system: Callable[[str], None]) -> Iterator[tuple[str, str, Run]]:
-        for name in dict.fromkeys(self._settings.runs):
-            on_system(name)
-            yield self._first_stage(name)
-        teachers = list(dict.fromkeys(self._settings.teachers))
-        sets = {name: load_scores(self._workspace, load_pairs(self._workspace), name) for name in teachers}
-        for name in teachers:
-            on_system(name)
-            yield name, "rerank", self._teachers(Ensemble.mean([name]), [sets[name]])
+    def all(self) -> list[_System]:
+        settings, workspace = self._settings, self._workspace
+        teachers = list(dict.fromkeys(settings.teachers))
+        sets = {name: load_scores(workspace, load_pairs(workspace), name) for name in teachers}
+        systems = [self._first_stage(name) for name in dict.fromkeys(settings.runs)]
+        systems += [self._scored(name, Ensemble.mean([name]), [sets[name]]) for name in teachers]
         if len(teachers) > 1:
-            yield "ensemble", "rerank", self._teachers(Ensemble.mean(teachers), list(sets.values()))
-        for name in dict.fromkeys(self._settings.ensembles):
-            on_system(ensemble_system(name))
-            yield ensemble_system(name), "rerank", self._teachers(*load_ensemble(self._workspace, name))
-        for text in dict.fromkeys(self._settings.students):
-            for mode in dict.fromkeys(self._settings.modes):
-                yield self._student(text, mode, on_system)
+            systems.append(self._scored("ensemble", Ensemble.mean(teachers), list(sets.values())))
+        for name in dict.fromkeys(settings.ensembles):
+            systems.append(self._scored(ensemble_system(name), *load_ensemble(workspace, name)))
+        for text in dict.fromkeys(settings.students):
+            systems += [self._student(text, mode) for mode in dict.fromkeys(settings.modes)]
+        return systems
 
     def _ranked(self, query: np.ndarray, passage: np.ndarray, score: np.ndarray) -> Run:
         return rank_rows(query, passage, score, self._settings.depth)
 
-    def _first_stage(self, name: str) -> tuple[str, str, Run]:
+    def _first_stage(self, name: str) -> _System:
         path = Path(name).expanduser()
         if name not in self._workspace.names("retrieved") and path.is_file():
-            return check_name("run", path.stem), "run file", read_run(self._workspace, path)
-        query, passage, score = self._candidates(name)
-        return name, "first stage", self._ranked(query, passage, score)
+            return _System(check_name("run", path.stem), "run file", partial(read_run, self._workspace, path))
+        retrieved_for(self._workspace, name, self._settings.split)
+        return _System(name, "first stage", lambda: self._ranked(*self._candidates(name)))
 
     def _candidates(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Retrieved query ids, passage ids and scores (N,) of the judged queries."""
         return candidates_of(self._workspace, system, self._settings.split, self._queries)
+
+    def _scored(self, name: str, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> _System:
+        return _System(name, "rerank", partial(self._teachers, ensemble, sets))
 
     def _teachers(self, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> Run:
         for scores in sets:
@@ -212,20 +228,20 @@ class _Systems:
         together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)
         return self._ranked(query, passage, ensemble.combine(together))
 
-    def _student(self, text: str, mode: Mode, on_system: Callable[[str], None]) -> tuple[str, str, Run]:
+    def _student(self, text: str, mode: Mode) -> _System:
         from students.architectures import architecture
         from students.loading import architecture_of
 
         name, where = named_student(self._workspace, text)
-        on_system(f"{name}, {mode}")
-        if mode == "rerank":
-            return f"{name}-{mode}", mode, self._rerank(name, where)
-        if not architecture(architecture_of(where)).searches:
+        if mode == "retrieve" and not architecture(architecture_of(where)).searches:
             raise UsageError(
                 f"student {name!r} is a {architecture_of(where)}, which cannot search a collection",
                 todo="use --mode rerank",
             )
-        return f"{name}-{mode}", mode, self._search(name, where, on_system)
+        if mode == "rerank":
+            retrieved_for(self._workspace, self._settings.candidates, self._settings.split)
+        ranked = self._rerank if mode == "rerank" else self._search
+        return _System(f"{name}-{mode}", mode, partial(ranked, name, where))
 
     def _rerank(self, name: str, checkpoint: str) -> Run:
         from students.encoding import SeparateScorer
@@ -241,14 +257,14 @@ class _Systems:
         pairs = pairs_with_texts((query, passage), queries, Texts(self._workspace, "passages"))
         return self._ranked(query, passage, load_student_scorer(checkpoint, dtype).score(pairs))
 
-    def _search(self, name: str, checkpoint: str, on_system: Callable[[str], None]) -> Run:
+    def _search(self, name: str, checkpoint: str) -> Run:
         retriever = StudentRetriever(
             self._workspace,
             name,
             checkpoint,
             self._settings.dtype,
             find_stored(self._workspace, name, checkpoint, self._settings.dtype),
-            lambda done, total: on_system(f"{name}, retrieve, {done:,} of {total:,} passages"),
+            lambda done, total: self._on_system(f"{name}-retrieve, {done:,} of {total:,} passages"),
         )
         asked = Asked.of(self._workspace, Texts(self._workspace, "queries").take(self._queries))
         (found,) = retriever.search(asked, [range(len(self._queries))], self._settings.depth, self._workspace.local)

@@ -47,7 +47,8 @@ def write_run_facts(
         }
         workspace.write_json(facts, "runs", f"{row.path.stem}.json")
     for found in timed:
-        facts = {**found._asdict(), "split": settings.split, "dtype": settings.dtype}
+        inputs = _student_input(workspace, settings, found.student)
+        facts = {**found._asdict(), "split": settings.split, "dtype": settings.dtype, "inputs": inputs}
         workspace.write_json(facts, "runs", f"{settings.split}-{found.student}{_LATENCY}")
 
 
@@ -106,9 +107,14 @@ def _inputs(workspace: Workspace, settings: EvaluationSettings, row: Evaluated) 
         system = settings.candidates if row.kind == "rerank" else row.system
         inputs[f"retrieved/{system}"] = load_retrieved(workspace, system).content
     if row.kind in ("rerank", "retrieve"):
-        name = row.system.removesuffix(f"-{row.kind}")
-        checkpoint = next((text.partition("=")[2] for text in settings.students if text.split("=")[0] == name), "")
-        directory = Path(locate_checkpoint(workspace, checkpoint or name))
-        if (directory / STUDENT_FILE).is_file():
-            inputs[f"students/{name}"] = Workspace(directory).read_json(STUDENT_FILE)["fingerprint"]
+        inputs |= _student_input(workspace, settings, row.system.removesuffix(f"-{row.kind}"))
     return inputs
+
+
+def _student_input(workspace: Workspace, settings: EvaluationSettings, name: str) -> dict[str, str]:
+    """The fingerprint of a student; nothing for a checkpoint that does not hold one."""
+    checkpoint = next((text.partition("=")[2] for text in settings.students if text.split("=")[0] == name), "")
+    directory = Path(locate_checkpoint(workspace, checkpoint or name))
+    if not (directory / STUDENT_FILE).is_file():
+        return {}
+    return {f"students/{name}": Workspace(directory).read_json(STUDENT_FILE)["fingerprint"]}

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline.database import connect
 from pipeline.delimited import read_fields
 from pipeline.errors import InputError
+from pipeline.publishing import remove
 from pipeline.selection import view_tables
 from pipeline.store import AnyPath
 from pipeline.workspace import Workspace, atomic_write
@@ -66,9 +67,13 @@ def external_ids(workspace: Workspace, table: str, ids: np.ndarray) -> np.ndarra
 
 
 def write_run(workspace: Workspace, name: str, run: Run) -> AnyPath:
-    """Write `runs/<name>.run`: query, Q0, passage, rank, score, tag."""
+    """Write `runs/<name>.run`: query, Q0, passage, rank, score, tag.
+
+    What stood beside an earlier run of that name, `runs/<name>.json`, goes first: it tells of that run.
+    """
     queries = external_ids(workspace, "queries", run.query_id)
     passages = external_ids(workspace, "passages", run.passage_id)
+    remove(workspace.path("runs", f"{name}.json"))
     path = workspace.path("runs", f"{name}.run")
     with atomic_write(path) as stream:
         for query, passage, rank, score in zip(queries, passages, run.rank, run.score, strict=True):

@@ -91,7 +91,7 @@ def workspace_results(workspace: Workspace) -> Results | None:
     facts = read_run_facts(workspace)
     if not facts:
         return None
-    latencies = {found["student"]: found["median_ms"] for found in read_latencies(workspace)}
+    latencies = {found["student"]: found for found in read_latencies(workspace)}
     rows = [_row(workspace, one, latencies) for one in facts]
     lines: list[Summed] = []
     compared: list[Compared] = []
@@ -113,11 +113,14 @@ def run_path(workspace: Workspace, row: Row) -> AnyPath:
     return workspace.path("runs", f"{row.split}-{row.system}.run")
 
 
-def _row(workspace: Workspace, facts: dict[str, Any], latencies: dict[str, float]) -> Row:
+def _row(workspace: Workspace, facts: dict[str, Any], latencies: dict[str, dict[str, Any]]) -> Row:
     qrels = split_qrels(workspace, facts["split"], facts["max_queries"])
     values = evaluate_run(read_run(workspace, facts["run"]), qrels, facts["relevance_level"]).values[MEASURE]
     system, kind = facts["system"], facts["kind"]
-    latency = latencies.get(system.removesuffix(f"-{kind}")) if kind == "rerank" else None
+    timed = latencies.get(system.removesuffix(f"-{kind}")) if kind == "rerank" else None
+    # A student trained anew is not as fast as the one of its name that was timed.
+    same = timed is not None and timed.get("inputs", {}).items() <= facts["inputs"].items()
+    latency = timed["median_ms"] if timed is not None and same else None
     known = (system, kind, "", "", None, facts["means"], values.tolist(), facts["split"], facts["max_queries"])
     return Row(*known, latency)
 

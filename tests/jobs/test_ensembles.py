@@ -50,6 +50,14 @@ def test_two_systems_of_one_name_do_not_share_a_run_file(unlike, monkeypatch, ca
     typed = "evaluate --split train --teacher ensemble-plain --ensemble plain"
     code, _, error = prep(monkeypatch, capsys, *typed.split(), "-w", unlike.root)
     assert code == 2 and "one run file" in error and "ensemble-plain" in error
+    assert not unlike.path("runs", "train-ensemble-plain.run").exists()
+
+
+def test_a_system_that_is_not_there_is_told_before_any_is_ranked(unlike, monkeypatch, capsys):
+    for missing in ("--run none", "--teacher none", "--ensemble none", "--student none"):
+        typed = f"evaluate --split train --teacher a {missing}"
+        code, _, error = prep(monkeypatch, capsys, *typed.split(), "-w", unlike.root)
+        assert code == 1 and "none" in error and not unlike.path("runs", "train-a.run").exists()
 
 
 def test_triples_of_other_scores_are_refused(unlike, monkeypatch, capsys):

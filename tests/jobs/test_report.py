@@ -12,7 +12,7 @@ from jobs.cli import app
 from jobs.experiment_tables import Compared
 from jobs.report.markup import Html, el
 from jobs.report.plot import Axis, Plot
-from jobs.report.result_rows import Results
+from jobs.report.result_rows import Results, workspace_results
 from jobs.report.results import findings
 from jobs.training import train_student
 from pipeline.msmarco import import_msmarco
@@ -84,6 +84,17 @@ class Tags(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
+
+
+def test_a_student_trained_anew_is_not_shown_as_fast_as_the_old(world):
+    def timed():
+        return {line.system for (line,) in workspace_results(world).paths}
+
+    assert timed() == {"bert_dot-rerank", "colbert-rerank"}
+    kept = world.read_json("runs", "dev-colbert.latency.json")
+    world.write_json({**kept, "inputs": {"students/colbert": "another"}}, "runs", "dev-colbert.latency.json")
+    assert timed() == {"bert_dot-rerank"}
+    world.write_json(kept, "runs", "dev-colbert.latency.json")
 
 
 def test_every_section_and_figure_is_there(page):

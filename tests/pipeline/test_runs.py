@@ -73,6 +73,12 @@ def test_a_run_is_written_with_external_ids_and_read_back(workspace, tmp_path):
     assert (read_run(workspace, tmp_path / "msmarco").passage_id == run.passage_id).all()
 
 
+def test_a_new_run_does_not_keep_what_was_told_of_the_old(workspace):
+    workspace.write_json({"queries": 9}, "runs", "x.json")
+    path = write_run(workspace, "x", rank_rows(np.array([1]), np.array([4]), np.array([2.0])))
+    assert path.exists() and not workspace.path("runs", "x.json").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
