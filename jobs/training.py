@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.candidates import retrieved_for
 from jobs.checkpoints import locate_checkpoint
 from jobs.model_card import write_card
 from jobs.training_run import RESULT, TRAINER, Run, batch_source, prepare, read_facts, work
@@ -82,6 +83,10 @@ def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
         inputs[f"triples/{settings.triples}"] = set_content(load_triples(workspace, settings.triples)[1])
     else:
         inputs["pairs"] = current_pairs(workspace).content
+    if settings.eval_steps is not None:
+        lists = retrieved_for(workspace, settings.eval_candidates, settings.eval_split)
+        inputs[f"retrieved/{lists.system} of {settings.eval_split}"] = lists.content_of(settings.eval_split)
+        inputs["qrels"] = set_content(set_footers(workspace.parts("qrels")))
     return Recipe("students", settings.as_dict(), inputs)
 
 

@@ -39,6 +39,10 @@ class RetrievedSet:
         """Whether it has lists for queries of the split, as far as is known."""
         return not {split, IMPORTED}.isdisjoint(self.splits())
 
+    def content_of(self, split: str) -> str:
+        """Content fingerprint of the lists that queries of a split may be in."""
+        return set_content(footer for group in (split, IMPORTED) for footer in self.splits().get(group, []))
+
 
 def load_retrieved(workspace: Workspace, system: str, passages: str | None = None) -> RetrievedSet:
     """The lists of a retriever, each split complete; with `passages`, made from that collection.

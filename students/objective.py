@@ -62,7 +62,8 @@ class Objective:
             scores = every.gather(1, own)  # (B, K)
         loss = sum(term.factor * self._one(term.name, scores, every, targets) for term in self._terms)
         assert isinstance(loss, Tensor)
-        if penalties is not None:
+        # A part that only keeps workers in step counts nothing.
+        if penalties is not None and targets.weights.any():
             weights = penalties.new_tensor([self._settings.flops_query, self._settings.flops_passage])
             loss = loss + (weights * penalties).sum()
         return loss

@@ -103,7 +103,7 @@ def train(
         student.freeze(settings.freeze_layers)
     if not steps:
         return Trained(student.eval(), 0, [], 0)
-    arguments = _arguments(settings, steps, checkpoints)  # joins the process group, where there is one
+    arguments = training_arguments(settings, steps, checkpoints)  # joins the process group, where there is one
     workers = Workers.here()
     arguments.gradient_accumulation_steps = parts_of(settings, workers)
     last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
@@ -150,12 +150,14 @@ def _run(trainer: StreamTrainer, settings: TrainSettings, last: str | None) -> N
             "a batch does not fit into memory",
             where=f"step {trainer.state.global_step + 1}",
             found=f"{settings.micro_batch_size or settings.batch_size} queries at once",
-            todo="pass --micro-batch-size with a smaller number; the batch, and so the result, stays the same",
+            todo="pass --micro-batch-size with a smaller number; the batch stays the same, "
+            "only in-batch negatives and FLOPS are then those of a part",
         ) from error
 
 
-def _arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> TrainingArguments:
-    return TrainingArguments(
+def training_arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> TrainingArguments:
+    """What the Trainer is told of `steps` steps."""
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
@@ -179,6 +181,9 @@ def _arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> Traini
         disable_tqdm=True,
         report_to="none",
     )
+    # On all devices of a machine the Trainer would cut batches by rows of scores and lose what replicas keep.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _rates(settings: TrainSettings, student: Student) -> list[tuple[float, list[nn.Parameter]]]:

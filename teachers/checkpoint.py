@@ -40,6 +40,8 @@ _TOKENIZER = (
     "added_tokens.json",
 )
 _SAFE = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+# What shapes a model beside its weights: sentence-transformers' modules, and what made a student.
+_SHAPING = ("modules.json", "[0-9]*_*/config.json", "[0-9]*_*/model.safetensors", "prep.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 
 # Token types are a matter of files and this rule, so the rule stands in the fingerprint, not its outcome.
@@ -113,9 +115,9 @@ def resolve(name: str, *, revision: str | None = None) -> Checkpoint:
         ModelError: nothing there, or files missing.
         UsageError: a revision of a local directory.
     """
-    directory, commit = _locate(name, revision, (CONFIG, *_TOKENIZER, *_SAFE))
+    directory, commit = _locate(name, revision, (CONFIG, *_TOKENIZER, *_SHAPING, *_SAFE))
     if commit is not None and not any((directory / file).is_file() for file in _WEIGHTS[:2]):
-        directory, commit = _locate(name, commit, (CONFIG, *_TOKENIZER, *_PICKLED))
+        directory, commit = _locate(name, commit, (CONFIG, *_TOKENIZER, *_SHAPING, *_PICKLED))
     config = read_config(directory)
     weight_files(directory)
     tokenizer = directory

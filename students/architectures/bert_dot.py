@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel, PreTrainedModel
 
+from pipeline.errors import ModelError
 from students.architectures.base import freeze_pooler, layers_override, refuse_missing
 from students.architectures.directory import Module, read_json, read_modules, write_modules
 from students.architectures.one_vector import OneVectorStudent
@@ -24,6 +25,9 @@ from students.architectures.separate import States
 from students.settings import Pooling, StudentSettings
 from teachers.checkpoint import resolve
 from teachers.loading import load_config, load_model, load_tokenizer, loading, read_weights
+
+_MODULES = {"Transformer", "Pooling", "Normalize", "Dropout"}
+"""Classes of sentence-transformers that make up a dense student."""
 
 
 class BertDot(OneVectorStudent):
@@ -49,8 +53,7 @@ class BertDot(OneVectorStudent):
         tokenizer = load_tokenizer(checkpoint, encoder.config)
         student = cls(encoder.float(), tokenizer, settings)
         freeze_pooler(encoder)
-        own_pooling, own_normalize = _sentence_transformers_form(directory)
-        student.pooling = settings.pooling or own_pooling or "cls"
+        student.pooling, own_normalize = _sentence_transformers_form(directory, settings.pooling)
         student.normalize = own_normalize if settings.normalize is None else settings.normalize
         student.training_scale = settings.scale if student.normalize else 1.0
         return student
@@ -91,14 +94,35 @@ class BertDot(OneVectorStudent):
         )
 
 
-def _sentence_transformers_form(directory: Path) -> tuple[Pooling | None, bool]:
-    """Pooling and normalisation that a sentence-transformers directory asks for."""
+def _sentence_transformers_form(directory: Path, pooling: Pooling | None) -> tuple[Pooling, bool]:
+    """Pooling and normalisation that a sentence-transformers directory asks for; its pooling, unless one is given.
+
+    Raises:
+        ModelError: modules or a pooling that a dense student does not have.
+    """
     modules = read_modules(directory)
-    config = read_json(modules.get("Pooling", directory / "1_Pooling") / "config.json") if modules else None
-    pooling: Pooling | None = None
-    if isinstance(config, dict):
-        if config.get("pooling_mode_cls_token") or config.get("pooling_mode") == "cls":
-            pooling = "cls"
-        elif config.get("pooling_mode_mean_tokens") or config.get("pooling_mode") == "mean":
-            pooling = "mean"
-    return pooling, "Normalize" in modules
+    if "Pooling" in modules:
+        if other := sorted(set(modules) - _MODULES):
+            raise ModelError("modules that a bert_dot does not have", where=directory, found=", ".join(other))
+        pooling = pooling or _pooling_of(modules["Pooling"])
+    return pooling or "cls", "Normalize" in modules
+
+
+def _pooling_of(module: Path) -> Pooling:
+    config = read_json(module / "config.json")
+    if not isinstance(config, dict):
+        raise ModelError("a module's configuration is missing", where=module, expected="config.json")
+    prefix = "pooling_mode_"
+    modes = {key.removeprefix(prefix) for key, on in config.items() if key.startswith(prefix) and on}
+    modes |= {config["pooling_mode"]} if "pooling_mode" in config else set()
+    if modes and modes <= {"cls", "cls_token"}:
+        return "cls"
+    if modes and modes <= {"mean", "mean_tokens"}:
+        return "mean"
+    raise ModelError(
+        "a pooling that a bert_dot does not have",
+        where=module,
+        expected="cls or mean",
+        found=", ".join(sorted(modes)) or "none",
+        todo="another begins a training with --pooling",
+    )

@@ -1,10 +1,12 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertModel
@@ -14,6 +16,7 @@ from students.architectures import ARCHITECTURES, architecture
 from students.architectures.tk import KERNEL_MEANS, sinusoids
 from students.encoded import open_encoded, write_encoded
 from students.encoding import SeparateScorer
+from students.identity import student_fingerprint
 from students.loading import architecture_of, load_student
 from students.scoring import scorer_of
 from students.settings import StudentSettings
@@ -122,6 +125,40 @@ def test_search_finds_the_best_of_all(students, kind, monkeypatch):
     scores, ids = scorer.search(QUERIES, map(scorer.encode_passages, (PASSAGES[:9], PASSAGES[9:])), 5)
     best = every.topk(5)
     assert np.allclose(scores, best.values, atol=1e-4) and np.array_equal(ids, best.indices)
+
+
+def test_a_student_from_the_hub_is_the_one_of_the_directory(students, tmp_path, monkeypatch):
+    """As the Hub's client fetches: the files that were asked for, no others."""
+
+    def fetch(name, *, revision, allow_patterns):
+        source, target = Path(students[name.partition("/")[2]][1]), tmp_path / name
+        files = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / file, target / file)
+        return str(target)
+
+    monkeypatch.setattr("teachers.checkpoint.snapshot_download", fetch)
+    for name, (_, directory) in students.items():
+        assert student_fingerprint(f"hub/{name}", "float32") == student_fingerprint(directory, "float32")
+
+
+def test_a_sentence_transformer_of_another_form_is_refused(students, tmp_path):
+    directory = Path(shutil.copytree(students["bert_dot"][1], tmp_path / "other"))
+    (directory / "1_Pooling" / "config.json").write_text(
+        '{"pooling_mode_cls_token": true, "pooling_mode_max_tokens": true, "include_prompt": true}'
+    )
+    with pytest.raises(ModelError, match="max_tokens"):
+        load_student(str(directory))
+    assert load_student(str(directory), StudentSettings(pooling="mean")).pooling == "mean"
+    (directory / "1_Pooling" / "config.json").unlink()
+    with pytest.raises(ModelError, match="1_Pooling"):
+        load_student(str(directory))
+    modules = json.loads((directory / "modules.json").read_text())
+    dense = {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    (directory / "modules.json").write_text(json.dumps([*modules, dense]))
+    with pytest.raises(ModelError, match="Dense"):
+        load_student(str(directory))
 
 
 def test_rerankers_do_not_search(students):

@@ -132,6 +132,8 @@ def test_a_sum_of_losses_takes_its_candidates_from_the_whole_batch():
     assert objective(every, targets).item() == pytest.approx(margin + 0.5 * ranking)
     with_flops = objective(every, targets, torch.tensor([10.0, 100.0]))
     assert with_flops.item() == pytest.approx(margin + 0.5 * ranking + 1 + 20)
+    idle = targets._replace(weights=torch.zeros(2))
+    assert objective(every, idle, torch.tensor([10.0, 100.0])).item() == objective(every, idle).item()
 
 
 def test_in_batch_losses_learn_from_the_in_batch_teacher():

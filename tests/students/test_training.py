@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, TrainingArguments
 
 from jobs.encoding import encode_passages
 from jobs.evaluation import EvaluationSettings, evaluate
 from jobs.token_stores import open_stores
-from jobs.training import train_student
+from jobs.training import is_training_of, train_student, training_recipe
 from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
 from pipeline.provenance import Recipe
 from pipeline.tables import part_name, write_part
@@ -25,6 +25,7 @@ from students.loading import load_student
 from students.settings import StudentSettings, TrainSettings
 from students.token_rows import Tokens
 from students.trainer import StreamTrainer
+from students.training import training_arguments
 from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -217,6 +218,11 @@ def test_validation_measures_by_reranking_and_survives_a_kill(trained_on):
         workspace, EvaluationSettings("dev", students=["measured"], max_queries=5, candidates="bm25", depth=8)
     )
     assert evaluated[0].queries == 5
+    # Other judgements or candidates may keep another state.
+    recipe = training_recipe(workspace, settings(init, **options))
+    assert is_training_of(workspace.read_json("students", "measured", "prep.json"), settings(init, **options), recipe)
+    measured = {"qrels", "retrieved/bm25 of dev"}
+    assert set(recipe.inputs) - set(training_recipe(workspace, settings(init, max_steps=12)).inputs) == measured
 
 
 def test_one_triple_of_each_query_an_epoch(trained_on):
@@ -236,6 +242,18 @@ def test_the_head_learns_at_its_own_rate(trained_on):
     head = {name for name in moved if "classifier" in name or "pooler" in name}
     assert len(head) == 4 and max(moved[name] for name in head) < 1e-6
     assert min(moved[name] for name in moved.keys() - head if name.endswith("query.weight")) > 1e-4
+
+
+def test_a_machine_with_many_gpus_trains_on_one(tmp_path, monkeypatch):
+    ready = TrainingArguments.__post_init__
+
+    def with_four(self):
+        ready(self)
+        self._n_gpu = 4
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_four)
+    settings = TrainSettings("bert_dot", "x", "margin_mse", "default")
+    assert training_arguments(settings, 3, tmp_path).n_gpu == 1
 
 
 def test_no_steps_give_the_start(trained_on):
