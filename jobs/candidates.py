@@ -49,12 +49,13 @@ def candidates_of(
 
 
 def teacher_scores(
-    workspace: Workspace, system: str, queries: np.ndarray, scores: ScoreSet
+    workspace: Workspace, system: str, split: str, queries: np.ndarray, scores: ScoreSet
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a teacher's score files say of a retriever's passages for some queries (Q,): as `candidates_of`.
+    """What a teacher's score files say of a retriever's passages for some queries (Q,) of a split: as
+    `candidates_of`.
 
     Raises:
-        WorkspaceError: the retriever is none of the pairs'.
+        WorkspaceError: the retriever is none of the pairs', or has been asked again since.
     """
     pairs = load_pairs(workspace)
     if system not in pairs.systems:
@@ -68,4 +69,16 @@ def teacher_scores(
         rows = table.column(f"rank_{system}").is_valid().to_numpy() & np.isin(query, queries)
         columns.append((query[rows], passage[rows], read_scores(score_path)[rows]))
     query, passage, score = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    now = candidates_of(workspace, system, split, queries)
+    if not np.array_equal(_sorted_ids(query, passage), _sorted_ids(now[0], now[1])):
+        raise WorkspaceError(
+            f"the lists of {system} are not those that the teachers scored",
+            where=pairs.paths[0].parent,
+            todo="run: prep build-pairs, then prep score",
+        )
     return query, passage, score
+
+
+def _sorted_ids(query: np.ndarray, passage: np.ndarray) -> np.ndarray:
+    """(2, N) query and passage ids, in order."""
+    return np.stack([query, passage])[:, np.lexsort((passage, query))]

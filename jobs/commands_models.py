@@ -80,7 +80,7 @@ def evaluate(
     )
     with run_summary(ws, "evaluate", summary) as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
-        facts |= {"split": split, "max_queries": max_queries}
+        facts |= {"split": split, "max_queries": max_queries, "relevance_level": relevance_level}
         facts["systems"] = [{"system": row.system, "kind": row.kind, "run": str(row.path), **row.means} for row in rows]
         timed = student_latencies(ws, settings) if latency else []
         facts["latency"] = [found._asdict() for found in timed]

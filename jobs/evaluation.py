@@ -222,7 +222,7 @@ class _Systems:
     def _teachers(self, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> Run:
         for scores in sets:
             if scores.teacher not in self._read:
-                asked = self._settings.candidates, self._queries
+                asked = self._settings.candidates, self._settings.split, self._queries
                 self._read[scores.teacher] = teacher_scores(self._workspace, *asked, scores)
         query, passage, _ = self._read[sets[0].teacher]
         together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from jobs.evaluation import split_qrels
 from jobs.experiment_config import Cell, Experiment
@@ -27,6 +27,19 @@ from pipeline.workspace import Workspace, atomic_write
 from students.settings import STUDENT_FILE
 
 Run = Callable[[str], None]
+
+
+class Sample(NamedTuple):
+    """Which judged queries were asked, and what counts as relevant; only what has this in common is compared."""
+
+    split: str
+    max_queries: int | None
+    relevance_level: int
+
+    def told(self, queries: int) -> str:
+        """As "300 of dev", for that many queries."""
+        level = "" if self.relevance_level == 1 else f", grade {self.relevance_level} up"
+        return f"{queries:,} of {self.split}{level}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,13 @@ class Row:
     """Median time of a query, where it was measured."""
     triples: str = ""
     """Fingerprint of the triples' ids in their order; "" for what was not trained on any."""
+    relevance_level: int = 1
+    """Least grade that counts as relevant."""
+
+    @property
+    def sample(self) -> Sample:
+        """What was asked."""
+        return Sample(self.split, self.max_queries, self.relevance_level)
 
 
 def run_experiment(
@@ -164,9 +184,8 @@ def _evaluated(
     rows = []
     for system in summary["systems"]:
         means = {name: value for name, value in system.items() if name not in ("system", "kind", "run")}
-        values = evaluate_run(read_run(ws, ws.path("runs", PurePosixPath(system["run"]).name)), qrels).values[
-            experiment.measure
-        ]
+        run_file = read_run(ws, ws.path("runs", PurePosixPath(system["run"]).name))
+        values = evaluate_run(run_file, qrels, summary["relevance_level"]).values[experiment.measure]
         row = Row(
             system["system"],
             system["kind"],
@@ -179,6 +198,7 @@ def _evaluated(
             summary["max_queries"],
             latencies.get(cell.name) if cell else None,
             triples,
+            summary["relevance_level"],
         )
         rows.append(asdict(row))
     return rows

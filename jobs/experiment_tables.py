@@ -1,17 +1,18 @@
 """What an experiment's rows say together: comparisons of targets with paired tests, and the tables.
 
-Targets are compared for each student and mode, query by query, by the mean over the seeds that both have; p-values are
-Holm's over all comparisons of the experiment.
+Targets are compared for each student, mode and sample, query by query, by the mean over the seeds that both have;
+p-values are Holm's over all comparisons of the experiment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from jobs.experiment import Row
+from jobs.experiment import Row, Sample
 from jobs.experiment_config import Experiment
 from pipeline.metrics import measures
 from pipeline.significance import Comparison, compare, holm
@@ -20,15 +21,31 @@ ALPHA = 0.01
 """Adjusted p-values below it are called significant."""
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Two targets for one student and mode: the mean over seeds, query by query."""
+class Place(NamedTuple):
+    """Where targets are compared."""
 
     student: str
     mode: str
+    sample: Sample
+
+    def rows(self, rows: Sequence[Row], target: str) -> dict[int, Row]:
+        """A target's rows here, by seed."""
+        return {
+            row.seed: row
+            for row in rows
+            if row.seed is not None and (row.student, row.mode, row.sample, row.target) == (*self, target)
+        }
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two targets in one place, or two systems of no student: the mean over seeds, query by query."""
+
+    place: Place
     one: str
     other: str
     seeds: int
+    queries: int
     found: Comparison
     adjusted_p: float
     """Of the randomisation test, by Holm, over all comparisons of the experiment."""
@@ -51,9 +68,14 @@ class Summed:
     """Targets that it is significantly better than."""
 
     @property
-    def queries(self) -> int:
-        """How many were asked."""
-        return len(self.rows[0].values)
+    def sample(self) -> Sample:
+        """What was asked."""
+        return self.rows[0].sample
+
+    @property
+    def asked(self) -> str:
+        """How many queries, and of which split."""
+        return self.sample.told(len(self.rows[0].values))
 
     def mean(self, measure: str) -> float:
         """Over seeds."""
@@ -70,55 +92,53 @@ class Summed:
         return float(np.median(known)) if known else None
 
 
-def values_by_query(rows: Sequence[Row], student: str, mode: str, target: str, seeds: Sequence[int]) -> np.ndarray:
+def values_by_query(rows: Sequence[Row], place: Place, target: str, seeds: Sequence[int]) -> np.ndarray:
     """Values (Q,) of a target, the mean over some seeds."""
-    mine = {row.seed: row for row in rows if (row.student, row.mode, row.target) == (student, mode, target)}
+    mine = place.rows(rows, target)
     return np.asarray(np.mean([mine[seed].values for seed in seeds], axis=0))
 
 
-def common_seeds(rows: Sequence[Row], student: str, mode: str, one: str, other: str) -> list[int]:
+def common_seeds(rows: Sequence[Row], place: Place, one: str, other: str) -> list[int]:
     """Seeds that both targets have."""
-    having = (
-        {r.seed for r in rows if (r.student, r.mode, r.target) == (student, mode, target) and r.seed is not None}
-        for target in (one, other)
-    )
-    return sorted(set.intersection(*having))
+    return sorted(place.rows(rows, one).keys() & place.rows(rows, other).keys())
 
 
 def compare_targets(experiment: Experiment, rows: Sequence[Row]) -> list[Compared]:
     """Every comparison of the experiment that the rows allow."""
-    found: list[tuple[str, str, str, str, int, Comparison]] = []
-    for student, mode in dict.fromkeys((row.student, row.mode) for row in rows if row.seed is not None):
+    found: list[tuple[Place, str, str, int, int, Comparison]] = []
+    for place in dict.fromkeys(Place(row.student, row.mode, row.sample) for row in rows if row.seed is not None):
         for one, other in experiment.comparisons:
-            seeds = common_seeds(rows, student, mode, one, other)
+            seeds = common_seeds(rows, place, one, other)
             if seeds:
-                ours, theirs = (values_by_query(rows, student, mode, target, seeds) for target in (one, other))
-                found.append((student, mode, one, other, len(seeds), compare(ours, theirs)))
+                ours, theirs = (values_by_query(rows, place, target, seeds) for target in (one, other))
+                found.append((place, one, other, len(seeds), len(ours), compare(ours, theirs)))
     adjusted = holm([comparison.randomisation for *_, comparison in found])
     return [Compared(*entry, p) for entry, p in zip(found, adjusted, strict=True)]
 
 
 def summed(rows: Sequence[Row], compared: Sequence[Compared]) -> list[Summed]:
-    """The lines of the table of results: by system, by mode, then in the order of the rows."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    """The lines of the table of results: by system, by mode, by sample, then in the order of the rows."""
+    groups: dict[tuple[Place, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.student or row.system, row.target, row.mode), []).append(row)
-    systems, modes = (list(dict.fromkeys(key[place] for key in groups)) for place in (0, 2))
-    ordered = sorted(groups, key=lambda key: (systems.index(key[0]), modes.index(key[2])))
+        groups.setdefault((Place(row.student or row.system, row.mode, row.sample), row.target), []).append(row)
+    systems, modes = (list(dict.fromkeys(place[part] for place, _ in groups)) for part in range(2))
+    samples = list(dict.fromkeys(place.sample for place, _ in groups))
+    ordered = sorted(groups, key=lambda k: (systems.index(k[0][0]), modes.index(k[0][1]), samples.index(k[0][2])))
     return [
         Summed(
-            system,
+            place.student,
             target,
-            mode,
-            groups[system, target, mode],
+            place.mode,
+            # The same system may be a part of two baselines.
+            list({row.seed: row for row in groups[place, target]}.values()),
             [
                 c.other if better else c.one
                 for c in compared
                 for better in (c.found.difference > 0,)
-                if (c.student, c.mode, c.one if better else c.other) == (system, mode, target) and c.significant
+                if (c.place, c.one if better else c.other) == (place, target) and c.significant
             ],
         )
-        for system, target, mode in ordered
+        for place, target in ordered
     ]
 
 
@@ -136,8 +156,7 @@ def markdown(experiment: Experiment, rows: Sequence[Row], compared: Sequence[Com
         latency = line.latency_ms()
         cells += [", ".join(line.better_than), "" if latency is None else f"{latency:.1f}"]
         lines.append(
-            f"| {line.system} | {line.target} | {line.mode} | {line.queries:,} | {len(line.rows)} "
-            f"| {' | '.join(cells)} |"
+            f"| {line.system} | {line.target} | {line.mode} | {line.asked} | {len(line.rows)} | {' | '.join(cells)} |"
         )
     if compared:
         lines += ["", *_comparisons(experiment, compared)]
@@ -149,13 +168,15 @@ def _comparisons(experiment: Experiment, compared: Sequence[Compared]) -> list[s
         f"{experiment.measure}, paired over queries; p adjusted by Holm for {len(compared)} comparisons, significant "
         f"below {ALPHA}:",
         "",
-        "| student | mode | comparison | seeds | difference | wins / losses | p, t-test | randomisation | adjusted |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| student | mode | queries | comparison | seeds | difference | wins / losses | p, t-test | randomisation "
+        "| adjusted |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in compared:
         f = row.found
         lines.append(
-            f"| {row.student} | {row.mode} | {row.one} - {row.other} | {row.seeds} | {f.difference:+.3f} "
+            f"| {row.place.student} | {row.place.mode} | {row.place.sample.told(row.queries)} "
+            f"| {row.one} - {row.other} | {row.seeds} | {f.difference:+.3f} "
             f"| {f.wins} / {f.losses} | {f.t_test:.2g} | {f.randomisation:.2g} | {row.adjusted_p:.2g} |"
         )
     return lines

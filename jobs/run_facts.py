@@ -5,17 +5,18 @@ A student's latency stands in `runs/<split>-<student>.latency.json`, since it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.checkpoints import locate_checkpoint
-from jobs.evaluation import ensemble_system
+from jobs.checkpoints import named_student
+from jobs.evaluation import ensemble_system, split_qrels
+from pipeline.errors import PrepError
+from pipeline.fingerprint import digest_json
 from pipeline.pairs import load_pairs
 from pipeline.retrieved import load_retrieved
 from pipeline.row_sets import load_ensemble
 from pipeline.scores import load_scores
-from pipeline.tables import set_content, set_footers
 from pipeline.workspace import Workspace
 from students.settings import STUDENT_FILE
 
@@ -39,6 +40,7 @@ def write_run_facts(
             "relevance_level": settings.relevance_level,
             "candidates": settings.candidates if row.kind == "rerank" else None,
             "depth": settings.depth,
+            "student": _student_of(settings, row),
             "means": row.means,
             "queries": row.queries,
             "missing_queries": row.missing_queries,
@@ -47,7 +49,8 @@ def write_run_facts(
         }
         workspace.write_json(facts, "runs", f"{row.path.stem}.json")
     for found in timed:
-        inputs = _student_input(workspace, settings, found.student)
+        text = next(text for text in settings.students if text.partition("=")[0] == found.student)
+        inputs = _student_input(workspace, text)
         facts = {**found._asdict(), "split": settings.split, "dtype": settings.dtype, "inputs": inputs}
         workspace.write_json(facts, "runs", f"{settings.split}-{found.student}{_LATENCY}")
 
@@ -82,10 +85,16 @@ def _command(settings: EvaluationSettings, row: Evaluated) -> str:
     elif row.kind in ("first stage", "run file"):
         words.append(f"--run {row.system}")
     else:
-        words.append(f"--student {row.system.removesuffix(f'-{row.kind}')} --mode {row.kind} --dtype {settings.dtype}")
+        words.append(f"--student {_student_of(settings, row)} --mode {row.kind} --dtype {settings.dtype}")
     if settings.candidates != "bm25" and row.kind == "rerank":
         words.append(f"--candidates {settings.candidates}")
     return " ".join(words)
+
+
+def _student_of(settings: EvaluationSettings, row: Evaluated) -> str | None:
+    """The student of a row as it was named: NAME, or NAME=CHECKPOINT."""
+    names = {f"{text.partition('=')[0]}-{row.kind}": text for text in settings.students}
+    return names.get(row.system) if row.kind in ("rerank", "retrieve") else None
 
 
 def _triples_of(settings: EvaluationSettings, row: Evaluated) -> str | None:
@@ -93,9 +102,14 @@ def _triples_of(settings: EvaluationSettings, row: Evaluated) -> str | None:
     return next((name for name in settings.ensembles if row.system == ensemble_system(name)), None)
 
 
+def changed_inputs(workspace: Workspace, facts: Mapping[str, Any]) -> list[str]:
+    """What a run and its measures were made of that is not there any more as it was."""
+    return [name for name, known in facts["inputs"].items() if _present(workspace, facts, name) != known]
+
+
 def _inputs(workspace: Workspace, settings: EvaluationSettings, row: Evaluated) -> dict[str, str]:
     """Content fingerprints of what the run and its measures were made of."""
-    inputs = {"qrels": set_content(set_footers(workspace.parts("qrels")))}
+    inputs = {"qrels": _judgements(workspace, settings.split, settings.max_queries)}
     triples = _triples_of(settings, row)
     if triples is not None:
         return inputs | {f"scores/{one.teacher}": one.content for one in load_ensemble(workspace, triples)[1]}
@@ -105,16 +119,35 @@ def _inputs(workspace: Workspace, settings: EvaluationSettings, row: Evaluated) 
         return inputs | {f"scores/{name}": load_scores(workspace, pairs, name).content for name in named}
     if row.kind in ("rerank", "first stage"):
         system = settings.candidates if row.kind == "rerank" else row.system
-        inputs[f"retrieved/{system}"] = load_retrieved(workspace, system).content
-    if row.kind in ("rerank", "retrieve"):
-        inputs |= _student_input(workspace, settings, row.system.removesuffix(f"-{row.kind}"))
-    return inputs
+        inputs[f"retrieved/{system}"] = load_retrieved(workspace, system).content_of(settings.split)
+    student = _student_of(settings, row)
+    return inputs if student is None else inputs | _student_input(workspace, student)
 
 
-def _student_input(workspace: Workspace, settings: EvaluationSettings, name: str) -> dict[str, str]:
-    """The fingerprint of a student; nothing for a checkpoint that does not hold one."""
-    checkpoint = next((text.partition("=")[2] for text in settings.students if text.split("=")[0] == name), "")
-    directory = Path(locate_checkpoint(workspace, checkpoint or name))
-    if not (directory / STUDENT_FILE).is_file():
+def _present(workspace: Workspace, facts: Mapping[str, Any], name: str) -> str | None:
+    """The fingerprint of an input as it stands now; None where it is gone."""
+    kind, _, of = name.partition("/")
+    try:
+        if kind == "qrels":
+            return _judgements(workspace, facts["split"], facts["max_queries"])
+        if kind == "scores":
+            return load_scores(workspace, load_pairs(workspace), of).content
+        if kind == "retrieved":
+            return load_retrieved(workspace, of).content_of(facts["split"])
+        directory = Path(named_student(workspace, facts["student"])[1])
+        return str(Workspace(directory).read_json(STUDENT_FILE)["fingerprint"])
+    except (PrepError, OSError):
+        return None
+
+
+def _judgements(workspace: Workspace, split: str, max_queries: int | None) -> str:
+    """Of the queries that were asked alone: other splits may grow."""
+    return digest_json([column.tolist() for column in split_qrels(workspace, split, max_queries)])
+
+
+def _student_input(workspace: Workspace, text: str) -> dict[str, str]:
+    """The fingerprint of a student, named as in `evaluate`; nothing for a checkpoint that is none of ours."""
+    name, checkpoint = named_student(workspace, text)
+    if not (Path(checkpoint) / STUDENT_FILE).is_file():
         return {}
-    return {f"students/{name}": Workspace(directory).read_json(STUDENT_FILE)["fingerprint"]}
+    return {f"students/{name}": Workspace(Path(checkpoint)).read_json(STUDENT_FILE)["fingerprint"]}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.checkpoints import locate_checkpoint
 from pipeline.content import hash_arrays
 from pipeline.errors import WorkspaceError
 from pipeline.fingerprint import digest_json
@@ -145,7 +146,7 @@ def stored_names(workspace: Workspace) -> list[str]:
 def encoded_from(workspace: Workspace, name: str) -> str:
     """The checkpoint of a set: the student of this name, else the one that its shards name."""
     if name in workspace.names("students"):
-        return str(workspace.path("students", name))
+        return locate_checkpoint(workspace, name)
     found = [facts for path in sorted(stored_at(workspace, name).glob("part-*")) if (facts := read_facts(path))]
     return str(found[0]["checkpoint"]) if found else name
 

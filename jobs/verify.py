@@ -67,7 +67,7 @@ def verify(
                 found.notes.append(f"{stage.name} is {told}")
             else:
                 found.problems.append(Problem(workspace.path(*stage.name.split("/")), told))
-    if workspace.parts("pairs"):
+    if sample and workspace.parts("pairs"):
         for teacher in workspace.names("scores"):
             found.problems += _rescored(workspace, teacher, sample, seed, found)
     return found

@@ -66,12 +66,12 @@ def _runs(sorted_values: np.ndarray) -> tuple[list[float], list[float]]:
 
 def _extremes(workspace: Workspace, change: Change, results: Results) -> Figure | Missing:
     what = f"the queries that changed most, {change.title}"
-    qrels = split_qrels(workspace, change.split, change.max_queries)
+    qrels = split_qrels(workspace, change.sample.split, change.sample.max_queries)
     gone = [path for path in change.runs if not path.exists()]
     if gone:
         return Missing(what, results.sources[0].command, f"no {gone[0].name} in this workspace")
     runs = [read_run(workspace, path) for path in change.runs]
-    found = [evaluate_run(run, qrels) for run in runs]
+    found = [evaluate_run(run, qrels, change.sample.relevance_level) for run in runs]
     for evaluation, expected in zip(found, change.values, strict=True):
         values = evaluation.values[results.measure]
         if len(values) != len(expected) or not np.allclose(values, expected, atol=1e-5):
@@ -104,7 +104,7 @@ class _Lookup:
     def query(self, place: int, change: Change) -> Html:
         """A query that opens."""
         query = int(self._queries[place])
-        here = (self._qrels.query_id == query) & (self._qrels.grade >= 1)
+        here = (self._qrels.query_id == query) & (self._qrels.grade >= change.sample.relevance_level)
         relevant = self._qrels.passage_id[here]
         gain = change.ones[place] - change.others[place]
         (text,) = self._texts["queries"].take(np.array([query]))

@@ -7,7 +7,7 @@ compared with each other, or with the first one where there are many.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from jobs.evaluation import split_qrels
-from jobs.experiment import Row, read_rows
+from jobs.experiment import Row, Sample, read_rows
 from jobs.experiment_config import Experiment
 from jobs.experiment_tables import (
     Compared,
+    Place,
     Summed,
     common_seeds,
     compare_targets,
@@ -26,7 +27,7 @@ from jobs.experiment_tables import (
     values_by_query,
 )
 from jobs.report.page import Source
-from jobs.run_facts import read_latencies, read_run_facts
+from jobs.run_facts import changed_inputs, read_latencies, read_run_facts
 from pipeline.fingerprint import digest_json
 from pipeline.metrics import evaluate_run
 from pipeline.runs import read_run
@@ -51,8 +52,7 @@ class Change:
     """(Q,) values of the first."""
     others: np.ndarray
     """(Q,)"""
-    split: str
-    max_queries: int | None
+    sample: Sample
     runs: tuple[AnyPath, AnyPath]
     """Of the same comparison, for one seed; they may not be there."""
     values: tuple[np.ndarray, np.ndarray]
@@ -70,6 +70,8 @@ class Results:
     sources: list[Source]
     paths: list[list[Summed]]
     """Lines with a latency that belong together, in the order in which they are joined."""
+    stale: list[tuple[str, str, str]] = field(default_factory=list)
+    """Runs that are left out: name, the command that makes them, and what was changed since."""
 
 
 def experiment_results(workspace: Workspace, experiment: Experiment, results: Path, source: str) -> Results | None:
@@ -88,15 +90,21 @@ def experiment_results(workspace: Workspace, experiment: Experiment, results: Pa
 
 def workspace_results(workspace: Workspace) -> Results | None:
     """From the runs of the workspace; None where there are none."""
-    facts = read_run_facts(workspace)
-    if not facts:
+    facts, stale = [], []
+    for one in read_run_facts(workspace):
+        changed = changed_inputs(workspace, one)
+        if changed:
+            stale.append((one["run"].name, f"{one['command']} -w WORKSPACE", f"changed since: {', '.join(changed)}"))
+        else:
+            facts.append(one)
+    if not facts and not stale:
         return None
-    latencies = {found["student"]: found for found in read_latencies(workspace)}
+    latencies = {(found["split"], found["student"]): found for found in read_latencies(workspace)}
     rows = [_row(workspace, one, latencies) for one in facts]
     lines: list[Summed] = []
     compared: list[Compared] = []
-    for key in dict.fromkeys((row.split, row.max_queries) for row in rows):
-        mine = sorted((row for row in rows if (row.split, row.max_queries) == key), key=_order)
+    for sample in dict.fromkeys(row.sample for row in rows):
+        mine = sorted((row for row in rows if row.sample == sample), key=_order)
         found = _compare_all(mine)
         compared += found
         for row in mine:
@@ -105,7 +113,7 @@ def workspace_results(workspace: Workspace) -> Results | None:
             lines.append(Summed(row.system, "", row.mode, [row], better))
     sources = [Source(f"{one['command']} -w WORKSPACE", {f"runs/{one['run'].name}": _digest(one)}) for one in facts]
     timed = [[line] for line in lines if line.mode == "rerank" and line.latency_ms() is not None]
-    return Results(MEASURE, lines, compared, _best_change(workspace, rows), sources, timed)
+    return Results(MEASURE, lines, compared, _best_change(workspace, rows), sources, timed, stale)
 
 
 def run_path(workspace: Workspace, row: Row) -> AnyPath:
@@ -113,16 +121,16 @@ def run_path(workspace: Workspace, row: Row) -> AnyPath:
     return workspace.path("runs", f"{row.split}-{row.system}.run")
 
 
-def _row(workspace: Workspace, facts: dict[str, Any], latencies: dict[str, dict[str, Any]]) -> Row:
+def _row(workspace: Workspace, facts: dict[str, Any], latencies: dict[tuple[str, str], dict[str, Any]]) -> Row:
     qrels = split_qrels(workspace, facts["split"], facts["max_queries"])
     values = evaluate_run(read_run(workspace, facts["run"]), qrels, facts["relevance_level"]).values[MEASURE]
     system, kind = facts["system"], facts["kind"]
-    timed = latencies.get(system.removesuffix(f"-{kind}")) if kind == "rerank" else None
+    timed = latencies.get((facts["split"], system.removesuffix(f"-{kind}"))) if kind == "rerank" else None
     # A student trained anew is not as fast as the one of its name that was timed.
     same = timed is not None and timed.get("inputs", {}).items() <= facts["inputs"].items()
     latency = timed["median_ms"] if timed is not None and same else None
     known = (system, kind, "", "", None, facts["means"], values.tolist(), facts["split"], facts["max_queries"])
-    return Row(*known, latency)
+    return Row(*known, latency, relevance_level=facts["relevance_level"])
 
 
 def _digest(facts: dict[str, Any]) -> str:
@@ -140,42 +148,41 @@ def _compare_all(rows: Sequence[Row]) -> list[Compared]:
     found = [(b, a, compare(np.array(b.values), np.array(a.values))) for a, b in pairs]
     adjusted = holm([comparison.randomisation for *_, comparison in found])
     return [
-        Compared("", one.mode, one.system, other.system, 1, comparison, p)
+        Compared(Place("", one.mode, one.sample), one.system, other.system, 1, len(one.values), comparison, p)
         for (one, other, comparison), p in zip(found, adjusted, strict=True)
     ]
 
 
 def _best_change(workspace: Workspace, rows: Sequence[Row]) -> list[Change]:
     """The best system against the first one of those asked about the same queries, for the largest such set."""
-    keys = [(row.split, row.max_queries) for row in rows]
-    key = max(dict.fromkeys(keys), key=keys.count)
-    mine = sorted((row for row in rows if (row.split, row.max_queries) == key), key=_order)
+    if not rows:
+        return []
+    samples = [row.sample for row in rows]
+    sample = max(dict.fromkeys(samples), key=samples.count)
+    mine = sorted((row for row in rows if row.sample == sample), key=_order)
     if len(mine) < 2:
         return []
     first, best = mine[0], max(mine[1:], key=lambda row: row.means[MEASURE])
     values = np.array(best.values), np.array(first.values)
     runs = run_path(workspace, best), run_path(workspace, first)
     title = f"{best.system} against {first.system}"
-    return [Change(title, best.system, first.system, *values, first.split, first.max_queries, runs, values)]
+    return [Change(title, best.system, first.system, *values, sample, runs, values)]
 
 
 def _targets_change(workspace: Workspace, rows: Sequence[Row], found: Compared) -> Change:
     """Two targets of a student: values over all seeds, runs of the first seed."""
-    seeds = common_seeds(rows, found.student, found.mode, found.one, found.other)
-    ones, others = (values_by_query(rows, found.student, found.mode, t, seeds) for t in (found.one, found.other))
-    first = [
-        next(r for r in rows if (r.student, r.mode, r.target, r.seed) == (found.student, found.mode, t, seeds[0]))
-        for t in (found.one, found.other)
-    ]
-    title = f"{found.student}, {found.mode}: {found.one} against {found.other}"
+    place = found.place
+    seeds = common_seeds(rows, place, found.one, found.other)
+    ones, others = (values_by_query(rows, place, target, seeds) for target in (found.one, found.other))
+    first = [place.rows(rows, target)[seeds[0]] for target in (found.one, found.other)]
+    title = f"{place.student}, {place.mode}: {found.one} against {found.other}"
     return Change(
         title,
         found.one,
         found.other,
         ones,
         others,
-        first[0].split,
-        first[0].max_queries,
+        place.sample,
         (run_path(workspace, first[0]), run_path(workspace, first[1])),
         (np.array(first[0].values), np.array(first[1].values)),
     )

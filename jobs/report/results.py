@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isclose
 
+from jobs.experiment import Sample
 from jobs.experiment_tables import ALPHA, Compared, Summed
 from jobs.report.markup import Content, el, join
 from jobs.report.page import Figure, Missing, Section, panel, panels, table
@@ -31,7 +32,9 @@ def results_section(results: Results | None, make: str) -> Section:
         parts.append(Missing("the table of results", make, "nothing was evaluated"))
         parts.append(Missing("latency against effectiveness", make, "nothing was evaluated"))
         return Section("results", "Results", INTRO, parts)
-    parts.append(_table(results))
+    if results.lines:
+        parts.append(_table(results))
+    parts += [Missing(run, make_again, why) for run, make_again, why in results.stale]
     if results.compared:
         parts.append(_comparisons(results))
     else:
@@ -42,11 +45,14 @@ def results_section(results: Results | None, make: str) -> Section:
 
 def findings(results: Results) -> list[str]:
     """A sentence for each two that were compared: for which students one is better, worse, or neither is shown."""
+    splits = {found.place.sample.split for found in results.compared}
     pairs: dict[tuple[str, str], dict[str, dict[str, list[str]]]] = {}
     for found in results.compared:
         verdicts = pairs.setdefault((found.one, found.other), {verdict: {} for verdict in VERDICTS})
-        change = f"{found.mode} {_signed(found.found.difference)}"
-        verdicts[_verdict(found)].setdefault(found.student, []).append(change)
+        mode = found.place.mode + (f" of {found.place.sample.split}" if len(splits) > 1 else "")
+        verdicts[_verdict(found)].setdefault(found.place.student, []).append(
+            f"{mode} {_signed(found.found.difference)}"
+        )
     told = []
     for (one, other), verdicts in pairs.items():
         parts = []
@@ -68,44 +74,43 @@ def _verdict(one: Compared) -> str:
 def _table(results: Results) -> Figure:
     lines = results.lines
     measures = [name for name in SHOWN if name in lines[0].rows[0].means]
-    letters = {(line.system, line.target, line.mode): _letter(place) for place, line in enumerate(lines)}
-    best: dict[tuple[str, int, str], float] = {}
-    for mode, queries in dict.fromkeys((line.mode, line.queries) for line in lines):
-        rivals = [line for line in lines if (line.mode, line.queries) == (mode, queries)]
+    letters = [_letter(place) for place in range(len(lines))]
+    best: dict[tuple[str, Sample, str], float] = {}
+    for mode, sample in dict.fromkeys((line.mode, line.sample) for line in lines):
+        rivals = [line for line in lines if (line.mode, line.sample) == (mode, sample)]
         for name in measures:
             means = [line.mean(name) for line in rivals]
             if not all(isclose(mean, means[0]) for mean in means):  # means over seeds differ in the last bits
-                best[mode, queries, name] = max(means)
+                best[mode, sample, name] = max(means)
     rows: list[list[Content]] = []
-    for line in lines:
+    for letter, line in zip(letters, lines, strict=True):
         cells: list[Content] = []
         for name in measures:
             value, spread = line.mean(name), line.spread(name)
             shown = f"{value:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
-            is_best = value == best.get((line.mode, line.queries, name))
-            marks = el("sup", _marks(line, letters)) if name == results.measure else None
+            is_best = value == best.get((line.mode, line.sample, name))
+            marks = el("sup", _marks(line, lines, letters)) if name == results.measure else None
             cells.append(join(el("span", shown, class_="best" if is_best else None), marks))
         latency = line.latency_ms()
-        label = letters[line.system, line.target, line.mode]
         name = " · ".join(filter(None, [line.system, line.target]))
         cells.append("" if latency is None else f"{latency:.1f}")
-        rows.append([label, name, line.mode, *cells, f"{line.queries:,}", str(len(line.rows))])
+        rows.append([letter, name, line.mode, *cells, line.asked, str(len(line.rows))])
     caption = (
         f"Means over queries and, where there are several seeds, their standard deviation. Raised letters: "
         f"significantly better in {results.measure} than the line of that letter (adjusted p below {ALPHA}). Bold: the "
-        "best of those asked the same queries in the same mode, where they differ; lines of different numbers of "
-        "queries are not to be compared. ms: median time of a query, re-ranking, one at a time."
+        "best of those asked the same queries in the same mode, where they differ; lines of other queries are not to "
+        "be compared. ms: median time of a query, re-ranking, one at a time."
     )
     head = ["", "system", "mode", *measures, "ms", "queries", "seeds"]
     return Figure("Results", table(head, rows, numbers_from=3), caption, results.sources)
 
 
-def _marks(line: Summed, letters: dict[tuple[str, str, str], str]) -> str:
+def _marks(line: Summed, lines: list[Summed], letters: list[str]) -> str:
     """Letters of the lines that this one is better than."""
     found = []
-    for (system, target, mode), letter in letters.items():
-        same = system == line.system and mode == line.mode and target in line.better_than
-        if same if line.target else system in line.better_than:
+    for other, letter in zip(lines, letters, strict=True):
+        same = (other.system, other.mode) == (line.system, line.mode) and other.target in line.better_than
+        if other.sample == line.sample and (same if line.target else other.system in line.better_than):
             found.append(letter)
     return " ".join(found)
 
@@ -118,19 +123,19 @@ def _letter(place: int) -> str:
 def _comparisons(results: Results) -> Figure:
     rows: list[list[Content]] = []
     for one in results.compared:
-        f, queries = one.found, _queries(results, one)
+        f = one.found
         verdict = _verdict(one)
         sign = {"better": "up", "worse": "down"}.get(verdict)
         rows.append(
             [
                 f"{one.one} - {one.other}",
-                ", ".join(filter(None, [one.student, one.mode])),
+                ", ".join(filter(None, [one.place.student, one.place.mode, one.place.sample.told(one.queries)])),
                 _signed(f.difference),
                 el("span", verdict, class_=sign),
                 _p(one.adjusted_p),
                 _p(f.randomisation),
                 _p(f.t_test),
-                f"{f.wins} / {queries - f.wins - f.losses} / {f.losses}",
+                f"{f.wins} / {one.queries - f.wins - f.losses} / {f.losses}",
                 str(one.seeds),
             ]
         )
@@ -142,16 +147,6 @@ def _comparisons(results: Results) -> Figure:
         "too small for so few queries."
     )
     return Figure("Comparisons", table(head, rows, numbers_from=2), caption, results.sources)
-
-
-def _queries(results: Results, one: Compared) -> int:
-    """How many queries a comparison stands on."""
-    return next(
-        line.queries
-        for line in results.lines
-        if (line.system, line.target) == ((one.student, one.one) if one.student else (one.one, ""))
-        and line.mode == one.mode
-    )
 
 
 def _signed(value: float) -> str:
@@ -178,9 +173,9 @@ def _latency(results: Results) -> Figure:
             plot.line([(_ms(line), line.mean(results.measure)) for line in joined], series)
         for line in joined + [line for line in path if line not in joined]:
             plot.dot((_ms(line), line.mean(results.measure)), series, line.target)
-    asked = sorted({line.queries for path in paths for line in path})
+    asked = dict.fromkeys(line.asked for path in paths for line in path)
     caption = (
-        f"Re-ranking of {', '.join(f'{count:,}' for count in asked)} queries. Further up is better, further "
+        f"Re-ranking, queries: {', '.join(asked)}. Further up is better, further "
         "left is faster. Lines join one architecture trained from labels alone, from one teacher (T1) and from the "
         "ensemble (T2): distillation is worth having where they rise without going right. An architecture does the "
         "same work whatever its target: where its times differ, the machine was busier. A dot without a name tells it "

@@ -5,6 +5,8 @@ from itertools import pairwise
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.mining import mine
+from pipeline.retrievers import Bm25Retriever
 from pipeline.runs import read_run
 from pipeline.triples import TripleSettings, build_triples
 from tests import worlds
@@ -58,6 +60,12 @@ def test_a_system_that_is_not_there_is_told_before_any_is_ranked(unlike, monkeyp
         typed = f"evaluate --split train --teacher a {missing}"
         code, _, error = prep(monkeypatch, capsys, *typed.split(), "-w", unlike.root)
         assert code == 1 and "none" in error and not unlike.path("runs", "train-a.run").exists()
+
+
+def test_other_lists_than_the_teachers_scored_are_refused(unlike, monkeypatch, capsys):
+    mine(unlike, ["train"], 3, Bm25Retriever())
+    code, _, error = prep(monkeypatch, capsys, "evaluate", "--split", "train", "--teacher", "a", "-w", unlike.root)
+    assert code == 1 and "not those that the teachers scored" in error
 
 
 def test_triples_of_other_scores_are_refused(unlike, monkeypatch, capsys):

@@ -68,8 +68,8 @@ def test_a_grid_runs_once_and_grows(config, workspace, tmp_path, capsys):
     run(config, workspace, tmp_path)
     assert (results / "dot-T1-s1.json").read_bytes() == before
     table = (results / "results.md").read_text()
-    assert "| bm25 |  | first stage | 8 | 1 |" in table and "| dot | T1 | rerank | 4 | 2 |" in table
-    assert "| dot | T1 | retrieve | 8 | 2 |" in table and "T1 - labels" in table
+    assert "| bm25 |  | first stage | 8 of dev | 1 |" in table and "| dot | T1 | rerank | 4 of dev | 2 |" in table
+    assert "| dot | T1 | retrieve | 8 of dev | 2 |" in table and "T1 - labels" in table
     assert "identical order, by the fingerprint of their ids: T1, labels (" in table
     cell = json.loads((results / "dot-labels-s2.json").read_text())
     reranked, found = cell["rows"]
@@ -136,6 +136,46 @@ def test_comparisons_are_over_seeds_and_queries(config):
     assert found.seeds == 2 and found.found.difference == pytest.approx((1 + 0.5 + 0) / 3)
     assert (found.found.wins, found.found.losses) == (2, 0)
     assert "+0.500 | 2 / 0" in markdown(experiment, rows, [found])
+
+
+def test_other_queries_or_grades_are_other_lines(config):
+    experiment = read_experiment(config, {"teacher": "x", "student": "y"})
+    asked = [("dev", None, 1, 0.5), ("dev", 2, 1, 0.25), ("dl19", None, 1, 1.0), ("dl19", None, 2, 0.75)]
+    rows = [
+        Row(
+            "dot",
+            "rerank",
+            "dot",
+            target,
+            1,
+            {"MRR@10": value * gain},
+            [value * gain] * 8,
+            split,
+            most,
+            None,
+            "",
+            level,
+        )
+        for split, most, level, value in asked
+        for target, gain in (("labels", 0.5), ("T1", 1.0))
+    ]
+    compared = compare_targets(experiment, rows)
+    assert [one.found.difference for one in compared] == [0.25, 0.125, 0.5, 0.375]
+    lines = summed(rows, compared)
+    assert len(lines) == 8 and all(len(line.rows) == 1 for line in lines)
+    table = markdown(experiment, rows, compared)
+    assert "| rerank | 8 of dl19, grade 2 up | 1 | 0.750 |" in table
+    assert "| rerank | 8 of dl19, grade 2 up | T1 - labels | 1 | +0.375 |" in table
+
+
+def test_values_are_of_the_grade_that_the_evaluation_asked_for(config, workspace, tmp_path):
+    worlds.paired(workspace)
+    config.write_text(config.read_text().replace("--depth 5", "--depth 5 --relevance-level 2"))
+    run(config, workspace, tmp_path, "--only", "dot-T1-s1")
+    for row in json.loads((config.parent / "small" / "dot-T1-s1.json").read_text())["rows"]:
+        assert row["relevance_level"] == 2
+        assert sum(row["values"]) / len(row["values"]) == pytest.approx(row["means"]["MRR@10"], abs=1e-4)
+        assert row["means"]["MRR@10"] < 1
 
 
 def test_significance_is_marked_on_the_better_target_only(config):

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.experiment_tables import Compared
+from jobs.experiment import Sample
+from jobs.experiment_tables import Compared, Place
 from jobs.report.markup import Html, el
 from jobs.report.plot import Axis, Plot
 from jobs.report.result_rows import Results, workspace_results
@@ -95,6 +96,36 @@ def test_a_student_trained_anew_is_not_shown_as_fast_as_the_old(world):
     world.write_json({**kept, "inputs": {"students/colbert": "another"}}, "runs", "dev-colbert.latency.json")
     assert timed() == {"bert_dot-rerank"}
     world.write_json(kept, "runs", "dev-colbert.latency.json")
+
+
+def test_what_was_changed_since_is_told_and_not_compared(world, tmp_path):
+    facts = world.read_json("runs", "dev-a.json")
+    world.write_json(facts | {"inputs": facts["inputs"] | {"scores/a": "others"}}, "runs", "dev-a.json")
+    found = workspace_results(world)
+    prep("report", "-w", world.root, "-o", tmp_path / "page.html")
+    world.write_json(facts, "runs", "dev-a.json")
+    assert [(run, why) for run, _, why in found.stale] == [("dev-a.run", "changed since: scores/a")]
+    assert "a" not in {line.system for line in found.lines} and "b" in {line.system for line in found.lines}
+    assert "changed since: scores/a" in (tmp_path / "page.html").read_text()
+    assert not workspace_results(world).stale
+
+
+def test_splits_and_grades_are_compared_apart(world, tmp_path):
+    before = {path.name for path in (world.root / "runs").iterdir()}
+    options = ("--run", "bm25", "--teacher", "a", "--teacher", "b")
+    prep("evaluate", "-w", world.root, "--split", "train", *options, "--relevance-level", 2)
+    found = workspace_results(world)
+    prep("report", "-w", world.root, "-o", tmp_path / "page.html")
+    for path in (world.root / "runs").iterdir():
+        if path.name not in before:
+            path.unlink()
+    assert {line.sample for line in found.lines} == {Sample("dev", None, 1), Sample("train", None, 2)}
+    asked = {line.sample: len(line.rows[0].values) for line in found.lines}
+    for one in found.compared:
+        assert one.queries == asked[one.place.sample] >= one.found.wins + one.found.losses
+    page = (tmp_path / "page.html").read_text()
+    assert f"{worlds.DEV} of dev" in page and "of train, grade 2 up" in page
+    assert "rerank of dev" in page and "rerank of train" in page
 
 
 def test_every_section_and_figure_is_there(page):
@@ -203,7 +234,8 @@ def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
 
 def test_findings_tell_where_one_is_better_than_the_other():
     def one(student, mode, difference, p, other="labels"):
-        return Compared(student, mode, "T2", other, 1, Comparison(difference, 0, 0, p, p), p)
+        place = Place(student, mode, Sample("dev", None, 1))
+        return Compared(place, "T2", other, 1, 9, Comparison(difference, 0, 0, p, p), p)
 
     grid = [one("tk", "rerank", 0.2, 0.5), one("colbert", "rerank", 0.1, 0.001), one("colbert", "retrieve", 0.3, 0.001)]
     grid += [one("prettr", "rerank", -0.1, 0.001), one("", "rerank", 0.2, 0.001, other="bm25")]

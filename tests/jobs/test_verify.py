@@ -61,6 +61,7 @@ def replaced(table, column, values):
 
 
 def test_a_sound_workspace(sound):
+    assert verify(sound, sample=0).rescored == 0
     done = verify(sound, sample=40)
     assert not done.problems and not done.notes and done.rescored == 2 * 40
     assert done.files == len([path for path in sound.root.rglob("*.parquet") if ".cache" not in path.parts])
