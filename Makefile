@@ -21,7 +21,8 @@ lint: $(VENV)/ready
 benchmark-mining: $(VENV)/ready
 	$(BIN)/python benchmarks/mining.py --passages 1000000 --queries 1000
 
-# torch comes first and by its exact version: a loose torch draws gigabytes of CUDA onto a machine without a GPU.
+# torch comes first and by its exact version, from whatever index pip is set to: PyPI's wheel brings CUDA, PyTorch's CPU
+# index does not.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0
@@ -38,7 +39,7 @@ docker/wheels: $(VENV)/ready
 
 image: docker/wheels
 	docker build --file docker/Dockerfile --target store --tag prep-store .
-	docker build --file docker/Dockerfile --tag prep .
+	docker build --file docker/Dockerfile --tag prep --tag prep:0.1.0 .
 
 # A head, two workers and a store in containers, one worker cut off and one killed; needs Docker with compose.
 cluster-test: image

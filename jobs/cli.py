@@ -37,10 +37,13 @@ _FORBIDDEN = re.compile(r"Permission denied|Read-only file system|Operation not 
 
 app = typer.Typer(
     name="prep",
-    help="Score pairs with cross-encoder teachers, build margin triples, train and evaluate students.",
+    help="Score pairs with cross-encoder teachers, build margin triples, train and evaluate students. "
+    "--debug shows the traceback of a failure.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"max_content_width": 120},
+    rich_markup_mode=None,  # takes [all] in a text for markup and leaves it out
 )
 imports = typer.Typer(help="Bring a collection into a workspace.", no_args_is_help=True)
 imports.command("msmarco")(commands_data.import_msmarco)

@@ -12,12 +12,16 @@ from jobs.options import Processes, WorkspaceOption, split_files
 
 
 def import_msmarco(
-    queries: Annotated[list[str], typer.Option(help="SPLIT=FILE: query id, text. Repeatable.", default_factory=list)],
+    queries: Annotated[
+        list[str],
+        typer.Option(help="SPLIT=FILE: query id, text. Repeatable.", default_factory=list, show_default=False),
+    ],
     qrels: Annotated[
         list[str],
         typer.Option(
             help="SPLIT=FILE: query id, 0, passage id, grade (MS MARCO or TREC). Repeatable.",
             default_factory=list,
+            show_default=False,
         ),
     ],
     workspace: WorkspaceOption,

@@ -17,18 +17,25 @@ def evaluate(
         typer.Option(
             help="Retriever of the workspace, or a run file (TREC or MS MARCO). Repeatable.",
             default_factory=list,
+            show_default=False,
         ),
     ],
-    teacher: Annotated[list[str], typer.Option(help="Teacher that has scored. Repeatable.", default_factory=list)],
+    teacher: Annotated[
+        list[str], typer.Option(help="Teacher that has scored. Repeatable.", default_factory=list, show_default=False)
+    ],
     ensemble: Annotated[
         list[str],
         typer.Option(
-            help="Triples whose ensemble re-ranks: what their students learn from. Repeatable.", default_factory=list
+            help="Triples whose ensemble re-ranks: what their students learn from. Repeatable.",
+            default_factory=list,
+            show_default=False,
         ),
     ],
     student: Annotated[
         list[str],
-        typer.Option(help="NAME of the workspace, or NAME=CHECKPOINT. Repeatable.", default_factory=list),
+        typer.Option(
+            help="NAME of the workspace, or NAME=CHECKPOINT. Repeatable.", default_factory=list, show_default=False
+        ),
     ],
     mode: Annotated[
         list[str],

@@ -56,7 +56,9 @@ def encode(
 
 def search(
     workspace: WorkspaceOption,
-    query: Annotated[list[str], typer.Argument(help="What to search for. Repeatable.", default_factory=list)],
+    query: Annotated[
+        list[str], typer.Argument(help="What to search for. Repeatable.", default_factory=list, show_default=False)
+    ],
     queries: Annotated[
         str | None, typer.Option(help="A file with a query a line; - is standard input.", show_default=False)
     ] = None,

@@ -176,7 +176,9 @@ def train(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster. [$RAY_ADDRESS, which `ray job submit` sets]", show_default=False),
+        typer.Option(
+            help="Ray cluster to train on. [with --num-workers: $RAY_ADDRESS, else one of its own]", show_default=False
+        ),
     ] = None,
     cpus_per_worker: Annotated[float, typer.Option(min=0.1, help="CPUs of a worker.")] = 1.0,
     overwrite: Annotated[bool, typer.Option(help="Replace a student trained otherwise.")] = False,

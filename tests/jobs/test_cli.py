@@ -38,6 +38,12 @@ def commands():
 def test_every_command_has_help_and_stands_in_the_readme(name, monkeypatch, capsys):
     code, output, _ = prep(monkeypatch, capsys, *name.split(), "--help")
     assert code == 0 and "Usage" in output and f"prep {name}" in README
+    command = get_command(app)
+    for part in name.split():
+        command = command.commands[part]
+    shown = "".join(output.split())  # texts are wrapped, and broken at hyphens
+    assert "<class" not in output
+    assert all("".join((option.help or "").split()) in shown for option in command.params)
 
 
 def test_help_loads_no_model_library():
