@@ -134,7 +134,7 @@ def _present(workspace: Workspace, facts: Mapping[str, Any], name: str) -> str |
             return load_scores(workspace, load_pairs(workspace), of).content
         if kind == "retrieved":
             return load_retrieved(workspace, of).content_of(facts["split"])
-        directory = Path(named_student(workspace, facts["student"])[1])
+        directory = Path(named_student(workspace, facts.get("student") or of)[1])
         return str(Workspace(directory).read_json(STUDENT_FILE)["fingerprint"])
     except (PrepError, OSError):
         return None

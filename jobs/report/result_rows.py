@@ -39,6 +39,7 @@ MEASURE = "MRR@10"
 MOST_COMPARED = 8
 """Systems that are all compared with each other."""
 MOST_CHANGES = 3
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Results:
     paths: list[list[Summed]]
     """Lines with a latency that belong together, in the order in which they are joined."""
     stale: list[tuple[str, str, str]] = field(default_factory=list)
-    """Runs that are left out: name, the command that makes them, and what was changed since."""
+    """Runs that are left out: their names, the command that makes the first, and what was changed since."""
 
 
 def experiment_results(workspace: Workspace, experiment: Experiment, results: Path, source: str) -> Results | None:
@@ -90,13 +91,12 @@ def experiment_results(workspace: Workspace, experiment: Experiment, results: Pa
 
 def workspace_results(workspace: Workspace) -> Results | None:
     """From the runs of the workspace; None where there are none."""
-    facts, stale = [], []
+    facts: list[dict[str, Any]] = []
+    changed: dict[str, list[dict[str, Any]]] = {}
     for one in read_run_facts(workspace):
-        changed = changed_inputs(workspace, one)
-        if changed:
-            stale.append((one["run"].name, f"{one['command']} -w WORKSPACE", f"changed since: {', '.join(changed)}"))
-        else:
-            facts.append(one)
+        why = ", ".join(changed_inputs(workspace, one))
+        (changed.setdefault(why, []) if why else facts).append(one)
+    stale = [_left_out(why, group) for why, group in changed.items()]
     if not facts and not stale:
         return None
     latencies = {(found["split"], found["student"]): found for found in read_latencies(workspace)}
@@ -114,6 +114,13 @@ def workspace_results(workspace: Workspace) -> Results | None:
     sources = [Source(f"{one['command']} -w WORKSPACE", {f"runs/{one['run'].name}": _digest(one)}) for one in facts]
     timed = [[line] for line in lines if line.mode == "rerank" and line.latency_ms() is not None]
     return Results(MEASURE, lines, compared, _best_change(workspace, rows), sources, timed, stale)
+
+
+def _left_out(why: str, runs: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
+    names = [one["run"].name for one in runs]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    told = ", ".join(names[:MOST_NAMED]) + more
+    return told, f"{runs[0]['command']} -w WORKSPACE", f"changed since: {why}"
 
 
 def run_path(workspace: Workspace, row: Row) -> AnyPath:
