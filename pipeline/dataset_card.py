@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,11 @@ def card(title: str, usage: str, configs: Sequence[Config], origin: Origin, lice
     """Text of README.md; `usage` says how its trainer reads the files."""
     body = _body(title, usage, configs, origin, left_out)
     return "\n".join(["---", *_front_matter(configs, licence), "---", "", *body, ""])
+
+
+def is_card(text: str) -> bool:
+    """Whether it is a text of `card`: it names the recipe of the rows."""
+    return re.search(r"^Made of `[^`\n]+`, recipe `[0-9a-f]{32}`:$", text, re.MULTILINE) is not None
 
 
 def _front_matter(configs: Sequence[Config], licence: str) -> list[str]:

@@ -5,6 +5,7 @@ The directory is written beside its place and renamed, so that one that is there
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import duckdb
 
 from pipeline.database import connect, sql, view_parquet
-from pipeline.dataset_card import Config, Origin, card
+from pipeline.dataset_card import Config, Origin, card, is_card
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.export_formats import FORMATS
+from pipeline.export_lines import NUMBERED
 from pipeline.export_rows import Groups, list_groups, triple_batches, triple_groups
 from pipeline.export_words import Table, Words
 from pipeline.funnel import Funnel
@@ -27,6 +29,11 @@ from pipeline.tables import footer_of
 from pipeline.workspace import Workspace
 
 CARD = "README.md"
+FOLDERS = {"train", "queries", "documents", NUMBERED}
+_FILES = re.compile(
+    rf"{re.escape(CARD)}|examples\.json|train\.(jsonl|tsv)|(queries|docs)\.jsonl"
+    rf"|(train|queries|documents)/train-\d+\.parquet|{NUMBERED}/(examples\.json|(queries|collection)\.tsv)"
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,20 @@ def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:
 def _refuse_foreign(directory: Path, overwrite: bool) -> None:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
-    is_export = directory.is_dir() and (directory / CARD).is_file()
-    if not (is_export and overwrite):
-        todo = "pass --overwrite to replace it" if is_export else "name a new directory"
-        raise WorkspaceError("something is there already", where=directory, todo=todo)
+    foreign = _foreign(directory)
+    if foreign or not overwrite:
+        todo = "name a new directory" if foreign else "pass --overwrite to replace it"
+        expected = "nothing but what an export writes" if foreign else None
+        raise WorkspaceError("something is there already", where=directory, expected=expected, found=foreign, todo=todo)
+
+
+def _foreign(directory: Path) -> str | None:
+    """What in it no export has written, if anything."""
+    file = directory / CARD
+    if not file.is_file() or not is_card(file.read_text(encoding="utf-8", errors="replace")):
+        return f"no {CARD} of an export"
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink() or not (name in FOLDERS if path.is_dir() else _FILES.fullmatch(name)):
+            return name
+    return None

@@ -13,6 +13,7 @@ from pipeline.candidate_files import read_run_rows
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.export import ExportSettings, export
 from pipeline.export_formats import FORMATS
+from pipeline.export_rows import list_groups
 from pipeline.import_lists import ListOptions, import_lists, one_list
 from pipeline.import_scores import ScoreOptions, import_scores
 from pipeline.provenance import Recipe
@@ -267,6 +268,16 @@ def test_lists_go_out_as_they_are(listed, tmp_path):
         export(listed, tmp_path / "z", ExportSettings("pylate", lists="m"))
 
 
+def test_long_lists_go_out_few_at_a_time(listed, monkeypatch):
+    paths = listed.parts("lists", "l")
+    (whole,) = list_groups(paths, None)
+    monkeypatch.setattr("pipeline.export_rows.PASSAGES_PER_BATCH", 4)
+    pieces = list(list_groups(paths, None))
+    assert [len(piece.query) for piece in pieces] == [1, 1]
+    for name in whole._fields:
+        assert np.array_equal(np.concatenate([getattr(piece, name) for piece in pieces]), getattr(whole, name))
+
+
 def test_lists_go_out_as_one_positive_and_its_negatives(listed, tmp_path):
     rows = [("q9", "p35", "p42", 1.5, 2.5, -1.0), ("q9", "p35", "p49", 1.5, 0.5, 1.0), ("q3", "p63", "p56", 3, 4, -1)]
     found = made(listed, tmp_path, "kd", lists="l")
@@ -306,6 +317,27 @@ def test_only_own_exports_are_replaced(world, tmp_path):
     (tmp_path / "own/thesis.tex").write_text("x")
     with pytest.raises(WorkspaceError, match="something is there already"):
         export(world, tmp_path / "own", ExportSettings("triplet", overwrite=True))
+
+
+def test_what_is_no_export_alone_is_not_replaced(world, tmp_path):
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
+    with pytest.raises(WorkspaceError, match=r"found:    no README\.md of an export"):
+        export(world, clone, ExportSettings("kd", overwrite=True))
+    export(world, tmp_path / "out", ExportSettings("kd"))
+    (tmp_path / "out/.git").mkdir()
+    with pytest.raises(WorkspaceError, match=r"found:    \.git") as error:
+        export(world, tmp_path / "out", ExportSettings("kd", overwrite=True))
+    assert "--overwrite" not in str(error.value) and (tmp_path / "out/.git").is_dir() and (clone / "README.md").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_can_be_replaced(world, tmp_path, form):
+    for _ in range(2):
+        export(
+            world, tmp_path / "out", ExportSettings(form, overwrite=True, negatives=3 if FORMATS[form].even else None)
+        )
 
 
 def test_a_failure_leaves_nothing(world, tmp_path, monkeypatch):
