@@ -20,7 +20,7 @@ from pipeline.import_tables import Imported, Rows, import_tables
 from pipeline.json_lines import bad_line, read_objects
 from pipeline.names import check_name
 from pipeline.row_batches import is_id
-from pipeline.text_rows import JUDGEMENT_COLUMNS, TEXT_COLUMNS, string_rows
+from pipeline.text_rows import JUDGEMENT_COLUMNS, TEXT_COLUMNS, string_rows, titled
 from pipeline.workspace import Workspace
 
 UNJUDGED = "unjudged"
@@ -85,7 +85,7 @@ def _text(value: dict[str, Any]) -> object:
 
 def _titled(value: dict[str, Any]) -> object:
     title, text = value.get("title") or "", value.get("text")
-    return f"{title} {text}".strip() if isinstance(title, str) and isinstance(text, str) else None
+    return titled(title, text) if isinstance(title, str) and isinstance(text, str) else None
 
 
 def _judged(path: Path) -> set[str]:

@@ -103,7 +103,7 @@ def resolve(settings: TripleSettings, teachers: Sequence[str], sample: Sample) -
         if set(given) != set(teachers):
             raise UsageError("a weight for each teacher", expected=", ".join(teachers), found=", ".join(given))
         return replace(plain, weights=tuple(float(given[teacher]) for teacher in teachers))
-    if settings.ensemble == "zscore":
+    if settings.ensemble == "zscore" and len(sample.query):
         spread = sample.spread
         if not (spread > 0).all():
             flat = ", ".join(teacher for teacher, value in zip(teachers, spread, strict=True) if not value > 0)

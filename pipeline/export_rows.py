@@ -8,7 +8,7 @@ Shapes: G groups of a batch, M passages of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import duckdb
@@ -21,6 +21,7 @@ from pipeline.store import AnyPath
 from pipeline.workspace import Workspace
 
 ROWS_PER_BATCH = 16_384
+PASSAGES_PER_BATCH = 1 << 18
 
 
 class Groups(NamedTuple):
@@ -97,7 +98,7 @@ def list_groups(paths: Sequence[AnyPath], passages: int | None) -> Iterator[Grou
     """N-way lists in their order, the positive first, with up to that many passages each."""
     for path in paths:
         with open_parquet(path) as file:
-            for batch in file.iter_batches(ROWS_PER_BATCH):
+            for batch in _sliced(file.iter_batches(ROWS_PER_BATCH)):
                 ids, scores = batch.column("passage_ids"), batch.column("scores")
                 lengths = np.diff(ids.offsets.to_numpy())
                 place = _places(lengths)
@@ -109,6 +110,14 @@ def list_groups(paths: Sequence[AnyPath], passages: int | None) -> Iterator[Grou
                     ids.flatten().to_numpy()[kept],
                     scores.flatten().to_numpy()[kept],
                 )
+
+
+def _sliced(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches of lists, cut where long ones make them large."""
+    for batch in batches:
+        longest = max(1, int(np.diff(batch.column("passage_ids").offsets.to_numpy()).max(initial=0)))
+        rows = max(1, PASSAGES_PER_BATCH // longest)
+        yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
 def _last_run(query: np.ndarray) -> int:

@@ -1,9 +1,9 @@
 """From external ids to row numbers, for many millions of rows in bounded memory.
 
-A canonical integer ("0", "17", "-3") is looked up as a number, any other id by the lower 64 bits of its MD5:
-8.8 million passages take 35 MB where ids are dense numbers (and 106 MB more while they are read), 106 MB where they
-are not. Two other ids that share 64 bits are refused when the map is made; an unknown one is taken for a known one once
-in 2e12 look-ups.
+A canonical integer of up to 18 digits ("0", "17", "-3") is looked up as a number, any other id by the lower 64 bits of
+its MD5: 8.8 million passages take 35 MB where ids are dense numbers (and 106 MB more while they are read), 106 MB where
+they are not. Two other ids that share 64 bits are refused when the map is made; an unknown one is taken for a known one
+once in 2e12 look-ups.
 
 Shapes: N rows.
 """
@@ -25,6 +25,8 @@ from pipeline.workspace import Workspace
 
 UNKNOWN = -1
 _CANONICAL = r"^(0|-?[1-9][0-9]{0,17})$"
+_BEYOND = 10**18
+"""From here on integers are no canonical ones, and looked up as they are written."""
 # Numbers are looked up directly in a table of up to that many places for each id, and by bisection beyond.
 _PLACES_PER_ID = 8
 TABLE_KEYS = {"queries": "query_id", "passages": "passage_id"}
@@ -43,7 +45,10 @@ class ExternalIds:
     def find(self, external: pa.Array) -> np.ndarray:
         """Row numbers (N,) int32 of external ids (N,), integers or strings; UNKNOWN for those that are not there."""
         if pa.types.is_integer(external.type):
-            return self._find_numbers(external.to_numpy(zero_copy_only=False).astype(np.int64))
+            numbers = external.to_numpy(zero_copy_only=False)
+            if not len(numbers) or (int(numbers.min()) > -_BEYOND and int(numbers.max()) < _BEYOND):
+                return self._find_numbers(numbers.astype(np.int64))
+            external = external.cast(pa.string())
         is_number, numbers, texts = _parted(external)
         found = np.full(len(external), UNKNOWN, np.int32)
         found[is_number] = self._find_numbers(numbers)

@@ -31,6 +31,6 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, new_hash).hexdigest()
 
 
-def digest_files(paths: Iterable[Path]) -> str:
-    """Digest of files by name and bytes, whatever the order they are given in."""
-    return digest_json({path.name: digest_file(path) for path in paths})
+def digest_files(paths: Iterable[Path], under: Path | None = None) -> str:
+    """Digest of files by name, or by path from `under` on, and bytes, whatever the order they are given in."""
+    return digest_json({path.relative_to(under or path.parent).as_posix(): digest_file(path) for path in paths})

@@ -88,13 +88,17 @@ def _read_ids(path: AnyPath) -> tuple[int, list[str]]:
     return len(ids), ids
 
 
+def taken_from(manifest: Mapping[str, Any], split: str) -> list[str]:
+    """The splits that were held out of one, and out of those again."""
+    own = [name for name, what in manifest.get(HELD_OUT, {}).items() if what["split"] == split]
+    return own + [name for one in own for name in taken_from(manifest, one)]
+
+
 def leave_held_out(database: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:
     """Take what is held out of a split from it again, in the table `queries`, after files named it there."""
-    for name, what in manifest.get(HELD_OUT, {}).items():
-        statement = (
-            "UPDATE queries SET splits = list_filter(splits, lambda one: one <> $1) WHERE list_contains(splits, $2)"
-        )
-        database.execute(statement, [what["split"], name])
+    statement = "UPDATE queries SET splits = list_filter(splits, lambda one: one <> $1) WHERE list_has_any(splits, $2)"
+    for split in sorted({what["split"] for what in manifest.get(HELD_OUT, {}).values()}):
+        database.execute(statement, [split, taken_from(manifest, split)])
 
 
 def _count(database: duckdb.DuckDBPyConnection, split: str, *, judged: bool) -> int:

@@ -22,12 +22,14 @@ from pipeline.errors import InputError
 from pipeline.fingerprint import digest_file, digest_json
 from pipeline.published import POSITIVES, Rows
 from pipeline.score_tables import PASSAGE, QUERY, SCORE, pairs_of, score_columns
+from pipeline.text_rows import table_rows, titled
 
 Kind = Literal["scores", "passages", "queries", "triples"]
 KINDS: tuple[Kind, ...] = ("scores", "passages", "queries", "triples")
 _ROWS_PER_BATCH = 16_384
 _ROW_NAMES = {"passages": (*PASSAGE, "docid", "_id"), "queries": ("query_id", "qid", "_id")}
 _TEXT_NAMES = {"passages": ("passage", "text", "document", "contents"), "queries": ("query", "text")}
+_TITLE = "title"
 
 
 @dataclass(frozen=True)
@@ -125,18 +127,25 @@ class HubTable:
         return None if None in found or len(set(found)) < 2 else {str(found[0]): "external_id", str(found[1]): "text"}
 
     def texts(self, kind: Literal["passages", "queries"]) -> Iterator[pa.RecordBatch]:
-        """The rows of passages or queries, for an import of tables.
+        """The rows of passages or queries, for an import of tables; a passage's title stands before its text.
 
         Raises:
             InputError: without the columns, or nulls in them.
         """
-        from pipeline.text_rows import table_rows
-
         columns = self._text_columns(kind)
         if columns is None:
             expected = " and ".join("|".join(known[kind]) for known in _NAMES)
             raise InputError(f"no {kind}", where=self.where, expected=expected, found=", ".join(self.schema.names))
-        return table_rows(self.batches(), columns, self.where)
+        batches, (text,) = self.batches(), (old for old, new in columns.items() if new == "text")
+        if kind == "passages" and self._is_text(_TITLE) and self._is_text(text):
+            batches = _titled(batches, text)
+        return table_rows(batches, columns, self.where)
+
+    def _is_text(self, name: str) -> bool:
+        if name not in self.schema.names:
+            return False
+        found = self.schema.field(name).type
+        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
 
     def scores(self) -> Iterator[Rows]:
         """The scored pairs.
@@ -170,6 +179,14 @@ class HubTable:
                 raise InputError(f"column {column} is not all ids", where=self.where, expected="integers")
         scores, lists = np.full(len(lines), float(score)), np.full(len(lines), list_number, np.int16)
         return Rows(lines, batch.column("query"), batch.column(name), scores, lists)
+
+
+def _titled(batches: Iterator[pa.RecordBatch], text: str) -> Iterator[pa.RecordBatch]:
+    """Texts with their titles, where they have one."""
+    for batch in batches:
+        titles, texts = (batch.column(name).to_pylist() for name in (_TITLE, text))
+        joined = [one if one is None else titled(title or "", one) for title, one in zip(titles, texts, strict=True)]
+        yield batch.set_column(batch.schema.get_field_index(text), text, pa.array(joined, pa.string()))
 
 
 _NAMES = (_ROW_NAMES, _TEXT_NAMES)

@@ -14,7 +14,7 @@ from pipeline.database import connect
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.fingerprint import digest_file, digest_json
 from pipeline.list_parts import ListWriter
-from pipeline.names import check_name
+from pipeline.names import check_name, refuse_case_twins
 from pipeline.positives import settle_positives
 from pipeline.published import Counts, Intake, Rows, existing, query_ranges
 from pipeline.tables import footer_of, set_content, set_footers
@@ -102,7 +102,8 @@ def import_lists(workspace: Workspace, source: Source, options: ListOptions) -> 
     Raises:
         InputError: the reader's; an id unknown or scores that contradict each other, and `strict`; nothing of the
             file fits the workspace.
-        WorkspaceError: nothing imported yet, lists of another origin are there, an import is running.
+        WorkspaceError: nothing imported yet, lists of another origin are there or some whose name differs in case only,
+            an import is running.
     """
     with workspace.exclusive("import"), workspace.staging("import") as staging:
         inputs = {"source": source.content}
@@ -180,6 +181,7 @@ def _refuse_others(workspace: Workspace, names: Sequence[str], origin: str, opti
                 where=workspace.path("retrieved", name),
                 todo="choose a --prefix, or pass --overwrite",
             )
+    refuse_case_twins("retriever", [*workspace.names("retrieved"), *names])
 
 
 def _nothing(path: Path, counts: Counts) -> InputError:

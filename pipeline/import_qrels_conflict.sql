@@ -1,5 +1,5 @@
--- The first line of `lines` with an unknown query or passage, a query outside $split, or a grade that is
--- no small integer: (what, expected, found).
+-- The first line of `lines` with an unknown query or passage, a query outside $split and $held_out, or a
+-- grade that is no small integer: (what, expected, found).
 SELECT what, expected, found FROM (
     SELECT line,
         CASE
@@ -24,6 +24,6 @@ SELECT what, expected, found FROM (
     LEFT JOIN queries ON queries.external_id = lines.query
     LEFT JOIN known_passages ON known_passages.external_id = lines.passage
     WHERE number IS NULL OR queries.query_id IS NULL OR known_passages.passage_id IS NULL
-       OR NOT list_contains(queries.splits, $split)
+       OR NOT list_has_any(queries.splits, list_append($held_out::VARCHAR[], $split))
 )
 ORDER BY line LIMIT 1

@@ -75,7 +75,7 @@ def import_scores(workspace: Workspace, path: Path, teacher: str, options: Score
     """
     check_name("teacher", teacher)
     form = options.form or form_of(path)
-    content = digest_files(sorted(path.rglob("*.parquet"))) if path.is_dir() else digest_file(existing(path))
+    content = digest_files(path.rglob("*.parquet"), path) if path.is_dir() else digest_file(existing(path))
     read, unit = FORMS[form]
 
     def rows(systems: dict[str, int]) -> Iterator[Rows]:

@@ -20,7 +20,7 @@ from pipeline import schemas
 from pipeline.database import connect, one_row, sql, view_parquet
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.fingerprint import digest_json
-from pipeline.hold_out import leave_held_out
+from pipeline.hold_out import leave_held_out, taken_from
 from pipeline.passage_rows import chunks, numbered
 from pipeline.provenance import Recipe
 from pipeline.publishing import move_file
@@ -28,6 +28,10 @@ from pipeline.tables import part_name, write_part
 from pipeline.workspace import MANIFEST, Workspace
 
 PASSAGES_PER_PART = 1 << 20
+
+
+# A whole number in any notation; a cast alone would round.
+_GRADE = "if(try_cast(grade AS DOUBLE) = try_cast(grade AS TINYINT), try_cast(grade AS TINYINT), NULL)"
 
 
 class Rows(NamedTuple):
@@ -191,8 +195,10 @@ class _Import:
             return
         self._connection.execute("CREATE TABLE judgements (query_id INT, passage_id INT, grade TINYINT)")
         for split, rows in files:
-            self._load("lines", rows.read(), "line, query, passage, grade, try_cast(grade AS TINYINT) AS number")
-            self._refuse_conflict(sql("import_qrels_conflict"), rows.where, split=split)
+            self._load("lines", rows.read(), f"line, query, passage, grade, {_GRADE} AS number")
+            # Qrels know no splits: a judgement goes with its query, wherever that was moved to.
+            held_out = taken_from(self._manifest, split)
+            self._refuse_conflict(sql("import_qrels_conflict"), rows.where, split=split, held_out=held_out)
             self._connection.execute(sql("import_judgements"))
             self._refuse_conflict(sql("import_grade_conflict"), rows.where)
         self._connection.execute("CREATE TABLE qrels AS SELECT * FROM old_qrels UNION SELECT * FROM judgements")
@@ -224,7 +230,7 @@ class _Import:
         if failure:
             raise failure[0]
 
-    def _refuse_conflict(self, query: str, path: Path, **values: str) -> None:
+    def _refuse_conflict(self, query: str, path: Path, **values: str | list[str]) -> None:
         """The query returns the first offence as (what, expected, found), or nothing."""
         for what, expected, found in self._connection.execute(query, values or None).fetchall():
             raise InputError(what, where=path, expected=expected, found=found)

@@ -17,6 +17,7 @@ from pipeline import schemas
 from pipeline.bm25_index import MAX_K, Retrieved
 from pipeline.database import connect
 from pipeline.errors import UsageError
+from pipeline.names import refuse_case_twins
 from pipeline.provenance import Recipe
 from pipeline.retrievers import Asked, Retriever
 from pipeline.selection import SelectedQueries, select_queries, view_tables
@@ -63,11 +64,13 @@ def mine(
     """Retrieve the top `k` passages for every query of the splits; the callback gets queries searched, and all.
 
     Raises:
-        WorkspaceError: nothing imported, an unknown split, or another run is mining.
+        WorkspaceError: nothing imported, an unknown split, a retriever whose name differs in case only, or another run
+            is mining.
         UsageError: k out of range.
     """
     if not 1 <= k <= MAX_K:
         raise UsageError("--k out of range", expected=f"1 to {MAX_K}", found=k)
+    refuse_case_twins("retriever", [*workspace.names("retrieved"), retriever.system])
     name = f"mine-{retriever.system}"
     with workspace.exclusive(name), workspace.staging(name) as staging:
         with connect(staging / "spill") as connection:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, WorkspaceError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -22,3 +23,20 @@ def check_name(kind: str, name: str) -> str:
             found=repr(name),
         )
     return name
+
+
+def refuse_case_twins(kind: str, names: Iterable[str]) -> None:
+    """Names that differ in case only would be one column to a database.
+
+    Raises:
+        WorkspaceError: there are two.
+    """
+    folded: dict[str, str] = {}
+    for name in names:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            raise WorkspaceError(
+                f"two {kind}s differ in case only",
+                found=f"{other}, {name}",
+                todo="rename one of them: remove it, and make it again under another name",
+            )

@@ -21,6 +21,7 @@ from pipeline import schemas
 from pipeline.content import hash_arrays
 from pipeline.database import DEFAULT_MEMORY_LIMIT, connect, one_row, parquet_names, sql, view_parquet
 from pipeline.errors import UsageError, WorkspaceError
+from pipeline.names import refuse_case_twins
 from pipeline.provenance import Footer, Recipe
 from pipeline.retrieved import load_retrieved
 from pipeline.selection import view_tables
@@ -111,12 +112,13 @@ def pairs_recipe(workspace: Workspace, pairs_per_shard: int, all_judged: bool, o
     """What `build_pairs` would make from the workspace as it stands.
 
     Raises:
-        WorkspaceError: nothing was mined.
+        WorkspaceError: nothing was mined, or two retrievers differ in case only.
     """
     known = [only] if only else workspace.names("retrieved")
     systems = [name for name in known if workspace.parts("retrieved", name)]
     if not systems:
         raise WorkspaceError("nothing retrieved yet", where=workspace.root, todo="run: prep mine --system bm25")
+    refuse_case_twins("retriever", systems)
     inputs = {name: set_content(set_footers(workspace.parts(name))) for name in ("passages", "queries", "qrels")}
     for name in systems:
         inputs[f"retrieved/{name}"] = load_retrieved(workspace, name, inputs["passages"]).content

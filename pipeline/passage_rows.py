@@ -20,9 +20,10 @@ def numbered(
     for batch in batches:
         if not batch.num_rows:
             continue
-        first = batch.column("line")[0].as_py()
-        start, end = np.searchsorted(lines, [first, first + batch.num_rows])
-        kept = batch.take(pa.array(lines[start:end] - first)) if end - start < batch.num_rows else batch
+        own = batch.column("line").to_numpy()  # ascending, but blank lines are missing from it
+        start, end = np.searchsorted(lines, [own[0], own[-1] + 1])
+        places = np.searchsorted(own, lines[start:end])
+        kept = batch.take(pa.array(places)) if end - start < batch.num_rows else batch
         ids = np.arange(first_id + start, first_id + end, dtype=np.int32)
         columns = [
             pa.array(ids),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -158,7 +157,9 @@ def remove(path: AnyPath) -> None:
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove what killed runs left half-written there, of one name or all, once it is old enough to be nobody's."""
-    for left in folder.glob(f"{TEMPORARY}{glob.escape(name)}*"):
+    for left in folder.glob(f"{TEMPORARY}*"):
+        if name and not is_temporary(left.name, name):
+            continue
         with suppress(OSError):  # another's, or gone by now: no reason to fail
             touched = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
             if time.time() - touched > LEFTOVER_SECONDS:
@@ -228,6 +229,11 @@ def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
 def temporary(name: str) -> str:
     """What something is called, beside its place, until it is complete."""
     return f"{TEMPORARY}{name}-{uuid.uuid4().hex[:12]}"
+
+
+def is_temporary(found: str, name: str) -> bool:
+    """Whether something is called as `temporary` names it, or as what it replaces is set aside."""
+    return re.fullmatch(rf"{re.escape(TEMPORARY + name)}-[0-9a-f]{{12}}(-old)?", found) is not None
 
 
 def sync_directory(path: Path) -> None:

@@ -63,7 +63,7 @@ def id_array(values: Sequence[int | str]) -> pa.Array:
         try:
             return pa.array(values, pa.int64())
         except (OverflowError, pa.ArrowInvalid):
-            pass  # too long for a number; as a string it is simply unknown
+            pass  # too long for 64 bits
     return pa.array([str(value) for value in values], pa.string())
 
 

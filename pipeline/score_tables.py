@@ -99,7 +99,7 @@ def pairs_of(batch: pa.RecordBatch, columns: ScoreColumns, first: int, where: ob
 
 
 def _ids(array: pa.Array) -> pa.Array:
-    return array.cast(pa.int64() if pa.types.is_integer(array.type) else pa.string())
+    return array if pa.types.is_integer(array.type) else array.cast(pa.string())
 
 
 def _nulls(array: pa.Array) -> np.ndarray:

@@ -16,6 +16,11 @@ JUDGEMENT_COLUMNS = ["query", "passage", "grade"]
 _ROWS_PER_BATCH = 65_536
 
 
+def titled(title: str, text: str) -> str:
+    """A passage with its title: a space between, as BEIR's own evaluation joins them."""
+    return f"{title} {text}".strip()
+
+
 def string_rows(records: Iterable[tuple[int, tuple[str, ...]]], columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Records of strings, each with its line, as batches; there is one at least."""
     stream = iter(records)

@@ -191,6 +191,13 @@ class ShardWorker:
         scores = np.stack([found[f"s_{i}"] for i in range(len(self.plan.ensemble.teachers))], axis=1)
         return Sample(found["query_id"], found["is_positive"], found["is_negative"], scores.astype(np.float64))
 
+    def holds_split(self, number: int, first_query: int, last_query: int) -> bool:
+        """Whether a shard, whose queries are within these, holds pairs of the split."""
+        if not self._in_split[first_query : last_query + 1].any():
+            return False
+        queries = read_columns(self.plan.shards[number].pairs, ["query_id"]).column("query_id").to_numpy()
+        return bool(self._in_split[queries].any())
+
     def held_out(self) -> np.ndarray:
         """Margins of each positive over every other relevant passage of its query."""
         other = "AND o.text_id <> p.text_id" if self._has_duplicates else ""

@@ -42,6 +42,8 @@ from pipeline.triple_statistics import TripleStatistics
 from pipeline.workspace import Workspace, replace_directory
 
 TRIPLES_PER_PART = 1_000_000
+PART_BYTES = 1 << 30
+"""Most that the rows of a part take in memory: lists of more than 128 passages come in smaller parts."""
 TRIPLES = Triples()
 SAMPLE_SHARDS, SAMPLE_ROWS = 8, 400_000
 STATISTICS_FILE = "statistics.json"
@@ -102,11 +104,16 @@ def triples_recipe(
             **asdict(settings),
             "teachers": [teacher.teacher for teacher in scores],
             "layout": layout.settings,
-            "rows_per_part": TRIPLES_PER_PART,
+            "rows_per_part": rows_per_part(layout),
             "sql": "\n".join(sql(f"triples_{name}") for name in STATEMENTS) + sql("same_texts"),
         },
         inputs,
     )
+
+
+def rows_per_part(layout: Layout) -> int:
+    """Rows that a part holds on average."""
+    return max(1, min(TRIPLES_PER_PART, PART_BYTES // layout.kind.itemsize))
 
 
 def build_triples(
@@ -157,7 +164,7 @@ def build_triples(
                 "margins": margins,
                 "rows": rows,
             }
-            parts = min(BUCKETS, -(-rows // TRIPLES_PER_PART))
+            parts = min(BUCKETS, -(-rows // rows_per_part(layout)))
             made = staging / layout.dataset
             made.mkdir()
             tasks = [PartTask(number, parts, made, recipe, extra) for number in range(parts)]
@@ -239,17 +246,25 @@ def make_plan(
         resources.memory_limit,
         resources.threads,
     )
-    sample = _sample(plan)
+    sample = _sample(plan, pairs)
     return Plan(**{**vars(plan), "ensemble": resolve(settings, names, sample)}), sample
 
 
-def _sample(plan: Plan) -> Sample:
-    """Scored pairs of a few shards spread over all, the same for the same inputs."""
-    count = min(SAMPLE_SHARDS, len(plan.shards))
-    pieces = []
+def _sample(plan: Plan, pairs: PairSet) -> Sample:
+    """Scored pairs of a few shards spread over all, or over those of the split; the same for the same inputs."""
     with ShardWorker(plan) as worker:
-        for i in range(count):
-            pieces.append(worker.sample(len(plan.shards) * i // count, SAMPLE_ROWS // count))
+        sample = _spread_sample(worker, range(len(plan.shards)))
+        if not len(sample.query):
+            bounds = [(footer.extra["first_query"], footer.extra["last_query"]) for footer in pairs.footers]
+            holding = [number for number, (first, last) in enumerate(bounds) if worker.holds_split(number, first, last)]
+            sample = _spread_sample(worker, holding) if holding else sample
+    return sample
+
+
+def _spread_sample(worker: ShardWorker, numbers: Sequence[int]) -> Sample:
+    """Scored pairs of a few of these shards."""
+    count = min(SAMPLE_SHARDS, len(numbers))
+    pieces = [worker.sample(numbers[len(numbers) * i // count], SAMPLE_ROWS // count) for i in range(count)]
     return Sample(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Sample.__annotations__))
 
 

@@ -32,6 +32,7 @@ from pipeline.publishing import (
     atomic_write,
     current,
     download,
+    is_temporary,
     local_copies,
     remove,
     remove_leftovers,
@@ -168,8 +169,9 @@ class Workspace:
         """
         with self._held(stage):
             for root in {self.root, self.local}:
-                for left in root.glob(f"{TEMPORARY}{stage}-*"):
-                    remove(left)
+                for left in root.glob(f"{TEMPORARY}*"):
+                    if is_temporary(left.name, stage):
+                        remove(left)
             yield
 
     @contextmanager

@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.errors import ModelError
 
 _KEYS = {
     "width": ("hidden_size", "dim"),
@@ -23,15 +26,27 @@ _KEYS = {
 }
 
 
-def flop_of(config: Mapping[str, Any], lengths: NDArray[np.integer], *, first_token: bool) -> float:
+def flop_of(
+    config: Mapping[str, Any], lengths: NDArray[np.integer], *, first_token: bool, weights: int | None = None
+) -> float:
     """Operations that pairs of `lengths` (N,) tokens take in all.
 
     Args:
         config: of a transformer encoder, as in its config.json.
         lengths: tokens of each pair.
         first_token: the last layer is computed for the first token alone.
+        weights: as `weights_of`; where the configuration names no sizes, each is a product with each token.
+
+    Raises:
+        ModelError: the configuration names no sizes, and there are no weights.
     """
-    width, inner, layers = (float(next(config[key] for key in keys if key in config)) for keys in _KEYS.values())
+    sizes = [next((config[key] for key in keys if isinstance(config.get(key), int)), None) for keys in _KEYS.values()]
+    if None in sizes:
+        if weights is None:
+            expected = ", ".join("|".join(keys) for keys in _KEYS.values())
+            raise ModelError("a configuration without the sizes of an encoder", expected=expected)
+        return 2.0 * weights * float(np.sum(lengths))
+    width, inner, layers = (float(size) for size in sizes if size is not None)
     tokens, squares = float(np.sum(lengths)), float(np.sum(np.square(lengths, dtype=np.float64)))
     attention, feed_forward = 4 * width**2, 2 * width * inner  # products of a token with the weights
     whole = 2 * tokens * (attention + feed_forward) + 4 * width * squares
@@ -39,6 +54,12 @@ def flop_of(config: Mapping[str, Any], lengths: NDArray[np.integer], *, first_to
         return layers * whole
     last = 2 * tokens * 2 * width**2 + 4 * width * tokens + 2 * len(lengths) * (2 * width**2 + feed_forward)
     return (layers - 1) * whole + last
+
+
+def weights_of(module: nn.Module) -> int:
+    """Weights that tokens are multiplied with: matrices, but for embeddings."""
+    looked_up = {id(one.weight) for one in module.modules() if isinstance(one, nn.Embedding)}
+    return sum(one.numel() for one in module.parameters() if one.ndim > 1 and id(one) not in looked_up)
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -22,7 +22,7 @@ from pipeline.pair_tokens import TokenBatch, TokenizedTexts
 from teachers.batching import PADDING_SHARE, plan_batches
 from teachers.certificate import certify
 from teachers.checkpoint import Checkpoint, fingerprint_of, resolve
-from teachers.cost import flop_of, measure_peak
+from teachers.cost import flop_of, measure_peak, weights_of
 from teachers.cross_encoder import CrossEncoder, load_cross_encoder
 from teachers.device import BUDGETS, DTYPES, batch_tokens, choose_device
 from teachers.loading import load_tokenizer
@@ -220,6 +220,10 @@ class CrossEncoderScorer:
         return self._model.config.to_dict()
 
     @cached_property
+    def _weights(self) -> int:
+        return weights_of(self._model.module)
+
+    @cached_property
     def _peak(self) -> float:
         """Operations a second in a large matrix product, as measured here."""
         dtype = DTYPES.get(self._settings.dtype, torch.bfloat16)
@@ -251,7 +255,7 @@ class CrossEncoderScorer:
         return scores
 
     def _work(self, lengths: NDArray[np.int64], busy_seconds: float) -> Work:
-        flop = flop_of(self._config, lengths, first_token=self._running.first_token)
+        flop = flop_of(self._config, lengths, first_token=self._running.first_token, weights=self._weights)
         tokens = len(lengths) * int(lengths.max())
         return Work(len(lengths), tokens, flop, flop / self._peak, busy_seconds)
 

@@ -49,6 +49,18 @@ def test_texts_keep_tabs_and_lines_and_queries_get_their_splits(empty, tmp_path,
     assert import_beir(empty, directory).unchanged
 
 
+def test_blank_lines_move_no_passage(empty, tmp_path):
+    directory = dataset(tmp_path / "beir")
+    first, second, third = (lines([one]) for one in CORPUS)
+    write(directory / "corpus.jsonl", first + b"\n\n" + second + first + b"\n" + third)
+    assert import_beir(empty, directory).passages == 3
+    assert table(empty, "passages", "passage_id, external_id, text") == [
+        (0, "d1", "Title tab\tand\nline"), (1, "d2", "plain"), (2, "7", "number"),
+    ]  # fmt: skip
+    hashes = table(empty, "passages", "text_hash = md5_number_lower(text)")
+    assert hashes == [(True,)] * 3
+
+
 def test_qrels_without_a_header(empty, tmp_path):
     directory = dataset(tmp_path / "beir")
     (directory / "qrels/test.tsv").write_text(QRELS["test"])

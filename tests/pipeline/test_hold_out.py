@@ -91,6 +91,19 @@ def test_a_later_import_leaves_them_out(workspace, tmp_path):
     assert ids(workspace, "all") == set(range(40))
 
 
+def test_a_later_import_may_judge_them(workspace, tmp_path):
+    (tmp_path / "ids.txt").write_text("38\n39\n")
+    hold_out(workspace, "tune", "train", tmp_path / "ids.txt")
+    (tmp_path / "ids.txt").write_text("39\n")
+    hold_out(workspace, "test", "tune", tmp_path / "ids.txt")
+    (tmp_path / "r2.tsv").write_text("".join(f"{n}\t0\tp\t1\n" for n in range(40)))
+    added = import_msmarco(workspace, None, [("train", tmp_path / "q.tsv")], [("train", tmp_path / "r2.tsv")])
+    assert added.qrels == 10 and ids(workspace, "train") == set(range(38))
+    assert (ids(workspace, "tune"), ids(workspace, "test")) == ({38}, {39})
+    with pytest.raises(InputError, match="not in the split"):
+        import_msmarco(workspace, None, [], [("test", tmp_path / "r2.tsv")])
+
+
 def test_cut_short_before_the_table_it_is_done_again(workspace, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.hold_out.write_part", lambda *a, **k: (_ for _ in ()).throw(OSError("killed")))

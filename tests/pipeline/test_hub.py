@@ -53,7 +53,7 @@ def published(tmp_path):
             "negative_2": [160, 5, 162, 163],
         },
         margins={"query_id": ["10"], "positive_id": ["1"], "negative_id": ["2"], "score": [1.0]},
-        beir={"_id": ["d1"], "title": ["t"], "text": ["x"]},
+        beir={"_id": ["d1", "d2", "d3"], "title": ["t", None, ""], "text": ["x", "y", "z"]},
     )
 
 
@@ -96,6 +96,12 @@ def test_triples_of_ids(tmp_path, published, capsys):
 def test_what_cannot_be_told_or_read(published, config, message):
     with pytest.raises(InputError, match=message):
         _ = HubTable(published, config).kind
+
+
+def test_a_title_stands_before_its_passage(published):
+    table = HubTable(published, "beir")
+    assert [text for batch in table.texts("passages") for text in batch.column("text").to_pylist()] == ["t x", "y", "z"]
+    assert [text for batch in table.texts("queries") for text in batch.column("text").to_pylist()] == ["x", "y", "z"]
 
 
 def test_identity_is_the_bytes(published, tmp_path):

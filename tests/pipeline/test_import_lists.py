@@ -206,3 +206,11 @@ def test_status_and_evaluation_know_imported_lists(ws, tmp_path, monkeypatch, ca
     assert row.queries == 20 and row.missing_queries == 0
     (stage,) = [one for one in workspace_status(ws) if one.name == "retrieved/a"]
     assert stage.state == "done" and "20 queries, imported from a.run" in stage.detail
+
+
+def test_a_name_that_differs_from_another_in_case_only_is_refused(ws, tmp_path):
+    file = write_run(tmp_path / "s.run", make_scores())
+    import_lists(ws, one_list(file, "run", "bm25", read_run_rows), DEFAULT)
+    with pytest.raises(WorkspaceError, match="differ in case only"):
+        import_lists(ws, one_list(file, "run", "BM25", read_run_rows), DEFAULT)
+    assert ws.names("retrieved") == ["bm25"]

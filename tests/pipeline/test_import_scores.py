@@ -1,5 +1,6 @@
 import gzip
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -66,6 +67,19 @@ def test_every_form_gives_the_same_scores_to_the_last_bit(ws, tmp_path, form):
     assert stored(ws) == scores and len(load_pairs(ws).paths) > 1
     assert found.pairs == sum(map(len, scores.values())) and found.counts.contradictions == 0
     assert import_scores(ws, file, "t", AS_PAIRS).unchanged
+
+
+def test_files_of_one_name_in_two_folders_both_count(ws, tmp_path):
+    halves = [{q: found for q, found in make_scores().items() if q % 2 == half} for half in (0, 1)]
+    changed = {q: dict.fromkeys(found, 7.0) for q, found in halves[0].items()}
+    for number, half in enumerate(halves):
+        (tmp_path / f"s/part={number}").mkdir(parents=True)
+        write_parquet_pairs(tmp_path / f"s/part={number}/data_0.parquet", half)
+    import_scores(ws, tmp_path / "s", "t", AS_PAIRS)
+    assert stored(ws) == halves[0] | halves[1]
+    write_parquet_pairs(tmp_path / "s/part=0/data_0.parquet", changed)
+    found = import_scores(ws, tmp_path / "s", "t", replace(AS_PAIRS, overwrite=True))
+    assert not found.unchanged and stored(ws) == changed | halves[1]
 
 
 def test_published_and_own_teachers_are_one_ensemble(ws, tmp_path):

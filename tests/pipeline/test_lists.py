@@ -1,8 +1,8 @@
 import pytest
 
 from pipeline.errors import PrepError, UsageError
-from pipeline.row_layouts import Lists
-from pipeline.triples import Resources, TripleSettings, build_triples
+from pipeline.row_layouts import Lists, Triples
+from pipeline.triples import TRIPLES_PER_PART, Resources, TripleSettings, build_triples, rows_per_part
 from tests import worlds
 from tests.pipeline.triple_reference import World, read, triples
 
@@ -46,6 +46,14 @@ def test_lists_are_shuffled_and_the_same_again(graded, monkeypatch):
     one, two = ([path.read_bytes() for path in graded.parts("lists", name)] for name in ("one", "two"))
     queries = [row["query_id"] for row in read(graded, "lists/one")]
     assert one == two and queries != sorted(queries)
+
+
+def test_long_lists_come_in_smaller_parts(graded, monkeypatch):
+    assert rows_per_part(Lists(128)) == rows_per_part(Triples()) == TRIPLES_PER_PART > rows_per_part(Lists(1000)) > 1000
+    made = build_triples(graded, TripleSettings(None), layout=Lists(4), name="small")
+    monkeypatch.setattr("pipeline.triples.PART_BYTES", 10 * Lists(4).kind.itemsize)
+    cut = build_triples(graded, TripleSettings(None), layout=Lists(4), name="small")
+    assert not cut.unchanged and cut.rows == made.rows and cut.parts == -(-made.rows // 10) > made.parts == 1
 
 
 def test_bad_lists(graded):

@@ -93,6 +93,8 @@ def test_a_second_import_adds_and_never_renumbers(empty, tmp_path):
         ("qrels", "10 0 p1 1\n77 0 p1 1\n", "line 2 names an unknown query"),
         ("qrels", "30 0 p1 1\n", "line 1 judges a query that is not in the split"),
         ("qrels", "10 0 p1 high\n", "line 1 has a bad grade"),
+        ("qrels", "10 0 p1 1\n10 0 p2 0.5\n", "line 2 has a bad grade"),
+        ("qrels", "10 0 p1 128\n", "line 1 has a bad grade"),
         ("qrels", "10 0 p1 1\n10 0 p1 2\n", "judges query 10 and passage p1 twice"),
         ("qrels", "10 0 p1\n", "line 1 is malformed"),
     ],
@@ -118,6 +120,12 @@ def test_a_text_that_contradicts_the_workspace_is_refused(empty, tmp_path):
         import_msmarco(empty, None, [("train", write(tmp_path, "t2", "10\tA\n"))], [])
     with pytest.raises(InputError, match="grades 1 and 2"):
         import_msmarco(empty, None, [], [("train", write(tmp_path, "q2", "10 0 p1 2\n"))])
+
+
+def test_a_grade_may_be_written_with_a_fraction_of_nothing(empty, tmp_path):
+    collection, queries, _ = files(tmp_path)
+    import_msmarco(empty, collection, queries, [("train", write(tmp_path, "q", "10 0 p1 2.0\n20 0 p1 -1\n"))])
+    assert table(empty, "qrels") == [(0, 1, 2), (1, 1, -1)]
 
 
 def test_queries_need_a_collection(empty, tmp_path):

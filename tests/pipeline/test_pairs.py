@@ -1,3 +1,5 @@
+import shutil
+
 import duckdb
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.errors import WorkspaceError
 from pipeline.mining import mine
 from pipeline.pairs import build_pairs, load_pairs, shard_ends
-from pipeline.retrievers import Bm25Retriever
+from pipeline.retrievers import Bm25Retriever, RandomRetriever
 
 
 def rows(workspace, name):
@@ -93,3 +95,12 @@ def test_a_lost_shard_is_noticed(paired):
         load_pairs(paired)
     assert not build_pairs(paired, 40).unchanged
     load_pairs(paired)
+
+
+def test_retrievers_that_differ_in_case_only_are_refused(paired):
+    with pytest.raises(WorkspaceError, match="differ in case only") as error:
+        mine(paired, ["train"], 5, RandomRetriever(system="BM25"))
+    assert "bm25, BM25" in str(error.value) and not paired.path("retrieved", "BM25").exists()
+    shutil.copytree(paired.path("retrieved", "bm25"), paired.path("retrieved", "BM25"))
+    with pytest.raises(WorkspaceError, match="differ in case only"):
+        build_pairs(paired, 40)

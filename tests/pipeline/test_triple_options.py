@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from pipeline.ensemble import Sample, fit_weights
 from pipeline.errors import PrepError, UsageError
-from pipeline.pairs import load_pairs
+from pipeline.mining import mine
+from pipeline.pairs import build_pairs, load_pairs
+from pipeline.retrievers import RandomRetriever
 from pipeline.triples import Resources, TripleSettings, build_triples
 from tests import worlds
 from tests.pipeline.triple_reference import World, read, spread, triples
@@ -118,6 +120,25 @@ def test_zscore_makes_scales_equal(graded, world, monkeypatch):
     centre = np.mean([np.mean(values) / scale for values, scale in zip(every.values(), scales, strict=True)])
     asked = TripleSettings(0.4, ensemble="zscore", max_score=0.3, relative_margin=0.2)
     same(built(graded, asked), triples(world, asked, TEACHERS, scales=scales, centre=centre))
+
+
+def test_the_sample_is_taken_where_the_split_is(graded, world, monkeypatch):
+    # The first shard holds queries of train alone.
+    monkeypatch.setattr("pipeline.triples.SAMPLE_SHARDS", 1)
+    for ensemble in ("zscore", "weighted", "mean"):
+        made = build_triples(graded, TripleSettings(None, split="dev", ensemble=ensemble), name="dev")
+        assert abs(made.correlations[0][1]) > 0 and made.margins
+    own = {t: [s for (q, _), s in world.scores[t].items() if "dev" in world.splits[q]] for t in TEACHERS}
+    made = build_triples(graded, TripleSettings(None, split="dev", ensemble="zscore"), name="dev")
+    assert all(0.3 < scale / spread(own[t]) < 3 for t, scale in made.ensemble["scales"].items())
+
+
+def test_a_split_without_pairs_is_named(workspace):
+    mine(workspace, ["train"], 5, RandomRetriever())
+    build_pairs(workspace, 40)
+    worlds.scored(workspace, {"a": 1, "b": 2})
+    with pytest.raises(PrepError, match="no query of the split"):
+        build_triples(workspace, TripleSettings(None, split="dev", ensemble="zscore"))
 
 
 def test_fitted_weights_follow_the_teacher_that_ranks():

@@ -45,10 +45,11 @@ def test_newer_foreign_and_remote_workspaces_are_refused(tmp_path):
 
 def test_a_stage_runs_once_at_a_time_and_clears_up_after_a_killed_run(tmp_path):
     workspace = Workspace.open(str(tmp_path / "ws"), create=True)
-    left = workspace.path(".tmp-build-0123")
+    left, other = (workspace.path(f".tmp-build-{end}") for end in ("0123456789ab", "2-0123456789ab"))
     left.mkdir()
+    other.mkdir()
     with workspace.exclusive("build"):
-        assert not left.exists()
+        assert not left.exists() and other.exists()
         with pytest.raises(WorkspaceError, match="another run"), workspace.exclusive("build"):
             pass
     with workspace.exclusive("build"):
@@ -62,15 +63,19 @@ def test_errors_cross_process_borders():
     assert isinstance(error, PrepError) and str(error) == "here: what\n  found:    3\n  to do:    do"
 
 
+KILLED = ("0123456789ab", "0123456789ab-old", "2-0123456789ab", "ba9876543210")
+"""Two of the name, one of another, one whose run goes on."""
+
+
 def test_what_killed_runs_left_beside_a_directory_goes_after_a_day(tmp_path):
-    left = [tmp_path / f".tmp-cache[1]-{end}" for end in ("killed", "killed-old", "running")]
+    left = [tmp_path / f".tmp-cache[1]-{end}" for end in KILLED]
     for path in left:
         path.mkdir()
         (path / "part").touch()
         two_days_ago = time.time() - 2 * 86_400
         os.utime(path / "part", (two_days_ago, two_days_ago))
         os.utime(path, (two_days_ago, two_days_ago))
-    (left[2] / "part").touch()
+    (left[3] / "part").touch()
     with staged_directory(tmp_path / "cache[1]") as staged:
         (staged / "part").touch()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-cache[1]-running", "cache[1]"]
+    assert sorted(tmp_path.iterdir()) == sorted([left[2], left[3], tmp_path / "cache[1]"])

@@ -11,10 +11,21 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForSequenceClassification,
+    BartConfig,
+    FunnelConfig,
+    GPT2Config,
+    PreTrainedConfig,
+    T5Config,
+    XLMConfig,
+    XLNetConfig,
+)
 
+from pipeline.errors import ModelError
 from pipeline.pair_tokens import TokenBatch
 from teachers.checkpoint import resolve
-from teachers.cost import flop_of, measure_peak
+from teachers.cost import flop_of, measure_peak, weights_of
 from teachers.cross_encoder import CrossEncoder, load_cross_encoder
 from teachers.first_token import FirstTokenEncoder, shorten
 from teachers.torch_model import TorchModel, probe_of
@@ -94,6 +105,36 @@ def test_the_operations_are_those_torch_counts(tiny: Tiny, kind: Kind, first_tok
     # Pooler, head and ALBERT's mapping of embeddings are a few thousandths of a real model's work.
     extra = 2 * 3 * (32 * 32 + 32) if kind != "albert" else 2 * 3 * (40 * 16 * 32 + 32 * 32 + 32)
     assert flop_of(config, np.array([40, 40, 40]), first_token=first_token) + extra == count.get_total_flops()
+
+
+SMALL = {"vocab_size": 50, "num_labels": 1}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        XLNetConfig(d_model=32, n_layer=2, n_head=2, d_inner=64, **SMALL),
+        BartConfig(d_model=32, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=64, decoder_ffn_dim=64, **SMALL),
+        T5Config(d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0, **SMALL),
+        GPT2Config(n_embd=32, n_layer=2, n_head=2, pad_token_id=0, **SMALL),
+        FunnelConfig(d_model=32, d_inner=64, n_head=2, d_head=16, block_sizes=[1, 1], **SMALL),
+        XLMConfig(emb_dim=32, n_layers=2, n_heads=2, **SMALL),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_the_operations_of_other_families_are_about_those_torch_counts(config: PreTrainedConfig) -> None:
+    module = AutoModelForSequenceClassification.from_config(config).eval()
+    batch = torch.full((3, 12), 7)
+    end = getattr(config, "eos_token_id", None)
+    batch[:, -1] = end if end in range(50) else 3  # BART's head reads the last such token
+    count = FlopCounterMode(display=False)
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), count:
+        module(input_ids=batch, attention_mask=torch.ones_like(batch))
+    told, lengths = module.config.to_dict(), np.array([12, 12, 12])
+    found = flop_of(told, lengths, first_token=False, weights=weights_of(module))
+    assert 0.5 < found / count.get_total_flops() < 1.5
+    with pytest.raises(ModelError, match="without the sizes"):
+        flop_of(told, lengths, first_token=False)
 
 
 def test_a_peak_is_measured() -> None:
