@@ -45,11 +45,11 @@ def results_section(results: Results | None, make: str) -> Section:
 
 def findings(results: Results) -> list[str]:
     """A sentence for each two that were compared: for which students one is better, worse, or neither is shown."""
-    splits = {found.place.sample.split for found in results.compared}
+    several = _several_splits(results)
     pairs: dict[tuple[str, str], dict[str, dict[str, list[str]]]] = {}
     for found in results.compared:
         verdicts = pairs.setdefault((found.one, found.other), {verdict: {} for verdict in VERDICTS})
-        mode = found.place.mode + (f" of {found.place.sample.split}" if len(splits) > 1 else "")
+        mode = found.place.mode + (f" of {found.place.sample.split}" if several else "")
         verdicts[_verdict(found)].setdefault(found.place.student, []).append(
             f"{mode} {_signed(found.found.difference)}"
         )
@@ -63,6 +63,11 @@ def findings(results: Results) -> list[str]:
                 parts.append(f"{said} {'in ' if any(where) else ''}{', '.join(places)}")
         told.append(f"{one} against {other}: {'; '.join(parts)}.")
     return told
+
+
+def _several_splits(results: Results) -> bool:
+    """Whether it has to be told on which split, or from which grade on, two are compared."""
+    return len({found.place.sample._replace(max_queries=None) for found in results.compared}) > 1
 
 
 def _verdict(one: Compared) -> str:
@@ -122,14 +127,16 @@ def _letter(place: int) -> str:
 
 def _comparisons(results: Results) -> Figure:
     rows: list[list[Content]] = []
+    several = _several_splits(results)
     for one in results.compared:
         f = one.found
+        asked = one.place.sample.told(one.queries) if several else ""
         verdict = _verdict(one)
         sign = {"better": "up", "worse": "down"}.get(verdict)
         rows.append(
             [
                 f"{one.one} - {one.other}",
-                ", ".join(filter(None, [one.place.student, one.place.mode, one.place.sample.told(one.queries)])),
+                ", ".join(filter(None, [one.place.student, one.place.mode, asked])),
                 _signed(f.difference),
                 el("span", verdict, class_=sign),
                 _p(one.adjusted_p),
