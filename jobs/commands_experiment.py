@@ -56,7 +56,7 @@ def experiment(
     where = results or config.parent / asked.name
     if not table_only:
         done, left = run_experiment(asked, workspace, where, run, only=only, minutes=minutes, stages=stages)
-        console.print(f"\n{done} cells run, {left} still to be run")
+        console.print(f"\n{done} cells run, {left} still to be run; the others have rows in {where}", soft_wrap=True)
     rows = read_rows(asked, where)
     text = markdown(asked, rows, compare_targets(asked, rows))
     with atomic_write(where / "results.md") as stream:
