@@ -5,6 +5,7 @@ A student's latency stands in `runs/<split>-<student>.latency.json`, since it is
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,14 +77,18 @@ def _command(settings: EvaluationSettings, row: Evaluated) -> str:
     if settings.max_queries:
         words.append(f"--max-queries {settings.max_queries}")
     words.append(f"--depth {settings.depth}")
+    if settings.relevance_level != 1:
+        words.append(f"--relevance-level {settings.relevance_level}")
     if row.system == "ensemble":
         words += [f"--teacher {name}" for name in settings.teachers]
     elif (triples := _triples_of(settings, row)) is not None:
         words.append(f"--ensemble {triples}")
     elif row.system in settings.teachers:
         words.append(f"--teacher {row.system}")
-    elif row.kind in ("first stage", "run file"):
+    elif row.kind == "first stage":
         words.append(f"--run {row.system}")
+    elif row.kind == "run file":
+        words += [f"--run {shlex.quote(text)}" for text in settings.runs if Path(text).stem == row.system]
     else:
         words.append(f"--student {_student_of(settings, row)} --mode {row.kind} --dtype {settings.dtype}")
     if settings.candidates != "bm25" and row.kind == "rerank":

@@ -114,12 +114,17 @@ def test_splits_and_grades_are_compared_apart(world, tmp_path):
     before = {path.name for path in (world.root / "runs").iterdir()}
     options = ("--run", "bm25", "--teacher", "a", "--teacher", "b")
     prep("evaluate", "-w", world.root, "--split", "train", *options, "--relevance-level", 2)
+    copied = tmp_path / "copied.run"
+    copied.write_bytes(world.path("runs", "train-bm25.run").read_bytes())
+    prep("evaluate", "-w", world.root, "--split", "train", "--run", copied, "--relevance-level", 2)
     found = workspace_results(world)
     prep("report", "-w", world.root, "-o", tmp_path / "page.html")
+    commands = [world.read_json("runs", f"train-{name}.json")["command"] for name in ("a", "copied")]
     for path in (world.root / "runs").iterdir():
         if path.name not in before:
             path.unlink()
     assert {line.sample for line in found.lines} == {Sample("dev", None, 1), Sample("train", None, 2)}
+    assert all("--relevance-level 2" in command for command in commands) and f"--run {copied}" in commands[1]
     asked = {line.sample: len(line.rows[0].values) for line in found.lines}
     for one in found.compared:
         assert one.queries == asked[one.place.sample] >= one.found.wins + one.found.losses
