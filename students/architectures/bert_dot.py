@@ -112,9 +112,11 @@ def _pooling_of(module: Path) -> Pooling:
     config = read_json(module / "config.json")
     if not isinstance(config, dict):
         raise ModelError("a module's configuration is missing", where=module, expected="config.json")
-    prefix = "pooling_mode_"
-    modes = {key.removeprefix(prefix) for key, on in config.items() if key.startswith(prefix) and on}
-    modes |= {config["pooling_mode"]} if "pooling_mode" in config else set()
+    older = "pooling_mode_"
+    given = config.get("pooling_mode")
+    if given is None:
+        given = [key.removeprefix(older) for key, on in config.items() if key.startswith(older) and on]
+    modes = {given} if isinstance(given, str) else set(given)
     if modes and modes <= {"cls", "cls_token"}:
         return "cls"
     if modes and modes <= {"mean", "mean_tokens"}:

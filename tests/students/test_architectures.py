@@ -151,6 +151,9 @@ def test_a_sentence_transformer_of_another_form_is_refused(students, tmp_path):
     with pytest.raises(ModelError, match="max_tokens"):
         load_student(str(directory))
     assert load_student(str(directory), StudentSettings(pooling="mean")).pooling == "mean"
+    (directory / "1_Pooling" / "config.json").write_text('{"pooling_mode": ["cls", "mean"]}')
+    with pytest.raises(ModelError, match="cls, mean"):
+        load_student(str(directory))
     (directory / "1_Pooling" / "config.json").unlink()
     with pytest.raises(ModelError, match="1_Pooling"):
         load_student(str(directory))
