@@ -18,8 +18,8 @@ import numpy as np
 from meter import Meter
 from synthetic import MARCO_PASSAGES, MARCO_QUERIES, PASSAGE_WORDS, QUERY_WORDS, texts, words
 
-from pipeline.msmarco import import_msmarco
-from pipeline.workspace import Workspace
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.storage.workspace import Workspace
 
 BLOCK = 200_000
 

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from meter import Meter
 from synthetic import MARCO_PASSAGES, MARCO_QUERIES, PASSAGE_WORDS, QUERY_WORDS, texts, words
 
-from pipeline.bm25 import Bm25Settings, build_index
-from pipeline.tables import ROW_GROUP_ROWS
+from pipeline.retrieval.bm25 import Bm25Settings, build_index
+from pipeline.tables.parts import ROW_GROUP_ROWS
 
 FILE_PASSAGES = 4 * ROW_GROUP_ROWS
 

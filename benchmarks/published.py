@@ -29,11 +29,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from meter import Meter
 
-from pipeline.hard_negatives import read_lists
-from pipeline.import_lists import ListOptions, file_source, import_lists
-from pipeline.import_scores import ScoreOptions, import_scores
-from pipeline.msmarco import import_msmarco
-from pipeline.workspace import Workspace
+from pipeline.imports.hard_negatives import read_lists
+from pipeline.imports.lists import ListOptions, file_source, import_lists
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.imports.scores import ScoreOptions, import_scores
+from pipeline.storage.workspace import Workspace
 
 MOST_GB, MOST_GROWTH = 0.5, 1.1
 BLOCK = 10_000

@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 import ray
 
-from jobs.ray_pool import run_on_actors
-from jobs.scoring import ClusterSettings
+from jobs.cluster.pool import run_on_actors
+from jobs.scoring.stage import ClusterSettings
 
 
 @dataclass(frozen=True)

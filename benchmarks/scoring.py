@@ -37,10 +37,10 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from teachers.certificate import certify
-from teachers.cost import flop_of, measure_peak
-from teachers.engine import load_scorer
-from teachers.loading import quiet_loading
+from teachers.checkpoints.loading import quiet_loading
+from teachers.engine.certificate import certify
+from teachers.engine.cost import flop_of, measure_peak
+from teachers.engine.engine import load_scorer
 from teachers.scorer import pairs_of
 from teachers.settings import ScoringSettings
 

@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from jobs import ray_pool
-from jobs.scoring import ClusterSettings
+from jobs.cluster import pool as ray_pool
+from jobs.scoring.stage import ClusterSettings
 
 REPORT_SECONDS = 1.0
 START_SECONDS = 30.0

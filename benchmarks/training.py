@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from synthetic import PASSAGE_WORDS, QUERY_WORDS, texts, words
 
-from students.batches import Batch
 from students.settings import StudentSettings, TrainSettings
 from students.token_rows import TextRows, Tokens
-from students.training import train
-from teachers.checkpoint import resolve
-from teachers.loading import load_tokenizer
+from students.training.batches import Batch
+from students.training.loop import train
+from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.loading import load_tokenizer
 
 
 class Triples:

@@ -33,15 +33,15 @@ import pyarrow as pa
 from meter import Meter
 
 from pipeline import schemas
-from pipeline.database import connect, sql
-from pipeline.pairs import pairs_recipe
-from pipeline.provenance import Footer, Recipe
-from pipeline.same_texts import same_texts
-from pipeline.scores import score_recipe
-from pipeline.tables import part_name, set_content, set_footers, write_part
-from pipeline.triple_shards import ShardWorker
-from pipeline.triples import TRIPLES, Resources, TripleSettings, build_triples, make_plan, scored_inputs
-from pipeline.workspace import Workspace
+from pipeline.collection.same_texts import same_texts
+from pipeline.scores.pairs import pairs_recipe
+from pipeline.scores.scores import score_recipe
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.database import connect, sql
+from pipeline.tables.parts import part_name, set_content, set_footers, write_part
+from pipeline.tables.provenance import Footer, Recipe
+from pipeline.triples.build import TRIPLES, Resources, TripleSettings, build_triples, make_plan, scored_inputs
+from pipeline.triples.shard import ShardWorker
 
 PER_QUERY = 200
 PAIRS_PER_SHARD = 500_000
@@ -171,7 +171,7 @@ def unshuffled(ws: Workspace, folder: Path) -> None:
             for number in numbers:
                 worker.load(number)
                 worker.measure()
-                worker.connection.execute(written(sql("triples_kept"), folder / part_name(number)))
+                worker.connection.execute(written(sql("triples/kept"), folder / part_name(number)))
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2)))

@@ -12,20 +12,18 @@ from types import FrameType
 
 import typer
 
-from jobs import (
-    commands_data,
-    commands_experiment,
-    commands_export,
-    commands_import,
-    commands_models,
-    commands_plan,
-    commands_report,
-    commands_score,
-    commands_search,
-    commands_train,
-    commands_triples,
-    logs,
-)
+from jobs.commands import data as commands_data
+from jobs.commands import experiment as commands_experiment
+from jobs.commands import export as commands_export
+from jobs.commands import imports as commands_import
+from jobs.commands import models as commands_models
+from jobs.commands import plan as commands_plan
+from jobs.commands import report as commands_report
+from jobs.commands import score as commands_score
+from jobs.commands import search as commands_search
+from jobs.commands import train as commands_train
+from jobs.commands import triples as commands_triples
+from jobs.terminal import logs
 from pipeline.errors import PrepError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.fingerprint import digest_file, digest_json
 from students.settings import STUDENT_FILE
-from teachers.checkpoint import Checkpoint, resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 
 _SHAPING = ("modules.json", "*/config.json", "*/*.safetensors")
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError
-from pipeline.pair_tokens import TokenizedTexts
-from teachers.text_tokens import CHUNK_TEXTS, tokenise
+from pipeline.tokens.pairs import TokenizedTexts
+from teachers.tokens.text_tokens import CHUNK_TEXTS, tokenise
 
 _PROBES = ("", " ", "what is [a] thing", "Zürich, one-two three! " * 40)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pipeline.errors import UsageError
-from pipeline.pair_tokens import Truncation
+from pipeline.tokens.pairs import Truncation
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Backend = Literal["torch", "openvino"]

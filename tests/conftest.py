@@ -11,7 +11,7 @@ os.environ.pop("PREP_WORKSPACE", None)
 import pytest
 import torch
 
-from pipeline.workspace import Workspace
+from pipeline.storage.workspace import Workspace
 from tests import worlds
 
 

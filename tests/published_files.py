@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.msmarco import import_msmarco
-from pipeline.workspace import Workspace
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.storage.workspace import Workspace
 
 QUERIES, PASSAGES = range(10, 30), range(100, 180)
 Scores = dict[int, dict[int, float]]

@@ -34,7 +34,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from teachers.loading import quiet_loading
+from teachers.checkpoints.loading import quiet_loading
 
 Kind = Literal["bert", "albert", "distilbert", "roberta", "electra", "modernbert", "bert_cat"]
 KINDS: tuple[Kind, ...] = ("bert", "albert", "distilbert", "roberta", "electra", "modernbert", "bert_cat")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.mining import mine
-from pipeline.msmarco import import_msmarco
-from pipeline.pairs import build_pairs, load_pairs
-from pipeline.retrievers import Bm25Retriever, RandomRetriever
-from pipeline.scores import read_pair_ids, write_scores
-from pipeline.workspace import Workspace
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.retrieval.mining import mine
+from pipeline.retrieval.retrievers import Bm25Retriever, RandomRetriever
+from pipeline.scores.pairs import build_pairs, load_pairs
+from pipeline.scores.scores import read_pair_ids, write_scores
+from pipeline.storage.workspace import Workspace
 
 PASSAGES, TRAIN, DEV = 80, 16, 8
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.experiment_config import Experiment
-from jobs.experiment_tables import ALPHA
+from jobs.experiment.config import Experiment
+from jobs.experiment.tables import ALPHA
 from jobs.report.markup import Content, el, join
 from jobs.report.page import render
 from jobs.report.queries import queries_section
@@ -15,9 +15,9 @@ from jobs.report.results import EVALUATE, findings, results_section
 from jobs.report.teachers import teachers_section
 from jobs.report.training import training_section
 from jobs.report.triples import triples_section
-from pipeline.store import AnyPath
-from pipeline.tables import set_footers
-from pipeline.workspace import Workspace, atomic_write
+from pipeline.storage.location import AnyPath
+from pipeline.storage.workspace import Workspace, atomic_write
+from pipeline.tables.parts import set_footers
 
 REPORT = "report.html"
 MOST_FINDINGS = 20

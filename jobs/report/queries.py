@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from jobs.evaluation import split_qrels
+from jobs.ranking.evaluate import split_qrels
 from jobs.report.markup import Content, Html, el
 from jobs.report.page import Figure, Missing, Section, panel, panels
 from jobs.report.plot import Axis, Plot
 from jobs.report.result_rows import Change, Results
-from pipeline.metrics import Qrels, evaluate_run
-from pipeline.runs import Run, external_ids, read_run
-from pipeline.texts import Texts
-from pipeline.workspace import Workspace
+from pipeline.collection.texts import Texts
+from pipeline.evaluation.metrics import Qrels, evaluate_run
+from pipeline.evaluation.runs import Run, external_ids, read_run
+from pipeline.storage.workspace import Workspace
 
 SHOWN = 10
 EXCERPT = 320

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from jobs.evaluation import split_qrels
-from jobs.experiment import Row, Sample, read_rows
-from jobs.experiment_config import Experiment
-from jobs.experiment_tables import (
+from jobs.experiment.config import Experiment
+from jobs.experiment.run import Row, Sample, read_rows
+from jobs.experiment.tables import (
     Compared,
     Place,
     Summed,
@@ -26,14 +25,15 @@ from jobs.experiment_tables import (
     summed,
     values_by_query,
 )
+from jobs.ranking.evaluate import split_qrels
+from jobs.ranking.run_facts import changed_inputs, read_latencies, read_run_facts
 from jobs.report.page import Source
-from jobs.run_facts import changed_inputs, read_latencies, read_run_facts
+from pipeline.evaluation.metrics import evaluate_run
+from pipeline.evaluation.runs import read_run
+from pipeline.evaluation.significance import compare, holm
 from pipeline.fingerprint import digest_json
-from pipeline.metrics import evaluate_run
-from pipeline.runs import read_run
-from pipeline.significance import compare, holm
-from pipeline.store import AnyPath
-from pipeline.workspace import Workspace
+from pipeline.storage.location import AnyPath
+from pipeline.storage.workspace import Workspace
 
 MEASURE = "MRR@10"
 MOST_COMPARED = 8

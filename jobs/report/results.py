@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from math import isclose
 
-from jobs.experiment import Sample
-from jobs.experiment_tables import ALPHA, Compared, Summed
+from jobs.experiment.run import Sample
+from jobs.experiment.tables import ALPHA, Compared, Summed
 from jobs.report.markup import Content, el, join
 from jobs.report.page import Figure, Missing, Section, panel, panels, table
 from jobs.report.plot import SERIES, Axis, Plot, legend
 from jobs.report.result_rows import Results
 from jobs.report.sources import command
-from pipeline.significance import PERMUTATIONS
+from pipeline.evaluation.significance import PERMUTATIONS
 
 SHOWN = ("MRR@10", "nDCG@10", "Recall@100")
 PATH = ("labels", "T1", "T2")

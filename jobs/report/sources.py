@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from pipeline.triple_settings import TripleSettings
+from pipeline.triples.settings import TripleSettings
 from students.settings import StudentSettings, TrainSettings
 
 _SHORT = {

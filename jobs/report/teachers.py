@@ -13,10 +13,10 @@ from jobs.report.page import Figure, Missing, Section, Source, panel, panels, ta
 from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import score_command
 from pipeline.errors import PrepError
-from pipeline.pairs import PairSet, load_pairs
-from pipeline.score_agreement import Agreement, score_agreement
-from pipeline.scores import ScoreSet, load_scores
-from pipeline.workspace import Workspace
+from pipeline.scores.pairs import PairSet, load_pairs
+from pipeline.scores.scores import ScoreSet, load_scores
+from pipeline.storage.workspace import Workspace
+from pipeline.triples.agreement import Agreement, score_agreement
 
 _KINDS = (("judged relevant", 0), ("not judged", 1), ("judged not relevant", 5))
 _SCORE = "prep score --teacher NAME=CHECKPOINT -w WORKSPACE"

@@ -12,7 +12,7 @@ from jobs.report.markup import Content
 from jobs.report.page import Figure, Missing, Section, Source, panel, panels
 from jobs.report.plot import SERIES, Axis, Plot, legend
 from jobs.report.sources import command, train_command
-from pipeline.workspace import Workspace
+from pipeline.storage.workspace import Workspace
 from students.settings import STUDENT_FILE
 
 Facts = Mapping[str, Any]

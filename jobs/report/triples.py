@@ -10,13 +10,13 @@ from jobs.report.page import Figure, Missing, Section, Source, panel, panels
 from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import command, triples_command
 from pipeline.errors import PrepError
-from pipeline.funnel import Funnel
-from pipeline.provenance import Footer
-from pipeline.row_sets import load_triples
-from pipeline.tables import set_content
-from pipeline.triple_statistics import STEP
-from pipeline.triples import input_contents, scored_inputs
-from pipeline.workspace import Workspace
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.parts import set_content
+from pipeline.tables.provenance import Footer
+from pipeline.triples.build import input_contents, scored_inputs
+from pipeline.triples.funnel import Funnel
+from pipeline.triples.sets import load_triples
+from pipeline.triples.statistics import STEP
 
 MOST_SETS = 6
 INTRO = (

@@ -23,11 +23,11 @@ from students.architectures.published import ENCODER_PREFIX, write_published
 from students.architectures.shared_layers import share_layers
 from students.settings import StudentSettings
 from students.token_rows import TextRows
-from teachers.bert_cat import HEAD, load_bert_cat
-from teachers.bert_cat import BertCat as PublishedBertCat
-from teachers.checkpoint import BERT_CAT, resolve
-from teachers.loading import load_config, load_model, load_tokenizer, loading
-from teachers.pair_tokenizer import PairTokenizer
+from teachers.checkpoints.bert_cat import HEAD, load_bert_cat
+from teachers.checkpoints.bert_cat import BertCat as PublishedBertCat
+from teachers.checkpoints.checkpoint import BERT_CAT, resolve
+from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading
+from teachers.tokens.pair_tokenizer import PairTokenizer
 
 # Heads and poolers by the names that the families give them; an encoder checkpoint lacks them.
 _HEAD = ("classifier", "pooler", "pre_classifier", "head.", "score")

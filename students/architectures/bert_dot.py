@@ -23,8 +23,8 @@ from students.architectures.one_vector import OneVectorStudent
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
 from students.architectures.separate import States
 from students.settings import Pooling, StudentSettings
-from teachers.checkpoint import resolve
-from teachers.loading import load_config, load_model, load_tokenizer, loading, read_weights
+from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _MODULES = {"Transformer", "Pooling", "Normalize", "Dropout"}
 """Classes of sentence-transformers that make up a dense student."""

@@ -29,8 +29,8 @@ from students.architectures.published import ENCODER_PREFIX, encoder_of, is_publ
 from students.architectures.separate import SeparateStudent, States, exactly
 from students.settings import StudentSettings
 from students.token_rows import Frame, TextRows
-from teachers.checkpoint import resolve
-from teachers.loading import load_config, load_model, load_tokenizer, loading, read_weights
+from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _PROJECTION = "compressor."
 _LEAST = torch.finfo(torch.float32).min

@@ -24,8 +24,8 @@ from students.architectures.published import encoder_of, is_published, write_pub
 from students.architectures.separate import SeparateStudent, States
 from students.settings import StudentSettings
 from students.token_rows import Frame
-from teachers.checkpoint import resolve
-from teachers.loading import load_config, load_model, load_tokenizer, loading, read_weights
+from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _KIND = "PreTTR"
 _HEAD = "_classification_layer."

@@ -22,8 +22,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from students.architectures.base import load_strictly
 from students.architectures.directory import write_json
-from teachers.bert_cat import infer_config
-from teachers.checkpoint import CONFIG, Checkpoint
+from teachers.checkpoints.bert_cat import infer_config
+from teachers.checkpoints.checkpoint import CONFIG, Checkpoint
 
 ENCODER_PREFIX = "bert_model."
 _ENCODER_TYPE = "encoder_type"

@@ -23,8 +23,8 @@ from students.architectures.directory import Module, transformer_facts, write_mo
 from students.architectures.one_vector import OneVectorStudent
 from students.architectures.separate import States
 from students.settings import StudentSettings
-from teachers.checkpoint import resolve
-from teachers.loading import load_config, load_model, load_tokenizer, loading
+from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading
 
 # The head of a masked language model by the names that the families give it; bare encoders lack it.
 _HEAD = ("cls.predictions", "vocab_", "lm_head", "predictions.", "generator_", "head.", "decoder")

@@ -31,8 +31,8 @@ from students.architectures.separate import SeparateStudent, States, exactly
 from students.architectures.word_vectors import embedding_of, read_word_vectors
 from students.settings import StudentSettings
 from students.token_rows import Frame
-from teachers.checkpoint import CONFIG, resolve
-from teachers.loading import load_model, load_tokenizer, loading
+from teachers.checkpoints.checkpoint import CONFIG, resolve
+from teachers.checkpoints.loading import load_model, load_tokenizer, loading
 
 KERNEL_MEANS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9)
 KERNEL_DEVIATION = 0.1

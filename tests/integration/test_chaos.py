@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from jobs.scoring import ClusterSettings, score
-from jobs.shard_scorer import Teacher
-from pipeline.pairs import load_pairs
-from pipeline.scores import load_scores, read_scores
+from jobs.scoring.shard import Teacher
+from jobs.scoring.stage import ClusterSettings, score
+from pipeline.scores.pairs import load_pairs
+from pipeline.scores.scores import load_scores, read_scores
 from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.integration.ray_nodes import ROOT, cluster_of, wait_for
@@ -21,9 +21,9 @@ SEED = int(os.environ.get("CHAOS_SEED", "0"))
 SETTINGS = ScoringSettings(max_length_tokens=24, batch_tokens=512)
 DRIVER = """
 import sys, time
-from jobs.scoring import ClusterSettings, score
-from jobs.shard_scorer import ShardScorer, Teacher
-from pipeline.workspace import Workspace
+from jobs.scoring.stage import ClusterSettings, score
+from jobs.scoring.shard import ShardScorer, Teacher
+from pipeline.storage.workspace import Workspace
 from teachers.settings import ScoringSettings
 
 location, checkpoint, address = sys.argv[1:]

@@ -11,13 +11,13 @@ import subprocess
 import numpy as np
 import pytest
 
-from jobs.scoring import ClusterSettings, score
-from jobs.shard_scorer import Teacher
-from pipeline.pairs import load_pairs
-from pipeline.publishing import remove
-from pipeline.row_sets import load_triples
-from pipeline.scores import load_scores, read_scores
-from pipeline.triples import TripleSettings, build_triples
+from jobs.scoring.shard import Teacher
+from jobs.scoring.stage import ClusterSettings, score
+from pipeline.scores.pairs import load_pairs
+from pipeline.scores.scores import load_scores, read_scores
+from pipeline.storage.publishing import remove
+from pipeline.triples.build import TripleSettings, build_triples
+from pipeline.triples.sets import load_triples
 from teachers.settings import ScoringSettings
 from tests import stores, worlds
 from tests.integration.ray_nodes import ROOT, wait_for

@@ -7,11 +7,11 @@ import pytest
 import typer
 
 from jobs.cli import app
-from jobs.experiment_config import read_experiment
+from jobs.experiment.config import read_experiment
 from tests.integration.ray_nodes import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*.toml"))
-RECIPES = tomllib.loads((ROOT / "jobs" / "recipes.toml").read_text())
+RECIPES = tomllib.loads((ROOT / "jobs" / "commands" / "recipes.toml").read_text())
 VALUES = {"data": "DIR", "encoder": "NAME"}
 
 

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.verify import verify
+from jobs.checks.verify import verify
 from pipeline.errors import PrepError
-from pipeline.import_scores import ScoreOptions, import_scores
-from pipeline.msmarco import import_msmarco
-from pipeline.workspace import Workspace
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.imports.scores import ScoreOptions, import_scores
+from pipeline.storage.workspace import Workspace
 from tests import published_files
 from tests.jobs.test_cli import prep
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from jobs.checks.status import workspace_status
 from jobs.cli import main
-from jobs.status import workspace_status
-from pipeline.tables import set_footers
-from pipeline.workspace import Workspace
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.parts import set_footers
 from tests import worlds
 from tests.tiny_models import save_tiny
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.evaluation import EvaluationSettings, evaluate
-from pipeline.mining import mine
-from pipeline.msmarco import import_msmarco
-from pipeline.retrievers import Bm25Retriever
-from pipeline.workspace import Workspace
+from jobs.ranking.evaluate import EvaluationSettings, evaluate
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.retrieval.mining import mine
+from pipeline.retrieval.retrievers import Bm25Retriever
+from pipeline.storage.workspace import Workspace
 
 PLACE = Path(os.environ.get("PREP_TEST_MEDQUAD") or "nowhere")
 

@@ -11,11 +11,11 @@ from math import isfinite
 
 import pytest
 
-from pipeline.export import ExportSettings, export
-from pipeline.triples import TripleSettings, build_triples
+from pipeline.exports.export import ExportSettings, export
+from pipeline.triples.build import TripleSettings, build_triples
 from tests import worlds
 from tests.integration.peers.environments import HERE, NAMES, python_of
-from tests.pipeline.test_export import expected_groups, texts
+from tests.pipeline.exports.test_export import expected_groups, texts
 from tests.tiny_models import save_tiny
 
 pytestmark = [

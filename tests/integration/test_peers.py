@@ -4,8 +4,8 @@ import pytest
 from datasets import load_dataset
 from transformers import set_seed
 
-from pipeline.export import ExportSettings, export
-from pipeline.triples import TripleSettings, build_triples
+from pipeline.exports.export import ExportSettings, export
+from pipeline.triples.build import TripleSettings, build_triples
 from tests import worlds
 from tests.tiny_models import save_tiny
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import ray
 
+from jobs.checks.status import workspace_status
 from jobs.cli import app
-from jobs.status import workspace_status
-from jobs.training import TrainCluster, train_student
-from pipeline.msmarco import import_msmarco
-from pipeline.tables import set_footers
-from pipeline.triples import TripleSettings, build_triples
-from pipeline.workspace import Workspace
+from jobs.training.stage import TrainCluster, train_student
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.parts import set_footers
+from pipeline.triples.build import TripleSettings, build_triples
 from students.settings import StudentSettings, TrainSettings
 from tests import stores, worlds
 from tests.tiny_models import save_tiny

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from jobs.scoring import ClusterSettings, score
-from jobs.shard_scorer import Teacher
-from pipeline.pairs import load_pairs
-from pipeline.scores import load_scores, read_scores
+from jobs.scoring.shard import Teacher
+from jobs.scoring.stage import ClusterSettings, score
+from pipeline.scores.pairs import load_pairs
+from pipeline.scores.scores import load_scores, read_scores
 from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.integration.ray_nodes import RAY, ROOT, cluster_of, wait_for

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from jobs.cli import app, main
-from jobs.progress import progress
+from jobs.terminal.progress import progress
 from tests import worlds
 from tests.tiny_models import save_tiny
 
@@ -121,7 +121,7 @@ def test_what_goes_wrong_underneath_ends_with_1_and_leaves_nothing(workspace, mo
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("pipeline.mining.write_part", fail)
+    monkeypatch.setattr("pipeline.retrieval.mining.write_part", fail)
     code, _, errors = prep(monkeypatch, capsys, "mine", "-w", workspace.root, "--processes", "1")
     assert code == 1 and message in errors and "Traceback" not in errors
     assert not workspace.parts("retrieved", "bm25") and not list(workspace.root.rglob(".tmp-*"))
@@ -152,8 +152,8 @@ def test_logs_for_machines(tmp_path):
 
 def test_progress_for_machines(monkeypatch, caplog):
     monkeypatch.setenv("PREP_LOG", "json")
-    monkeypatch.setattr("jobs.progress.SECONDS_BETWEEN_LINES", 0)
-    with caplog.at_level("INFO", "jobs.progress"), progress("score", "pairs") as meter:
+    monkeypatch.setattr("jobs.terminal.progress.SECONDS_BETWEEN_LINES", 0)
+    with caplog.at_level("INFO", "jobs.terminal.progress"), progress("score", "pairs") as meter:
         meter.plan(10)
         meter.advance(4)
     assert caplog.records[-1].fields["done"] == 4 and caplog.records[-1].fields["total"] == 10

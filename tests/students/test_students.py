@@ -7,12 +7,12 @@ import torch
 from pipeline.errors import ModelError
 from students.architectures.bert_cat import BertCat
 from students.architectures.bert_dot import BertDot
-from students.encoding import SeparateScorer
-from students.loading import architecture_of, load_student
-from students.scoring import load_student_scorer
+from students.inference.loading import architecture_of, load_student
+from students.inference.scorer import SeparateScorer
+from students.inference.scoring import load_student_scorer
 from students.settings import StudentSettings
 from students.token_rows import TextRows
-from teachers.engine import load_scorer
+from teachers.engine.engine import load_scorer
 from teachers.scorer import pairs_of
 from teachers.settings import ScoringSettings
 from tests.tiny_models import sample_texts, save_tiny

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from packaging.requirements import Requirement
 
-from teachers.engine import load_scorer
+from teachers.engine.engine import load_scorer
 from teachers.scorer import pairs_of
 from teachers.settings import ScoringSettings
 from tests.tiny_models import Kind
@@ -37,14 +37,14 @@ import sys
 directory, blocked = sys.argv[1], sys.argv[2].split(",")
 for name in blocked:
     sys.modules[name] = None  # import fails, and find_spec finds nothing
-from teachers.engine import ScoringSettings, load_scorer
+from teachers.engine.engine import ScoringSettings, load_scorer
 from teachers.scorer import pairs_of
 scorer = load_scorer(directory, ScoringSettings(max_length_tokens=20))
 print(scorer.score(pairs_of([("what is ice", "frozen water"), ("ice", "")])).tolist())
 loaded = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}
 assert not loaded & set(blocked)
 assert {n for n in sys.modules if n.startswith("pipeline.")} == {
-    "pipeline.errors", "pipeline.fingerprint", "pipeline.pair_tokens"
+    "pipeline.errors", "pipeline.fingerprint", "pipeline.tokens", "pipeline.tokens.pairs"
 }
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from teachers.engine import load_scorer
+from teachers.engine.engine import load_scorer
 from teachers.scorer import Scorer, pairs_of
 from teachers.settings import ScoringSettings
 from tests.tiny_models import Kind

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UsageError
-from teachers.device import choose_device
+from teachers.engine.device import choose_device
 from teachers.settings import ScoringSettings
 
 

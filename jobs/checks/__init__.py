@@ -1,0 +1,1 @@
+"""What is done, missing or stale, and whether it is sound."""

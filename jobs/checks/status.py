@@ -1,0 +1,163 @@
+"""What stands in a workspace, stage by stage: done, missing or stale, and what to do.
+
+Stale is judged by content: a stage is stale when what it was made from differs from what is there now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal, NamedTuple
+
+from jobs.models.stored_passages import encoded_from, load_stored, stored_names
+from jobs.training.stage import is_training_of, training_recipe
+from pipeline.collection.selection import view_tables
+from pipeline.errors import PrepError, WorkspaceError
+from pipeline.retrieval.lists import IMPORTED, load_retrieved
+from pipeline.scores.pairs import is_current, load_pairs
+from pipeline.scores.scores import load_scores
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.database import connect, one_row
+from pipeline.tables.parts import set_content, set_footers
+from pipeline.triples.build import triples_recipe
+from pipeline.triples.sets import STAGES, layout_of, load_set, settings_of
+from students.settings import STUDENT_FILE, TrainSettings
+
+State = Literal["done", "missing", "incomplete", "stale"]
+
+
+class Stage(NamedTuple):
+    """One line of the status."""
+
+    name: str
+    state: State
+    detail: str
+    """Counts where it is done, else what is wrong and what to do."""
+
+
+def workspace_status(workspace: Workspace) -> list[Stage]:
+    """All stages in the order of the flow."""
+    return list(_stages(workspace))
+
+
+def _stages(workspace: Workspace) -> Iterator[Stage]:
+    yield from _collection(workspace)
+    if not workspace.names("retrieved"):
+        yield Stage("retrieved", "missing", "run: prep mine --system bm25")
+    yield from _each(workspace, "retrieved", _retrieved)
+    yield _checked("pairs", lambda: _pairs(workspace))
+    if not workspace.names("scores"):
+        yield Stage("scores", "missing", "run: prep score --teacher NAME=CHECKPOINT")
+    yield from _each(workspace, "scores", _scores)
+    if not workspace.names("triples"):
+        yield Stage("triples", "missing", "run: prep build-triples --threshold 3")
+    for dataset in STAGES:
+        yield from _each(workspace, dataset, partial(_row_set, dataset))
+    yield from _each(workspace, "students", _student)
+    for name in stored_names(workspace):
+        yield _checked(f"encoded/{name}", partial(_encoded, workspace, name))
+    for name in sorted(path.name for path in workspace.path("students").glob(".training-*")):
+        yield Stage(
+            f"students/{name.removeprefix('.training-')}",
+            "incomplete",
+            "training was cut short: run it again to go on",
+        )
+
+
+def _each(workspace: Workspace, dataset: str, look: Callable[[Workspace, str], tuple[State, str]]) -> Iterator[Stage]:
+    for name in workspace.names(dataset):
+        yield _checked(f"{dataset}/{name}", partial(look, workspace, name))
+
+
+def _checked(name: str, look: Callable[[], tuple[State, str]]) -> Stage:
+    try:
+        return Stage(name, *look())
+    except PrepError as error:
+        missing = "yet" in error.what and "no " in error.what
+        return Stage(name, "missing" if missing else "incomplete", "; ".join(filter(None, [error.what, error.todo])))
+
+
+def _collection(workspace: Workspace) -> Iterator[Stage]:
+    for table in ("passages", "queries", "qrels"):
+        if not workspace.parts(table):
+            yield Stage(table, "missing", "run: prep import msmarco")
+            continue
+        footers = set_footers(workspace.parts(table))
+        detail = f"{sum(footer.rows for footer in footers):,}"
+        if table == "queries":
+            with connect(workspace.local) as connection:
+                view_tables(connection, workspace, "queries")
+                counts = (
+                    "SELECT string_agg(split || ' ' || n, ', ' ORDER BY split) FROM "
+                    "(SELECT split, count(*) AS n FROM (SELECT unnest(splits) AS split FROM queries) GROUP BY split)"
+                )
+                detail += f" ({one_row(connection, counts)[0]})"
+        yield Stage(table, "done", detail)
+
+
+def _retrieved(workspace: Workspace, system: str) -> tuple[State, str]:
+    passages = set_content(set_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
+    found = load_retrieved(workspace, system)
+    shown = []
+    for split, footers in sorted(found.splits().items()):
+        settings = footers[0].recipe.settings
+        queries = sum(footer.extra.get("queries", 0) for footer in footers)
+        if split == IMPORTED:
+            shown.append(f"{queries:,} queries, imported from {settings['source']}")
+            continue
+        shown.append(f"{split}: {queries:,} queries, top {settings.get('k')}")
+        if footers[0].recipe.inputs["passages"] != passages:
+            return (
+                "stale",
+                f"{split} was mined from another state of the collection; run: prep mine --split {split}",
+            )
+    return "done", "; ".join(shown)
+
+
+def _pairs(workspace: Workspace) -> tuple[State, str]:
+    pairs = load_pairs(workspace)
+    if not is_current(workspace, pairs):
+        return "stale", "qrels, queries or retrieved lists have changed; run: prep build-pairs"
+    return "done", f"{pairs.pairs:,} in {len(pairs.paths)} shards"
+
+
+def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
+    pairs = load_pairs(workspace)
+    try:
+        scores = load_scores(workspace, pairs, teacher)
+    except PrepError as error:
+        return "incomplete", f"{error.found or error.what}; {error.todo}"
+    settings = scores.footers[0].recipe.settings
+    if "imported_from" in settings:
+        return "done", f"{pairs.pairs:,} pairs, imported from {settings['imported_from']}"
+    how = settings.get("reads") or f"{settings.get('max_length_tokens')} tokens"
+    return "done", f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {how}"
+
+
+def _row_set(dataset: str, workspace: Workspace, name: str) -> tuple[State, str]:
+    _, footers = load_set(workspace, dataset, name)
+    teachers, settings, layout = footers[0].recipe.settings["teachers"], settings_of(footers[0]), layout_of(footers[0])
+    pairs = load_pairs(workspace)
+    scores = [load_scores(workspace, pairs, teacher) for teacher in teachers]
+    if triples_recipe(workspace, pairs, scores, settings, layout).fingerprint != footers[0].fingerprint:
+        return "stale", f"pairs, scores or queries have changed; run: {STAGES[dataset]} --name {name}"
+    rows = sum(footer.rows for footer in footers)
+    shape = "".join(f", {key.replace('_', ' ')} {value}" for key, value in layout.settings.items())
+    return "done", f"{rows:,} from {', '.join(teachers)}, threshold {settings.threshold}{shape}"
+
+
+def _student(workspace: Workspace, name: str) -> tuple[State, str]:
+    facts = workspace.read_json("students", name, STUDENT_FILE)
+    settings = TrainSettings.from_dict(facts["settings"])
+    if not is_training_of(facts, settings, training_recipe(workspace, settings)):
+        return "stale", "what it was trained on has changed; train it again with --overwrite"
+    return "done", f"{facts['architecture']}, {settings.loss}, {facts['steps']:,} steps"
+
+
+def _encoded(workspace: Workspace, name: str) -> tuple[State, str]:
+    where = encoded_from(workspace, name)
+    try:
+        stored = load_stored(workspace, name, where)
+    except WorkspaceError as error:
+        return "stale", f"{error.what}; {error.todo}"
+    return "done", f"{len(stored.paths):,} shards by {where}, {stored.dtype}"

@@ -1,0 +1,142 @@
+"""The stage `verify`: the whole workspace read again, and a sample of every teacher's scores computed anew.
+
+The sample goes through plain transformers, one pair at a time (`teachers.engine.plain`), not through the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jobs.checks.status import workspace_status
+from jobs.models.checkpoints import local_checkpoint
+from jobs.scoring.shard import APART, pairs_with_texts
+from pipeline.checks.soundness import Problem, data_problems
+from pipeline.collection.texts import Texts
+from pipeline.errors import PrepError, WorkspaceError
+from pipeline.scores.pairs import PairSet, load_pairs
+from pipeline.scores.scores import load_scores, read_pair_ids, read_scores
+from pipeline.storage.location import AnyPath
+from pipeline.storage.workspace import Workspace
+from pipeline.triples.audit import audit_set
+from pipeline.triples.sets import STAGES
+from students.identity import apart_fingerprint
+from teachers.checkpoints.checkpoint import resolve
+from teachers.settings import ScoringSettings
+
+TABLES = ("passages", "queries", "qrels")
+NEAR = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.05, "int8": 0.3}
+"""Largest difference of a score, as a share of the sample's standard deviation, or of 1 where that is less."""
+
+
+@dataclass
+class Verified:
+    """What a verification found."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What could not be checked, and why."""
+    files: int = 0
+    rescored: int = 0
+
+
+def verify(
+    workspace: Workspace, *, sample: int, seed: int = 0, on_file: Callable[[AnyPath], None] = lambda path: None
+) -> Verified:
+    """Check everything; `sample` pairs of each teacher are scored again."""
+    found = Verified()
+
+    def count(path: AnyPath) -> None:
+        found.files += 1
+        on_file(path)
+
+    found.problems += data_problems(workspace, count)
+    tables = {workspace.place(table) for table in TABLES}
+    if any(problem.path.parent in tables for problem in found.problems):
+        found.notes.append("nothing beyond the tables of texts and judgements was read: all else stands on them")
+        return found
+    for stage in workspace_status(workspace):
+        dataset, _, name = stage.name.partition("/")
+        if stage.state == "done" and name and dataset in STAGES and not found.problems:
+            found.problems += _audited(workspace, dataset, name)
+        if stage.state in ("stale", "incomplete"):
+            told = f"{stage.state}: {stage.detail}"
+            if stage.name.startswith(("students/", "encoded/")):  # older than its data, yet whole
+                found.notes.append(f"{stage.name} is {told}")
+            else:
+                found.problems.append(Problem(workspace.path(*stage.name.split("/")), told))
+    if sample and workspace.parts("pairs"):
+        for teacher in workspace.names("scores"):
+            found.problems += _rescored(workspace, teacher, sample, seed, found)
+    return found
+
+
+def _audited(workspace: Workspace, dataset: str, name: str) -> Iterator[Problem]:
+    try:
+        audit_set(workspace, dataset, name)
+    except WorkspaceError as error:
+        yield Problem(workspace.path(dataset, name), f"{error.what}: {error.found}")
+
+
+def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found: Verified) -> Iterator[Problem]:
+    try:
+        pairs = load_pairs(workspace)
+        scores = load_scores(workspace, pairs, teacher)
+    except PrepError:
+        return  # told of already
+    settings = dict(scores.footers[0].recipe.settings)
+    made = [footer.extra for footer in scores.footers if "teacher" in footer.extra]
+    if not made:
+        found.notes.append(f"scores/{teacher} names no checkpoint; not scored again")
+        return
+    try:
+        checkpoint = resolve(local_checkpoint(made[0]["teacher"]), revision=made[0]["revision"])
+        apart = settings.get("reads") == APART
+        if apart:
+            same = apart_fingerprint(str(checkpoint.directory), settings["dtype"]) == settings["fingerprint"]
+        else:
+            hashes = (checkpoint.weights_hash, checkpoint.tokenizer_hash)
+            same = hashes == (settings["weights_hash"], settings["tokenizer_hash"])
+    except PrepError as error:
+        found.notes.append(f"scores/{teacher} not scored again: {error.where}: {error.what}")
+        return
+    if not same:
+        found.notes.append(f"scores/{teacher} not scored again: {checkpoint.directory} holds another model now")
+        return
+    places = _places(pairs, sample, np.random.default_rng(seed))
+    ids = [np.concatenate(columns) for columns in zip(*(_ids(pairs, *place) for place in places), strict=True)]
+    texts = pairs_with_texts((ids[0], ids[1]), Texts(workspace, "queries"), Texts(workspace, "passages"))
+    if apart:
+        from students.inference.teaching import plain_apart_scores
+
+        expected = plain_apart_scores(str(checkpoint.directory), texts)
+    else:
+        from teachers.engine.plain import plain_scores
+
+        asked = ScoringSettings(settings["max_length_tokens"], settings["truncation"])
+        expected = plain_scores(checkpoint, asked, texts)
+    allowed, start = NEAR[settings["dtype"]] * max(1.0, float(expected.std())), 0
+    for number, rows in places:
+        off = np.abs(read_scores(scores.paths[number])[rows] - expected[start : start + len(rows)])
+        start += len(rows)
+        found.rescored += len(rows)
+        if off.max() > allowed:
+            what = (
+                f"{int((off > allowed).sum())} of {len(rows)} scores differ from transformers' by up to {off.max():.3g}"
+            )
+            yield Problem(scores.paths[number], f"{what} (allowed {allowed:.2g})")
+
+
+def _places(pairs: PairSet, sample: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+    """Shard numbers and rows of a sample of all pairs."""
+    drawn = np.sort(rng.choice(pairs.pairs, min(sample, pairs.pairs), replace=False))
+    starts = np.cumsum([0, *(footer.rows for footer in pairs.footers)])
+    shards = np.searchsorted(starts, drawn, side="right") - 1
+    return [(int(number), drawn[shards == number] - starts[number]) for number in np.unique(shards)]
+
+
+def _ids(pairs: PairSet, number: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    query, passage = read_pair_ids(pairs.paths[number])
+    return query[rows], passage[rows]

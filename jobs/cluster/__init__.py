@@ -1,0 +1,1 @@
+"""Ray: actors that work off shards, and distributed training."""

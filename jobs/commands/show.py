@@ -1,0 +1,178 @@
+"""Tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from jobs.checks.status import Stage
+    from jobs.ranking.evaluate import Evaluated
+    from jobs.ranking.search import Searched
+    from jobs.scoring.estimate import Estimate
+    from jobs.scoring.plan import Plan
+    from pipeline.collection.importing import Imported
+    from pipeline.triples.build import BuiltTriples
+    from pipeline.triples.thresholds import Explored
+
+# Where nobody's window sets a width, lines are not broken.
+console = Console() if sys.stdout.isatty() else Console(width=140)
+SNIPPET = 90
+"""Characters of a passage that are shown."""
+_STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}
+
+
+def show_added(added: Imported) -> None:
+    """What an import of passages, queries and judgements added."""
+    if added.unchanged:
+        console.print("these files are in the workspace already; nothing to do")
+        return
+    console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
+    if added.repeated_lines:
+        console.print(f"{added.repeated_lines:,} lines repeat an id and its text")
+
+
+def show_funnel(built: BuiltTriples) -> None:
+    """Where pairs, candidates and queries went, what each retriever and teacher had in it, and the margins."""
+    table = Table(
+        title=f"{built.name} from {', '.join(built.teachers)}",
+        show_header=False,
+        title_justify="left",
+    )
+    table.add_column()
+    table.add_column(justify="right")
+    for label, count, is_loss in built.funnel.lines():
+        table.add_row(f"  - {label}" if is_loss else label, f"{count:,}", style="dim" if is_loss else None)
+    console.print(table)
+    counted, candidates = built.statistics, max(built.funnel.candidates, 1)
+    for system, count in sorted(counted.system_candidates.items()):
+        console.print(f"negatives of {system}: {count:,} candidates, {counted.system_triples[system]:,} triples")
+    if built.teachers and sum(counted.teacher_alone.values()):
+        alone = ", ".join(f"{name} {counted.teacher_alone[name] / candidates:.0%}" for name in built.teachers)
+        console.print(f"candidates that reach the threshold by one teacher alone: {alone}")
+    if len(built.teachers) > 1:
+        names = built.teachers
+        found = [f"{names[i]}-{names[j]} {built.correlations[i][j]:.2f}" for i in range(len(names)) for j in range(i)]
+        console.print(f"correlations of the teachers, on a sample: {', '.join(found)}")
+    console.print("margins, on a sample: " + ", ".join(f"{name} {value:.3g}" for name, value in built.margins.items()))
+
+
+def show_thresholds(found: Explored) -> None:
+    """One line for each threshold, and the warning."""
+    table = Table(title=f"thresholds on the margin of {', '.join(found.teachers)}", title_justify="left")
+    for name in ("threshold", "triples", "", "queries", "", "relevant taken as negative", ""):
+        table.add_column(name, justify="right")
+    for row in found.rows:
+        shares = row.triples / found.candidates, row.queries / found.queries, row.held_out / max(found.held_out, 1)
+        shown = [f"{share:.1%}" for share in shares]
+        lost = [f"{row.held_out:,}", shown[2]] if found.held_out else ["?", ""]
+        table.add_row(f"{row.threshold:g}", f"{row.triples:,}", shown[0], f"{row.queries:,}", shown[1], *lost)
+    console.print(table)
+    if not found.held_out:
+        console.print("no query has two judged relevant passages: false negatives cannot be estimated", style="yellow")
+    if found.warning:
+        console.print(found.warning, style="yellow")
+
+
+def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
+    """One line for each system."""
+    table = Table(title=f"{split}: {rows[0].queries:,} judged queries", title_justify="left")
+    table.add_column("system")
+    table.add_column("kind")
+    for name in rows[0].means:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row.system, row.kind, *(f"{value:.3f}" for value in row.means.values()))
+    console.print(table)
+    for row in rows:
+        if row.missing_queries:
+            console.print(
+                f"{row.system} has no list for {row.missing_queries:,} judged queries; each scores 0",
+                style="yellow",
+            )
+
+
+def show_answers(found: Searched) -> None:
+    """A table of passages for each query, then the time."""
+    for answer in found.answers:
+        table = Table(title=Text(answer.query), title_justify="left", box=None)
+        table.add_column("rank", justify="right")
+        table.add_column(found.score, justify="right", no_wrap=True)
+        table.add_column("passage", no_wrap=True)
+        table.add_column("text")
+        for hit in answer.hits:
+            shown = shorten(hit.text, SNIPPET, placeholder=" …")
+            table.add_row(f"{hit.rank}", f"{hit.score:.4f}", Text(hit.passage), Text(shown))
+        console.print(table)
+        if not answer.hits:
+            console.print("no passage has a word of it", style="yellow")
+    stages = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found.seconds.items())
+    many = f" for {len(found.answers):,} queries" if len(found.answers) > 1 else ""
+    console.print(
+        f"{sum(found.seconds.values()):.3f} s{many} ({stages}), after {found.loading_seconds:.1f} s of loading"
+    )
+
+
+def show_estimates(estimates: Sequence[Estimate]) -> None:
+    """What scoring would take, one line for each teacher."""
+    table = Table(title="to be scored (nothing is written)", title_justify="left")
+    table.add_column("teacher")
+    for name in ("pairs", "found again", "shards", "tokens", "PFLOP", "devices", "hours", "GB written"):
+        table.add_column(name, justify="right")
+    for row in estimates:
+        table.add_row(
+            row.teacher,
+            *(f"{count:,}" for count in (row.pairs, row.reused_pairs, row.shards)),
+            f"{row.tokens:,.0f}",
+            f"{row.flop / 1e15:,.3g}",
+            f"{row.devices}",
+            f"{row.hours:,.3g}",
+            f"{row.written_bytes / 1e9:,.3g}",
+        )
+    console.print(table)
+
+
+def show_plan(plan: Plan) -> None:
+    """Work of each teacher, then what all of it takes."""
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, pflop in plan.pflop.items():
+        table.add_row(f"{name}: PFLOP", f"{pflop:,.0f}")
+    table.add_row("hours", f"{plan.hours:,.2f}")
+    table.add_row("device hours", f"{plan.device_hours:,.1f}")
+    table.add_row("cost", f"{plan.cost:,.2f}")
+    table.add_row("GB of scores", f"{plan.score_gb:,.2f}")
+    console.print(table)
+
+
+def show_status(stages: Sequence[Stage]) -> None:
+    """One line for each stage."""
+    console.print(_stages(stages))
+
+
+def watch_status(look: Callable[[], Sequence[Stage]], seconds: float) -> None:
+    """The same, looked up anew every so many seconds, until Ctrl-C; on a terminal in the same place."""
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            if console.is_terminal:
+                live.update(_stages(look()), refresh=True)
+            else:
+                show_status(look())
+            time.sleep(seconds)
+
+
+def _stages(stages: Sequence[Stage]) -> Table:
+    table = Table(show_header=False)
+    for stage in stages:
+        table.add_row(stage.name, f"[{_STYLES[stage.state]}]{stage.state}[/]", stage.detail)
+    return table

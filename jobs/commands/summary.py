@@ -1,0 +1,45 @@
+"""What a command did, as JSON in the workspace: `summaries/<command>.json`.
+
+`ray job submit` turns every failure into exit code 1; the summary keeps our own code and the message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PrepError
+from pipeline.storage.publishing import write_json
+from pipeline.storage.workspace import Workspace
+
+
+@contextmanager
+def run_summary(workspace: Workspace, command: str, copy: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Collect facts in the yielded dict; written with exit code and message however the block ends.
+
+    Of two runs of a command at once, the last to end leaves its summary; a `copy` is each one's own, of success.
+    """
+    facts: dict[str, Any] = {}
+    began, clock = datetime.now(UTC), time.monotonic()
+
+    def ended(code: int, **more: Any) -> dict[str, Any]:
+        passed = {"began": began.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 3)}
+        return {"command": command, "exit_code": code, **more, **passed, **facts}
+
+    try:
+        yield facts
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, PrepError) else 1
+        message = str(error) or type(error).__name__
+        # The error itself matters more than a summary that cannot be written (a full disk, say).
+        with suppress(OSError):
+            workspace.write_json(ended(code, message=message), "summaries", f"{command}.json")
+        raise
+    summary = ended(0)
+    workspace.write_json(summary, "summaries", f"{command}.json")
+    if copy is not None:
+        write_json(copy, summary)

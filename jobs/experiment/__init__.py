@@ -1,0 +1,1 @@
+"""Grids of trainings and evaluations, and their tables."""

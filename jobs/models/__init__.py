@@ -1,0 +1,1 @@
+"""Checkpoints, token stores and encoded passages of a workspace."""

@@ -1,0 +1,87 @@
+"""What a checkpoint named on the command line means: a student of the workspace, a directory, or a Hub name.
+
+A student in a store is named by its URI, which every machine turns into a directory of its own before it loads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import UsageError, WorkspaceError
+from pipeline.fingerprint import digest_json
+from pipeline.names import check_name
+from pipeline.storage.location import StorePath, parse_location
+from pipeline.storage.publishing import current, download, local_copies, remove
+from pipeline.storage.workspace import Workspace
+
+
+def name_checkpoint(workspace: Workspace, text: str) -> str:
+    """What means the same on other machines: a student of the workspace if one has this name, by its directory or URI,
+    a local directory, or the text as it is.
+
+    Directories come back absolute: actors stand elsewhere.
+    """
+    if text in workspace.names("students"):
+        student = workspace.path("students", text)
+        return student.uri if isinstance(student, StorePath) else str(student)
+    local = Path(text).expanduser()
+    return str(local.absolute()) if local.is_dir() else text
+
+
+def local_checkpoint(named: str) -> str:
+    """The directory on this machine of what `name_checkpoint` gave, or a Hub name; fetched where it is in a store."""
+    if "://" not in named:
+        return named
+    place = parse_location(named)
+    if isinstance(place, Path):
+        return str(place)
+    copies = local_copies() / "students" / digest_json(named)
+    now = current(place)
+    assert isinstance(now, StorePath)
+    directory = copies / (now.name if now != place else _state(place))
+    if not directory.is_dir():
+        download(now, directory)
+        for older in copies.glob("v-*"):
+            if older != directory:
+                remove(older)
+    return str(directory)
+
+
+def _state(place: StorePath) -> str:
+    """A name for what stands there, where it was not put as a set: copied by hand, say."""
+    found = sorted((entry.path, entry.size, str(entry.mtime)) for entry in place.entries(recursive=True))
+    return f"v-{digest_json(found)}"
+
+
+def locate_checkpoint(workspace: Workspace, text: str) -> str:
+    """The directory of a student of the workspace if one has this name, a local directory, or the text as it is."""
+    return local_checkpoint(name_checkpoint(workspace, text))
+
+
+def named_student(workspace: Workspace, text: str) -> tuple[str, str]:
+    """Name and checkpoint of a student given as NAME, one of the workspace, or as NAME=CHECKPOINT.
+
+    Raises:
+        WorkspaceError: the workspace has no such student.
+        UsageError: a bad name.
+    """
+    name, _, checkpoint = text.partition("=")
+    check_name("student", name)
+    if not checkpoint and name not in workspace.names("students"):
+        known = ", ".join(workspace.names("students")) or "none yet"
+        raise WorkspaceError(
+            f"no student {name!r}", where=workspace.root, expected=f"one of: {known}", todo="or give NAME=CHECKPOINT"
+        )
+    return name, locate_checkpoint(workspace, checkpoint or name)
+
+
+def parse_named(kind: str, text: str) -> tuple[str, str]:
+    """Split NAME=CHECKPOINT.
+
+    Raises:
+        UsageError: no name, or a bad one.
+    """
+    name, separator, checkpoint = text.partition("=")
+    if not separator or not checkpoint:
+        raise UsageError(f"malformed {kind}", expected="NAME=CHECKPOINT", found=repr(text))
+    return check_name(kind, name), checkpoint

@@ -1,0 +1,183 @@
+"""What `encode` has stored of a student: found, checked against the student and the collection, and read.
+
+A set is `encoded/<name>/part-NNNNN`, a directory for each shard, which holds a range of passage ids and says which
+student (files, arithmetic) made it from which texts. Whoever reads gets all passages in the order of their ids, or a
+message why not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.models.checkpoints import locate_checkpoint
+from pipeline.collection.text_hashes import text_hashes
+from pipeline.errors import WorkspaceError
+from pipeline.fingerprint import digest_json
+from pipeline.schemas import SCHEMA_VERSION
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.content import hash_arrays
+from students.identity import student_fingerprint
+from students.settings import ENCODED_FILE
+from teachers.settings import Dtype
+
+if TYPE_CHECKING:  # torch is loaded where states are read, not where they are looked for
+    from students.inference.encoded import Encoded
+    from students.inference.scorer import SeparateScorer
+
+PASSAGES_PER_SHARD = 16_384
+"""What a killed run loses at most."""
+PAIRS_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One directory: whose texts it holds, and what it must say of itself."""
+
+    path: Path
+    rows: range
+    texts: str
+    """Digest of their hashes."""
+
+    def fingerprint(self, student: str) -> str:
+        """Of the shard as this student makes it."""
+        return digest_json([SCHEMA_VERSION, student, self.rows.start, self.texts])
+
+
+@dataclass(frozen=True)
+class StoredPassages:
+    """A student's states of all passages, complete and fresh."""
+
+    dtype: Dtype
+    """Arithmetic that they were made in."""
+    paths: tuple[Path, ...]
+
+    @cached_property
+    def shards(self) -> list[Encoded]:
+        """Mapped into memory, in the order of ids."""
+        from students.inference.encoded import open_encoded
+
+        return [open_encoded(path)[0] for path in self.paths]
+
+    def take(self, ids: NDArray[np.integer]) -> Encoded:
+        """States of some passages, ids ascending, in memory."""
+        import torch
+
+        from students.inference.encoded import Encoded
+
+        pieces, first = [], 0
+        for shard in self.shards:
+            start, stop = np.searchsorted(ids, [first, first + shard.count])
+            if stop > start:
+                pieces.append(shard.take(torch.from_numpy(ids[start:stop].astype(np.int64) - first)))
+            first += shard.count
+        return Encoded.joined(pieces)
+
+    def scores(
+        self,
+        scorer: SeparateScorer,
+        queries: Sequence[str],
+        query: NDArray[np.integer],
+        passage_id: NDArray[np.integer],
+    ) -> NDArray[np.float32]:
+        """Scores (N,) of pairs by row of `queries` (N,) and passage id (N,); some thousand stand in memory."""
+        own, scores = scorer.encode_queries(queries), np.empty(len(query), np.float32)
+        for start in range(0, len(scores), PAIRS_AT_ONCE):
+            rows = slice(start, start + PAIRS_AT_ONCE)
+            ids, place = np.unique(passage_id[rows], return_inverse=True)
+            scores[rows] = scorer.score_encoded(own, self.take(ids), query[rows], place)
+        return scores
+
+
+def load_stored(workspace: Workspace, name: str, checkpoint: str) -> StoredPassages:
+    """The set of a student, in whatever arithmetic it was made.
+
+    Raises:
+        WorkspaceError: nothing encoded, not all of it, or by another student or from other texts.
+    """
+    plan = shards_of(workspace, name)
+    found = [read_facts(shard.path) for shard in plan]
+    todo = f"run: prep encode --student {name}"
+    present = [facts for facts in found if facts]
+    if not present:
+        raise WorkspaceError(
+            f"passages have not been encoded by student {name!r}", where=stored_at(workspace, name), todo=todo
+        )
+    dtype: Dtype = present[0].get("arithmetic")  # type: ignore[assignment]
+    student = student_fingerprint(checkpoint, dtype)
+    if any(facts.get("student") != student for facts in present):
+        raise WorkspaceError(
+            f"student {name!r} is not the one that the passages were encoded by",
+            where=stored_at(workspace, name),
+            expected=student,
+            found=", ".join(sorted({str(facts.get("student")) for facts in present})),
+            todo=todo,
+        )
+    fresh = [facts.get("fingerprint") == shard.fingerprint(student) for facts, shard in zip(found, plan, strict=True)]
+    if not all(fresh):
+        stale = any(facts and not good for facts, good in zip(found, fresh, strict=True))
+        raise WorkspaceError(
+            f"passages have changed since student {name!r} encoded them" if stale else "not all passages are encoded",
+            where=stored_at(workspace, name),
+            expected=f"{len(plan)} shards",
+            found=f"{sum(fresh)} that fit the collection",
+            todo=todo,
+        )
+    return StoredPassages(dtype, tuple(shard.path for shard in plan))
+
+
+def stored_at(workspace: Workspace, name: str) -> Path:
+    """The directory of a set: on this machine, since it is mapped into memory."""
+    return workspace.local.joinpath("encoded", name)
+
+
+def stored_names(workspace: Workspace) -> list[str]:
+    """Names of the sets on this machine, sorted."""
+    return Workspace(workspace.local).names("encoded")
+
+
+def encoded_from(workspace: Workspace, name: str) -> str:
+    """The checkpoint of a set: the student of this name, else the one that its shards name."""
+    if name in workspace.names("students"):
+        return locate_checkpoint(workspace, name)
+    found = [facts for path in sorted(stored_at(workspace, name).glob("part-*")) if (facts := read_facts(path))]
+    return str(found[0]["checkpoint"]) if found else name
+
+
+def find_stored(workspace: Workspace, name: str, checkpoint: str, dtype: Dtype) -> StoredPassages | None:
+    """The set of a student if there is a fresh one in this arithmetic."""
+    try:
+        found = load_stored(workspace, name, checkpoint)
+    except WorkspaceError:
+        return None
+    return found if found.dtype == dtype else None
+
+
+def shards_of(workspace: Workspace, name: str) -> list[Shard]:
+    """What a complete set has, as the collection stands.
+
+    Raises:
+        WorkspaceError: no passages imported.
+    """
+    hashes = text_hashes(workspace, "passages")
+    starts = range(0, len(hashes), PASSAGES_PER_SHARD)
+    ranges = [range(start, min(start + PASSAGES_PER_SHARD, len(hashes))) for start in starts]
+    folder = stored_at(workspace, name)
+    return [
+        Shard(folder / f"part-{number:05d}", rows, hash_arrays(hashes[rows.start : rows.stop]))
+        for number, rows in enumerate(ranges)
+    ]
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a shard says of itself; nothing where there is none, or a damaged one."""
+    with suppress(WorkspaceError):
+        return Workspace(path).read_json(ENCODED_FILE)
+    return {}

@@ -1,0 +1,1 @@
+"""Encoding, searching and evaluating with teachers, students and retrievers."""

@@ -1,0 +1,84 @@
+"""What re-ranking begins with: the candidates of a retriever for some queries, and what a teacher says of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.errors import WorkspaceError
+from pipeline.retrieval.lists import RetrievedSet, load_retrieved
+from pipeline.scores.pairs import load_pairs
+from pipeline.scores.scores import ScoreSet, read_scores
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.database import connect, view_parquet
+from pipeline.tables.parts import open_part
+
+
+def retrieved_for(workspace: Workspace, system: str, split: str) -> RetrievedSet:
+    """The lists of a retriever, which has been asked about a split.
+
+    Raises:
+        WorkspaceError: it has not, or not completely.
+    """
+    found = load_retrieved(workspace, system)
+    if not found.covers(split):
+        raise WorkspaceError(
+            f"{system} has not been asked about split {split!r}",
+            where=found.paths[0].parent,
+            todo=f"run: prep mine --system {system} --split {split}",
+        )
+    return found
+
+
+def candidates_of(
+    workspace: Workspace, system: str, split: str, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a retriever found for some queries (Q,) of a split: query ids, passage ids and scores (N,).
+
+    Raises:
+        WorkspaceError: it has not been asked about the split.
+    """
+    found = retrieved_for(workspace, system, split)
+    with connect(workspace.local) as connection:
+        view_parquet(connection, "retrieved", found.paths)
+        columns = connection.execute(
+            # A query in two splits may have been retrieved for both.
+            "SELECT query_id, passage_id, max(score) AS score FROM retrieved GROUP BY query_id, passage_id"
+        ).fetchnumpy()
+    rows = np.isin(columns["query_id"], queries)
+    return columns["query_id"][rows], columns["passage_id"][rows], columns["score"][rows]
+
+
+def teacher_scores(
+    workspace: Workspace, system: str, split: str, queries: np.ndarray, scores: ScoreSet
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a teacher's score files say of a retriever's passages for some queries (Q,) of a split: as
+    `candidates_of`.
+
+    Raises:
+        WorkspaceError: the retriever is none of the pairs', or has been asked again since.
+    """
+    pairs = load_pairs(workspace)
+    if system not in pairs.systems:
+        raise WorkspaceError(f"no retriever {system!r} in the pairs", expected=", ".join(pairs.systems))
+    columns = []
+    for pair_path, score_path in zip(pairs.paths, scores.paths, strict=True):
+        file, _ = open_part(pair_path)
+        with file:
+            table = file.read(columns=["query_id", "passage_id", f"rank_{system}"])
+        query, passage = table.column("query_id").to_numpy(), table.column("passage_id").to_numpy()
+        rows = table.column(f"rank_{system}").is_valid().to_numpy() & np.isin(query, queries)
+        columns.append((query[rows], passage[rows], read_scores(score_path)[rows]))
+    query, passage, score = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    now = candidates_of(workspace, system, split, queries)
+    if not np.array_equal(_sorted_ids(query, passage), _sorted_ids(now[0], now[1])):
+        raise WorkspaceError(
+            f"the lists of {system} are not those that the teachers scored",
+            where=pairs.paths[0].parent,
+            todo="run: prep build-pairs, then prep score",
+        )
+    return query, passage, score
+
+
+def _sorted_ids(query: np.ndarray, passage: np.ndarray) -> np.ndarray:
+    """(2, N) query and passage ids, in order."""
+    return np.stack([query, passage])[:, np.lexsort((passage, query))]

@@ -1,0 +1,271 @@
+"""The stage `evaluate`: retrievers, teachers, their ensemble and students on the judged queries of a split.
+
+Every system gives a run by the same tie rule, is written as a TREC file and measured the same way. Teachers
+are read from their scores; students score candidates (`rerank`) or search the whole collection (`retrieve`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.models.checkpoints import named_student
+from jobs.models.stored_passages import find_stored
+from jobs.ranking.candidates import candidates_of, retrieved_for, teacher_scores
+from jobs.ranking.student_retriever import StudentRetriever
+from jobs.scoring.shard import pairs_with_texts
+from pipeline.collection.selection import select_queries, view_tables
+from pipeline.collection.texts import Texts
+from pipeline.errors import UsageError, WorkspaceError
+from pipeline.evaluation.metrics import Qrels, evaluate_run
+from pipeline.evaluation.runs import Run, rank_rows, read_run, write_run
+from pipeline.names import check_name
+from pipeline.retrieval.retrievers import Asked
+from pipeline.scores.pairs import load_pairs
+from pipeline.scores.scores import ScoreSet, load_scores
+from pipeline.storage.location import AnyPath
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.database import connect
+from pipeline.triples.ensemble import Ensemble
+from pipeline.triples.sets import load_ensemble
+from teachers.settings import Dtype, ScoringSettings
+
+if TYPE_CHECKING:
+    from jobs.ranking.latency import Latency
+
+Mode = Literal["rerank", "retrieve"]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated, and how."""
+
+    split: str
+    runs: Sequence[str] = ()
+    """Retrievers of the workspace, or run files."""
+    teachers: Sequence[str] = ()
+    """Teachers with scores; two or more also give their ensemble, the mean of their logits."""
+    students: Sequence[str] = ()
+    """NAME of the workspace, or NAME=CHECKPOINT."""
+    ensembles: Sequence[str] = ()
+    """Sets of triples, whose ensembles re-rank: what students of them learn from."""
+    max_queries: int | None = None
+    """The same stable sample of judged queries that mining takes."""
+    modes: Sequence[Mode] = ("rerank",)
+    """How students are used; each mode gives a line."""
+    candidates: str = "bm25"
+    """Retriever whose lists are re-ranked."""
+    depth: int = 1000
+    """Longest list that is kept."""
+    relevance_level: int = 1
+    """Least grade that counts as relevant for MRR and recall; nDCG uses the grades."""
+    dtype: Dtype = "float32"
+    """Arithmetic of students."""
+    latency_queries: int | None = None
+    """Time students on that many of the queries; None takes all."""
+
+    def __post_init__(self) -> None:
+        if not (self.runs or self.teachers or self.ensembles or self.students):
+            raise UsageError("nothing to evaluate", todo="name systems: --run, --teacher, --ensemble, --student")
+        for mode in self.modes:
+            if mode not in get_args(Mode):
+                raise UsageError("unknown mode", expected=" or ".join(get_args(Mode)), found=mode)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One system's line of the table."""
+
+    system: str
+    kind: str
+    """"first stage", "rerank" or "retrieve"."""
+    means: dict[str, float]
+    queries: int
+    """Judged queries, all of which count."""
+    missing_queries: int
+    """Judged queries that the run has no list for; they score 0."""
+    path: AnyPath
+    run: Run
+
+
+def evaluate(
+    workspace: Workspace, settings: EvaluationSettings, on_system: Callable[[str], None] = lambda name: None
+) -> list[Evaluated]:
+    """Evaluate the systems in the order: runs, teachers, their mean, ensembles of triples, students.
+
+    That one is not there, or not complete, is told before the first is ranked.
+
+    Raises:
+        WorkspaceError: no judgements for the split, or a system is not there or not complete.
+        InputError: a run file is malformed or names unknown ids.
+        UsageError: two systems of one run file, as a teacher `ensemble-x` and the ensemble of triples `x`.
+    """
+    qrels = split_qrels(workspace, settings.split, settings.max_queries)
+    systems = _Systems(workspace, settings, qrels, on_system).all()
+    twice = [name for name, count in Counter(system.name for system in systems).items() if count > 1]
+    if twice:
+        raise UsageError("two systems of one name, and so of one run file", found=", ".join(twice), todo="rename one")
+    evaluated: list[Evaluated] = []
+    for name, kind, ranked in systems:
+        on_system(name)
+        kept = _judged(ranked(), qrels)
+        path = write_run(workspace, f"{settings.split}-{name}", kept)
+        found = evaluate_run(kept, qrels, settings.relevance_level)
+        missing = len(np.setdiff1d(found.query_id, kept.query_id))
+        evaluated.append(Evaluated(name, kind, found.means(), len(found.query_id), missing, path, kept))
+    return evaluated
+
+
+def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> list[Latency]:
+    """Time each student on the judged queries, re-ranking.
+
+    Raises:
+        WorkspaceError: no judgements or candidates for the split.
+    """
+    from jobs.ranking.latency import measure_latency
+
+    queries = np.unique(split_qrels(workspace, settings.split, settings.max_queries).query_id)
+    queries = queries[: settings.latency_queries]
+    found = []
+    for text in dict.fromkeys(settings.students):
+        name, where = named_student(workspace, text)
+        options = {"split": settings.split, "candidates": settings.candidates, "depth": settings.depth}
+        found.append(measure_latency(workspace, name, where, queries, dtype=settings.dtype, **options))  # type: ignore[arg-type]
+    return found
+
+
+def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None) -> Qrels:
+    """Judgements of a split's queries, or of a stable sample of them.
+
+    Raises:
+        WorkspaceError: there are none.
+    """
+    with connect(workspace.local) as connection:
+        view_tables(connection, workspace, "queries", "qrels")
+        selected = select_queries(connection, workspace, split, max_queries)
+        connection.register("selected", pa.table({"query_id": selected.ids}))
+        found = connection.execute(
+            "SELECT query_id, passage_id, grade FROM qrels SEMI JOIN selected USING (query_id) "
+            "ORDER BY query_id, passage_id"
+        ).fetchnumpy()
+    if not len(found["query_id"]):
+        raise WorkspaceError(f"no judgements for split {split!r}", where=workspace.root, todo="import its qrels")
+    return Qrels(*(np.asarray(found[name]) for name in Qrels._fields))
+
+
+def ensemble_system(triples: str) -> str:
+    """What the ensemble of a set of triples is called among systems."""
+    return f"ensemble-{triples}"
+
+
+def _judged(run: Run, qrels: Qrels) -> Run:
+    rows = np.isin(run.query_id, qrels.query_id)
+    return Run(*(column[rows] for column in run))
+
+
+class _System(NamedTuple):
+    """What is evaluated under a name."""
+
+    name: str
+    kind: str
+    ranked: Callable[[], Run]
+
+
+class _Systems:
+    """All systems, each found and checked; ranked when asked for."""
+
+    def __init__(
+        self, workspace: Workspace, settings: EvaluationSettings, qrels: Qrels, on_system: Callable[[str], None]
+    ) -> None:
+        self._workspace, self._settings, self._on_system = workspace, settings, on_system
+        self._queries = np.unique(qrels.query_id)
+        self._read: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def all(self) -> list[_System]:
+        settings, workspace = self._settings, self._workspace
+        teachers = list(dict.fromkeys(settings.teachers))
+        sets = {name: load_scores(workspace, load_pairs(workspace), name) for name in teachers}
+        systems = [self._first_stage(name) for name in dict.fromkeys(settings.runs)]
+        systems += [self._scored(name, Ensemble.mean([name]), [sets[name]]) for name in teachers]
+        if len(teachers) > 1:
+            systems.append(self._scored("ensemble", Ensemble.mean(teachers), list(sets.values())))
+        for name in dict.fromkeys(settings.ensembles):
+            systems.append(self._scored(ensemble_system(name), *load_ensemble(workspace, name)))
+        for text in dict.fromkeys(settings.students):
+            systems += [self._student(text, mode) for mode in dict.fromkeys(settings.modes)]
+        return systems
+
+    def _ranked(self, query: np.ndarray, passage: np.ndarray, score: np.ndarray) -> Run:
+        return rank_rows(query, passage, score, self._settings.depth)
+
+    def _first_stage(self, name: str) -> _System:
+        path = Path(name).expanduser()
+        if name not in self._workspace.names("retrieved") and path.is_file():
+            return _System(check_name("run", path.stem), "run file", partial(read_run, self._workspace, path))
+        retrieved_for(self._workspace, name, self._settings.split)
+        return _System(name, "first stage", lambda: self._ranked(*self._candidates(name)))
+
+    def _candidates(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Retrieved query ids, passage ids and scores (N,) of the judged queries."""
+        return candidates_of(self._workspace, system, self._settings.split, self._queries)
+
+    def _scored(self, name: str, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> _System:
+        return _System(name, "rerank", partial(self._teachers, ensemble, sets))
+
+    def _teachers(self, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> Run:
+        for scores in sets:
+            if scores.teacher not in self._read:
+                asked = self._settings.candidates, self._settings.split, self._queries
+                self._read[scores.teacher] = teacher_scores(self._workspace, *asked, scores)
+        query, passage, _ = self._read[sets[0].teacher]
+        together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)
+        return self._ranked(query, passage, ensemble.combine(together))
+
+    def _student(self, text: str, mode: Mode) -> _System:
+        from students.architectures import architecture
+        from students.inference.loading import architecture_of
+
+        name, where = named_student(self._workspace, text)
+        if mode == "retrieve" and not architecture(architecture_of(where)).searches:
+            raise UsageError(
+                f"student {name!r} is a {architecture_of(where)}, which cannot search a collection",
+                todo="use --mode rerank",
+            )
+        if mode == "rerank":
+            retrieved_for(self._workspace, self._settings.candidates, self._settings.split)
+        ranked = self._rerank if mode == "rerank" else self._search
+        return _System(f"{name}-{mode}", mode, partial(ranked, name, where))
+
+    def _rerank(self, name: str, checkpoint: str) -> Run:
+        from students.inference.scorer import SeparateScorer
+        from students.inference.scoring import load_student_scorer
+
+        query, passage, _ = self._candidates(self._settings.candidates)
+        queries, dtype = Texts(self._workspace, "queries"), self._settings.dtype
+        stored = find_stored(self._workspace, name, checkpoint, dtype)
+        if stored is not None:
+            separate = SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
+            ids, row = np.unique(query, return_inverse=True)
+            return self._ranked(query, passage, stored.scores(separate, queries.take(ids), row, passage))
+        pairs = pairs_with_texts((query, passage), queries, Texts(self._workspace, "passages"))
+        return self._ranked(query, passage, load_student_scorer(checkpoint, dtype).score(pairs))
+
+    def _search(self, name: str, checkpoint: str) -> Run:
+        retriever = StudentRetriever(
+            self._workspace,
+            name,
+            checkpoint,
+            self._settings.dtype,
+            find_stored(self._workspace, name, checkpoint, self._settings.dtype),
+            lambda done, total: self._on_system(f"{name}-retrieve, {done:,} of {total:,} passages"),
+        )
+        asked = Asked.of(self._workspace, Texts(self._workspace, "queries").take(self._queries))
+        (found,) = retriever.search(asked, [range(len(self._queries))], self._settings.depth, self._workspace.local)
+        return self._ranked(self._queries[found.query], found.passage_id, found.score)

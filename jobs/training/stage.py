@@ -1,0 +1,209 @@
+"""The stage `train`: a student, or a teacher, from a workspace's triples or judgements.
+
+The directory `students/<name>` appears when training is complete. Until then checkpoints stand in
+`students/.training-<name>`; a run cut short goes on from them if settings and inputs are the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.models.checkpoints import locate_checkpoint
+from jobs.ranking.candidates import retrieved_for
+from jobs.training.model_card import write_card
+from jobs.training.run import RESULT, TRAINER, Run, batch_source, prepare, read_facts, work
+from pipeline.errors import PrepError, UsageError, WorkspaceError
+from pipeline.fingerprint import digest_files
+from pipeline.names import check_name
+from pipeline.schemas import SCHEMA_VERSION
+from pipeline.scores.pairs import current_pairs
+from pipeline.storage.location import AnyPath, StorePath
+from pipeline.storage.publishing import at_now, atomic_write, download, remove, replace_directory, write_json
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.parts import set_content, set_footers
+from pipeline.tables.provenance import Recipe
+from pipeline.triples.sets import load_lists, load_triples
+from students.identity import student_fingerprint
+from students.settings import STUDENT_FILE, TrainSettings
+from teachers.checkpoints.checkpoint import resolve
+
+_RECIPE_FILE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class TrainCluster:
+    """Workers on Ray."""
+
+    num_workers: int
+    address: str | None = None
+    """Cluster; None is a cluster of this process's own, unless one is connected."""
+    cpus_per_worker: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1 or not self.cpus_per_worker > 0:
+            raise UsageError("workers and their CPUs must be positive", found=(self.num_workers, self.cpus_per_worker))
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """What `train_student` made or found."""
+
+    name: str
+    directory: AnyPath
+    rows: int
+    """Triples or positives an epoch."""
+    steps: int
+    last_loss: float | None
+    resumed_at: int
+    unchanged: bool
+    validations: tuple[tuple[int, float], ...] = ()
+    """(step, nDCG@10) of each validation."""
+    kept_step: int | None = None
+    """Step whose state was kept; None where nothing was validated."""
+    steps_per_second: float | None = None
+    """Of this run; None where nothing was trained."""
+    data_share: float | None = None
+    """Share of the time that training waited for data."""
+
+
+def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
+    """What training would make from the workspace as it stands."""
+    inputs = {"init": _start_hash(locate_checkpoint(workspace, settings.init))}
+    if settings.in_batch_teacher is not None:
+        inputs["in_batch_teacher"] = student_fingerprint(locate_checkpoint(workspace, settings.in_batch_teacher), "")
+    for table in ("passages", "queries"):
+        inputs[table] = set_content(set_footers(workspace.parts(table)))
+    if settings.lists is not None:
+        inputs[f"lists/{settings.lists}"] = set_content(load_lists(workspace, settings.lists)[1])
+    elif settings.triples is not None:
+        inputs[f"triples/{settings.triples}"] = set_content(load_triples(workspace, settings.triples)[1])
+    else:
+        inputs["pairs"] = current_pairs(workspace).content
+    if settings.eval_steps is not None:
+        lists = retrieved_for(workspace, settings.eval_candidates, settings.eval_split)
+        inputs[f"retrieved/{lists.system} of {settings.eval_split}"] = lists.content_of(settings.eval_split)
+        inputs["qrels"] = set_content(set_footers(workspace.parts("qrels")))
+    return Recipe("students", settings.as_dict(), inputs)
+
+
+def is_training_of(facts: Mapping[str, Any], settings: TrainSettings, recipe: Recipe) -> bool:
+    """Whether a student's facts are those of these settings and inputs.
+
+    Not by fingerprint: an option that came with a later version does not make every older student a stale one.
+    """
+    return TrainSettings.from_dict(facts["settings"]) == settings and facts["inputs"] == recipe.inputs
+
+
+def train_student(
+    workspace: Workspace,
+    name: str,
+    settings: TrainSettings,
+    *,
+    overwrite: bool = False,
+    workers: TrainCluster | None = None,
+    on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
+    on_tokens: Callable[[int, int], None] = lambda done, total: None,
+) -> TrainedStudent:
+    """Train `students/<name>`, go on with it, or leave it where it is already there; on Ray if `workers` says so.
+
+    Raises:
+        WorkspaceError: inputs missing or stale, or another student stands under the name.
+        ModelError: the checkpoint cannot be the start of the architecture.
+    """
+    check_name("student", name)
+    final = workspace.path("students", name)
+    with workspace.exclusive(f"train-{name}"):
+        recipe = training_recipe(workspace, settings)
+        rows = batch_source(workspace, settings).rows
+        if name in workspace.names("students"):
+            facts = workspace.read_json("students", name, STUDENT_FILE)
+            if is_training_of(facts, settings, recipe):
+                return TrainedStudent(name, final, rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True)
+            if not overwrite:
+                raise WorkspaceError(
+                    f"student {name!r} is there, trained with other settings or inputs",
+                    where=final,
+                    found={
+                        k: facts["settings"].get(k)
+                        for k, v in settings.as_dict().items()
+                        if facts["settings"].get(k) != v
+                    },
+                    todo="choose another name, or pass --overwrite",
+                )
+        checkpoints = _checkpoints(workspace, name, recipe)
+        try:
+            run = prepare(workspace, settings, checkpoints, on_tokens)
+            if workers is None:
+                work(run, on_step)
+            else:
+                from jobs.cluster.train import work_on_cluster
+
+                work_on_cluster(run, workers)
+        except PrepError:
+            if not (checkpoints / TRAINER).exists():  # nothing was trained that could be gone on with
+                remove(checkpoints)
+            raise
+        given = read_facts(run)
+        _publish(workspace, name, recipe, run, given)
+        remove(checkpoints)
+    done, seconds = given["steps"] - given["resumed_at"], given["seconds"]
+    return TrainedStudent(
+        name,
+        final,
+        rows,
+        given["steps"],
+        _last(given["losses"]),
+        given["resumed_at"],
+        unchanged=False,
+        validations=tuple((step, value) for step, value in given["validations"]),
+        kept_step=given["kept_step"],
+        steps_per_second=done / seconds if done and seconds else None,
+        data_share=given["data_seconds"] / seconds if done and seconds else None,
+    )
+
+
+def _start_hash(init: str) -> str:
+    file = Path(init).expanduser()
+    return digest_files([file]) if file.is_file() else resolve(init).weights_hash
+
+
+def _last(losses: list[Any]) -> float | None:
+    return float(losses[-1][1]) if losses else None
+
+
+def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> AnyPath:
+    """The directory of this run's checkpoints; those of another recipe are removed."""
+    directory = workspace.path("students", f".training-{name}")
+    if directory.exists():
+        stored = directory / _RECIPE_FILE
+        if not stored.exists() or stored.read_text(encoding="utf-8") != recipe.fingerprint:
+            remove(directory)
+    if not directory.exists():
+        with atomic_write(directory / _RECIPE_FILE) as stream:
+            stream.write(recipe.fingerprint.encode())
+    return directory
+
+
+def _publish(workspace: Workspace, name: str, recipe: Recipe, run: Run, given: Mapping[str, Any]) -> None:
+    """Move the result to its place, with what made it."""
+    with workspace.staging(f"train-{name}") as staging:
+        result = run.checkpoints / RESULT
+        if isinstance(result, StorePath):
+            download(at_now(result), staging / name)
+        else:
+            shutil.move(result, staging / name)
+        facts = {
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": recipe.fingerprint,
+            "architecture": run.settings.architecture,
+            "settings": dict(recipe.settings),
+            "inputs": dict(recipe.inputs),
+            **{key: given[key] for key in ("steps", "losses", "validations", "kept_step")},
+        }
+        write_json(staging / name / STUDENT_FILE, facts)
+        write_card(staging / name, name, facts)
+        replace_directory(staging / name, workspace.path("students", name))

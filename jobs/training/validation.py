@@ -1,0 +1,47 @@
+"""The measure that training validates by: nDCG@10 of the student re-ranking a retriever's lists.
+
+The subset is stated in the settings: a stable sample of a split's judged queries, and the first passages of each
+query's list. All judged queries of the sample count, as in `evaluate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jobs.ranking.candidates import candidates_of
+from jobs.ranking.evaluate import split_qrels
+from jobs.scoring.shard import pairs_with_texts
+from pipeline.collection.texts import Texts
+from pipeline.evaluation.metrics import evaluate_run
+from pipeline.evaluation.runs import rank_rows
+from pipeline.storage.workspace import Workspace
+from students.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from students.architectures.base import Student
+
+MEASURE = "nDCG@10"
+
+
+def reranking_measure(workspace: Workspace, settings: TrainSettings) -> Callable[[Student], float]:
+    """The measure of `settings`; texts and candidates are read once.
+
+    Raises:
+        WorkspaceError: no judgements for the split, or its candidates have not been retrieved.
+    """
+    from students.inference.scoring import scorer_of
+
+    qrels = split_qrels(workspace, settings.eval_split, settings.eval_queries)
+    found = candidates_of(workspace, settings.eval_candidates, settings.eval_split, np.unique(qrels.query_id))
+    run = rank_rows(*found, settings.eval_depth)
+    ids = run.query_id, run.passage_id
+    pairs = pairs_with_texts(ids, Texts(workspace, "queries"), Texts(workspace, "passages"))
+
+    def measure(student: Student) -> float:
+        ranked = rank_rows(*ids, scorer_of(student).score(pairs))
+        return evaluate_run(ranked, qrels).means()[MEASURE]
+
+    return measure

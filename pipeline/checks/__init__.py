@@ -1,0 +1,1 @@
+"""Checks that a workspace is sound."""

@@ -1,0 +1,175 @@
+"""Reading everything again: whether each file holds what its footer says, and the files fit together.
+
+In: a workspace. Out: what is wrong, file by file. What a stage would refuse or call stale is told by its own
+loader; here the rows themselves are read.
+
+Shapes: N rows of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.collection.text_hashes import TextHashes
+from pipeline.errors import PrepError
+from pipeline.scores.pairs import PairSet, load_pairs
+from pipeline.storage.location import AnyPath
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.content import ContentHash
+from pipeline.tables.parquet import read_columns
+from pipeline.tables.parts import open_part
+
+ROWS_PER_BATCH = 131_072
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be."""
+
+    path: AnyPath
+    what: str
+
+
+def data_problems(workspace: Workspace, on_file: Callable[[AnyPath], None] = lambda path: None) -> Iterator[Problem]:
+    """All that is wrong with the tables of a workspace; `on_file` is told of each file that has been read."""
+    files = _Files(workspace, on_file)
+    base = list(files.base_tables())
+    yield from base
+    if base:
+        return  # all else stands on these
+    for system in workspace.names("retrieved"):
+        for path in workspace.parts("retrieved", system):
+            yield from files.rows(path, schemas.RETRIEVED, _finite("score"))
+    if workspace.parts("pairs"):
+        try:
+            pairs = load_pairs(workspace)
+        except PrepError as error:
+            yield Problem(error.where if isinstance(error.where, AnyPath) else workspace.path("pairs"), error.what)
+        else:
+            yield from files.pairs(pairs)
+            yield from files.scores(pairs)
+    for dataset, schema in (("triples", schemas.TRIPLES), ("lists", schemas.LISTS)):
+        for name in workspace.names(dataset):
+            for path in workspace.parts(dataset, name):
+                yield from files.rows(path, schema)
+
+
+class _Files:
+    """Reads files and says what is wrong."""
+
+    def __init__(self, workspace: Workspace, on_file: Callable[[AnyPath], None]) -> None:
+        self._workspace, self._on_file = workspace, on_file
+        self._texts = TextHashes(workspace)
+        self._last: tuple[int, int] = (-1, -1)
+
+    def base_tables(self) -> Iterator[Problem]:
+        """Ids of passages and queries are row numbers."""
+        for table, schema in (
+            ("passages", schemas.PASSAGES),
+            ("queries", schemas.QUERIES),
+            ("qrels", schemas.QRELS),
+        ):
+            self._last = (-1, -1)
+            for path in self._workspace.parts(table):
+                yield from self.rows(path, schema, None if table == "qrels" else self._ids_go_up)
+
+    def pairs(self, pairs: PairSet) -> Iterator[Problem]:
+        """Pairs stand sorted and once, and their texts are those they were built from."""
+        self._last = (-1, -1)
+        schema = schemas.pairs(pairs.systems)
+        for path, footer in zip(pairs.paths, pairs.footers, strict=True):
+            yield from self.rows(path, schema, self._pairs_go_up)
+            if not self._texts.fit(path, footer.extra["texts"]):
+                yield Problem(path, "its ids have other texts now than when the pairs were built")
+
+    def scores(self, pairs: PairSet) -> Iterator[Problem]:
+        """Every pair has one finite score, in its shard's order, of one model."""
+        for teacher in self._workspace.names("scores"):
+            fingerprints = set()
+            folder = self._workspace.place("scores", teacher)
+            scored = set(self._workspace.parts("scores", teacher))
+            for number, (pair_path, pair_footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
+                path = folder / pair_path.name
+                if path not in scored:
+                    yield Problem(path, f"missing: shard {number} of {len(pairs.paths)} is not scored")
+                    continue
+                problems = list(self.rows(path, schemas.SCORES, _finite("score")))
+                yield from problems
+                if problems:
+                    continue
+                file, footer = open_part(path)
+                file.close()
+                fingerprints.add(footer.recipe.settings.get("fingerprint"))
+                if footer.recipe.inputs.get("pairs") != pair_footer.extra["texts"]:
+                    yield Problem(path, "scored from other pairs than the shard has now")
+                elif not _same_ids(path, pair_path):
+                    yield Problem(path, "its rows are not those of the pair shard, in order")
+            if len(fingerprints) > 1:
+                yield Problem(
+                    self._workspace.path("scores", teacher), f"scores of {len(fingerprints)} models are mixed"
+                )
+
+    def rows(
+        self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None = None
+    ) -> Iterator[Problem]:
+        """Read a whole file: its schema, its rows against its footer, and what `check` finds in them."""
+        try:
+            found = self._read(path, schema, check)
+        except PrepError as error:
+            found = error.what
+        except (OSError, pa.ArrowException) as error:
+            found = f"unreadable: {' '.join(str(error).split())[:200]}"
+        self._on_file(path)
+        if found:
+            yield Problem(path, found)
+
+    def _read(
+        self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None
+    ) -> str | None:
+        file, footer = open_part(path, schema)
+        content, wrong = ContentHash(schema), None
+        with file:
+            for batch in file.iter_batches(ROWS_PER_BATCH):
+                content.update(batch.cast(schema))
+                wrong = wrong or (check(batch) if check else None)
+        if content.hexdigest() != footer.content:
+            return "its rows are not those that were written: the content fingerprint differs"
+        return wrong
+
+    def _ids_go_up(self, batch: pa.RecordBatch) -> str | None:
+        ids = batch.column(0).to_numpy()
+        if not len(ids):
+            return None
+        start, self._last = self._last[0] + 1, (int(ids[-1]), -1)
+        if not np.array_equal(ids, np.arange(start, start + len(ids))):
+            return f"its ids are not row numbers from {start} on"
+        return None
+
+    def _pairs_go_up(self, batch: pa.RecordBatch) -> str | None:
+        query, passage = (batch.column(place).to_numpy().astype(np.int64) for place in (0, 1))
+        if not len(query):
+            return None
+        keys = np.concatenate([[(self._last[0] << 32) | self._last[1]], (query << 32) | passage])
+        before, self._last = self._last, (int(query[-1]), int(passage[-1]))
+        if ((np.diff(keys) <= 0).any() and before != (-1, -1)) or (np.diff(keys[1:]) <= 0).any():
+            return "pairs are not sorted, or one stands twice"
+        return None
+
+
+def _finite(column: str) -> Callable[[pa.RecordBatch], str | None]:
+    def check(batch: pa.RecordBatch) -> str | None:
+        broken = int(np.count_nonzero(~np.isfinite(batch.column(column).to_numpy())))
+        return f"{broken} values of {column} are not finite" if broken else None
+
+    return check
+
+
+def _same_ids(path: AnyPath, pair_path: AnyPath) -> bool:
+    columns = ["query_id", "passage_id"]
+    one, other = (read_columns(file, columns) for file in (path, pair_path))
+    return bool(one.cast(other.schema).equals(other)) if one.schema.names == other.schema.names else False

@@ -1,0 +1,1 @@
+"""Passages, queries, qrels and their ids."""

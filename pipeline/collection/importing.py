@@ -1,0 +1,252 @@
+"""Import of a collection, queries by split and qrels by split, as tables of strings.
+
+Ids are append-only: rows already there keep theirs, new rows get the next ones in file order. Everything
+is checked before anything is published; then passages, queries and qrels are renamed into place in that
+order, so a run cut short in between is finished by running it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.collection.hold_out import leave_held_out, taken_from
+from pipeline.collection.new_rows import chunks, numbered
+from pipeline.errors import InputError, WorkspaceError
+from pipeline.fingerprint import digest_json
+from pipeline.storage.publishing import move_file
+from pipeline.storage.workspace import MANIFEST, Workspace
+from pipeline.tables.database import connect, one_row, sql, view_parquet
+from pipeline.tables.parts import part_name, write_part
+from pipeline.tables.provenance import Recipe
+
+PASSAGES_PER_PART = 1 << 20
+
+
+# A whole number in any notation; a cast alone would round.
+_GRADE = "if(try_cast(grade AS DOUBLE) = try_cast(grade AS TINYINT), try_cast(grade AS TINYINT), NULL)"
+
+
+class Rows(NamedTuple):
+    """A table from outside that can be read more than once, the same each time."""
+
+    where: Path
+    """For messages."""
+    read: Callable[[], Iterator[pa.RecordBatch]]
+    """Batches of string columns and `line` int64 (from 1): external_id and text, or query, passage and grade."""
+    content: str
+    """Fingerprint of what is read."""
+
+
+SplitRows = tuple[str, Rows]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import added, in rows."""
+
+    passages: int
+    queries: int
+    qrels: int
+    repeated_lines: int
+    """Collection lines that gave an id and text already there."""
+    unchanged: bool
+    """True where these very files had been imported before."""
+
+
+def import_tables(
+    workspace: Workspace,
+    collection: Rows | None,
+    queries: Sequence[SplitRows],
+    qrels: Sequence[SplitRows],
+    source: str = "msmarco",
+) -> Imported:
+    """Import a collection (may be left out once there is one), queries and qrels, each with its split.
+
+    Raises:
+        InputError: a malformed line, an unknown id, an id with two texts, a pair with two grades.
+        WorkspaceError: no collection yet and none given; another import is running.
+    """
+    with workspace.exclusive("import"):
+        digest = digest_json(
+            [
+                collection.content if collection else None,
+                [[split, rows.content] for split, rows in queries],
+                [[split, rows.content] for split, rows in qrels],
+            ]
+        )
+        manifest = workspace.read_json(MANIFEST)
+        if digest in manifest.get("imports", []):
+            return Imported(0, 0, 0, 0, unchanged=True)
+        with workspace.staging("import") as staging, connect(staging / "spill") as connection:
+            _Import(workspace, connection, staging, source, digest, manifest).run(collection, queries, qrels)
+            added = _publish(workspace, connection, staging)
+        workspace.write_json({**manifest, "imports": [*manifest.get("imports", []), digest]}, MANIFEST)
+        return added
+
+
+def _publish(workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path) -> Imported:
+    for dataset in ("passages", "queries", "qrels"):
+        for staged in sorted(staging.glob(f"{dataset}/*.parquet")):
+            move_file(staged, workspace.place(dataset) / staged.name)
+    passages, queries, qrels, repeated = one_row(connection, "SELECT passages, queries, qrels, repeated FROM added")
+    return Imported(passages, queries, qrels, repeated, unchanged=False)
+
+
+class _Import:
+    """One import: reads into DuckDB, checks, and stages the new files."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        connection: duckdb.DuckDBPyConnection,
+        staging: Path,
+        source: str,
+        digest: str,
+        manifest: Mapping[str, Any],
+    ) -> None:
+        self._workspace, self._connection, self._staging = workspace, connection, staging
+        self._manifest = manifest
+        self._settings = {"source": source}
+        self._inputs = {"files": digest}
+        connection.execute("CREATE TABLE added (passages BIGINT, queries BIGINT, qrels BIGINT, repeated BIGINT)")
+        connection.execute("INSERT INTO added VALUES (0, 0, 0, 0)")
+
+    def run(self, collection: Rows | None, queries: Sequence[SplitRows], qrels: Sequence[SplitRows]) -> None:
+        self._existing("passages", schemas.PASSAGES, ["passage_id", "external_id", "text_hash"])
+        self._existing("queries", schemas.QUERIES, schemas.QUERIES.names)
+        self._existing("qrels", schemas.QRELS, schemas.QRELS.names)
+        if collection:
+            self._passages(collection)
+        elif self._workspace.parts("passages"):
+            self._connection.execute("CREATE TABLE known_passages AS SELECT external_id, passage_id FROM old_passages")
+        else:
+            raise WorkspaceError("no passages yet", where=self._workspace.root, todo="give --collection")
+        self._queries(queries)
+        self._qrels(qrels)
+
+    def _existing(self, name: str, schema: pa.Schema, columns: list[str]) -> None:
+        """Make `old_<name>` of what the workspace holds."""
+        parts = self._workspace.parts(name)
+        if parts:
+            view_parquet(self._connection, f"file_{name}", parts)
+        else:
+            self._connection.register(f"file_{name}", schema.empty_table())
+        self._connection.execute(f"CREATE TABLE old_{name} AS SELECT {', '.join(columns)} FROM file_{name}")
+
+    def _passages(self, rows: Rows) -> None:
+        """Two passes over the rows: keys and checks first, then text straight to its final place."""
+        self._load("keys", rows.read(), "line, external_id, md5_number_lower(text) AS text_hash")
+        self._refuse_conflict(sql("collection/passage_conflict"), rows.where)
+        self._connection.execute(sql("collection/new_passages"))
+        new = self._connection.execute("SELECT line, text_hash FROM new_passages ORDER BY line").fetchnumpy()
+        lines, hashes = new["line"], new["text_hash"]
+        self._connection.execute(
+            "UPDATE added SET passages = $1, repeated = (SELECT count(*) FROM keys) - $1", [len(lines)]
+        )
+        first_id = self._scalar("SELECT coalesce(max(passage_id) + 1, 0) FROM old_passages")
+        if first_id + len(lines) > np.iinfo(np.int32).max:
+            raise InputError("more passages than int32 can number", where=rows.where)
+        number = len(self._workspace.parts("passages"))
+        recipe = Recipe("passages", self._settings, self._inputs)
+        batches = numbered(rows.read(), lines, hashes, first_id)
+        for chunk in chunks(batches, PASSAGES_PER_PART):
+            write_part(
+                self._staging / "passages" / part_name(number),
+                chunk,
+                schemas.PASSAGES,
+                recipe,
+                part=number,
+                parts=0,
+            )
+            number += 1
+
+    def _queries(self, files: Sequence[SplitRows]) -> None:
+        if not files:
+            self._connection.execute("CREATE TABLE queries AS SELECT * FROM old_queries")
+            return
+        self._connection.execute(
+            "CREATE TABLE query_lines (file INT, split VARCHAR, line BIGINT, external_id VARCHAR, text VARCHAR)"
+        )
+        for number, (split, rows) in enumerate(files):
+            self._load("lines", rows.read(), "line, external_id, text")
+            self._connection.execute(
+                "INSERT INTO query_lines SELECT $1, $2, line, external_id, text FROM lines", [number, split]
+            )
+            self._refuse_conflict(sql("collection/query_conflict"), rows.where)
+        self._connection.execute(sql("collection/queries"))
+        leave_held_out(self._connection, self._manifest)
+        if self._unchanged("queries"):
+            return
+        self._connection.execute(
+            "UPDATE added SET queries = (SELECT count(*) FROM queries) - (SELECT count(*) FROM old_queries)"
+        )
+        self._write("queries", schemas.QUERIES, "SELECT * FROM queries ORDER BY query_id")
+
+    def _qrels(self, files: Sequence[SplitRows]) -> None:
+        if not files:
+            return
+        self._connection.execute("CREATE TABLE judgements (query_id INT, passage_id INT, grade TINYINT)")
+        for split, rows in files:
+            self._load("lines", rows.read(), f"line, query, passage, grade, {_GRADE} AS number")
+            # Qrels know no splits: a judgement goes with its query, wherever that was moved to.
+            held_out = taken_from(self._manifest, split)
+            self._refuse_conflict(sql("collection/qrels_conflict"), rows.where, split=split, held_out=held_out)
+            self._connection.execute(sql("collection/judgements"))
+            self._refuse_conflict(sql("collection/grade_conflict"), rows.where)
+        self._connection.execute("CREATE TABLE qrels AS SELECT * FROM old_qrels UNION SELECT * FROM judgements")
+        if self._unchanged("qrels"):
+            return
+        self._connection.execute(
+            "UPDATE added SET qrels = (SELECT count(*) FROM qrels) - (SELECT count(*) FROM old_qrels)"
+        )
+        self._write("qrels", schemas.QRELS, "SELECT * FROM qrels ORDER BY query_id, passage_id")
+
+    def _load(self, table: str, batches: Iterator[pa.RecordBatch], columns: str) -> None:
+        """Stream batches into a table. The first is read here, so that its errors come as they are."""
+        first = next(batches)
+        failure: list[InputError] = []
+
+        def stream() -> Iterator[pa.RecordBatch]:
+            yield first
+            try:
+                yield from batches
+            except InputError as error:
+                failure.append(error)
+
+        reader = pa.RecordBatchReader.from_batches(first.schema, stream())
+        self._connection.register("incoming", reader)
+        try:
+            self._connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {columns} FROM incoming")
+        finally:
+            self._connection.unregister("incoming")
+        if failure:
+            raise failure[0]
+
+    def _refuse_conflict(self, query: str, path: Path, **values: str | list[str]) -> None:
+        """The query returns the first offence as (what, expected, found), or nothing."""
+        for what, expected, found in self._connection.execute(query, values or None).fetchall():
+            raise InputError(what, where=path, expected=expected, found=found)
+
+    def _unchanged(self, table: str) -> bool:
+        same = f"(SELECT count(*) FROM {table}) = (SELECT count(*) FROM old_{table})"
+        return bool(self._scalar(f"SELECT {same} AND NOT EXISTS (FROM {table} EXCEPT FROM old_{table})"))
+
+    def _scalar(self, query: str) -> int:
+        return int(one_row(self._connection, query)[0])
+
+    def _write(self, dataset: str, schema: pa.Schema, query: str) -> None:
+        reader = self._connection.sql(query).to_arrow_reader(65_536)
+        write_part(
+            self._staging / dataset / part_name(0),
+            reader,
+            schema,
+            Recipe(dataset, self._settings, self._inputs),
+        )

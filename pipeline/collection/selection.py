@@ -1,0 +1,84 @@
+"""Which queries a stage works on: those of a split, all or a stable sample of the judged ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.errors import WorkspaceError
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.content import ContentHash
+from pipeline.tables.database import sql, view_parquet
+
+
+@dataclass(frozen=True)
+class SelectedQueries:
+    """Queries of one split, by ascending id."""
+
+    ids: np.ndarray
+    """(Q,) int32"""
+    texts: list[str]
+    """(Q,)"""
+    fingerprint: str
+    """Content of ids and texts."""
+
+
+def view_tables(connection: duckdb.DuckDBPyConnection, workspace: Workspace, *names: str) -> None:
+    """Make views of base tables (`passages`, `queries`, `qrels`).
+
+    Raises:
+        WorkspaceError: one has not been imported.
+    """
+    for name in names:
+        parts = workspace.parts(name)
+        if not parts:
+            raise WorkspaceError(f"no {name} yet", where=workspace.root, todo="import them: prep import msmarco --help")
+        view_parquet(connection, name, parts)
+
+
+def known_splits(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Names of all splits, given the view `queries`."""
+    return [
+        row[0]
+        for row in connection.execute("SELECT DISTINCT unnest(splits) AS split FROM queries ORDER BY split").fetchall()
+    ]
+
+
+def require_split(connection: duckdb.DuckDBPyConnection, split: str) -> None:
+    """Check that a split exists, given the view `queries`.
+
+    Raises:
+        WorkspaceError: no query has it.
+    """
+    known = known_splits(connection)
+    if split not in known:
+        raise WorkspaceError(
+            f"no queries of split {split!r}", expected=f"one of {', '.join(known)}", todo="check --split"
+        )
+
+
+def select_queries(
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, split: str, max_queries: int | None = None
+) -> SelectedQueries:
+    """Queries of a split; with `max_queries`, that many of those with a relevant passage, by a stable hash of their id.
+
+    Raises:
+        WorkspaceError: no queries yet, or none of this split.
+    """
+    require_split(connection, split)
+    if workspace.parts("qrels"):
+        view_parquet(connection, "qrels", workspace.parts("qrels"))
+    else:
+        connection.register("qrels", schemas.QRELS.empty_table())
+    table = connection.sql(
+        sql("collection/select_queries"), params={"split": split, "max_queries": max_queries}
+    ).to_arrow_table()
+    content = ContentHash(table.schema)
+    for batch in table.to_batches():
+        content.update(batch)
+    texts = table.column("text").cast(pa.string()).to_pylist()
+    return SelectedQueries(table.column("query_id").to_numpy().astype(np.int32), texts, content.hexdigest())

@@ -1,0 +1,141 @@
+"""Ranked lists, and the one tie rule: score descending, then passage id ascending (collection order).
+
+A run is written in TREC form with external ids. Where scores tie, the written score of the lower rank is the
+next smaller float32, so that any evaluation tool reads the file in the order of its ranks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from pipeline.collection.selection import view_tables
+from pipeline.errors import InputError
+from pipeline.storage.location import AnyPath
+from pipeline.storage.publishing import remove
+from pipeline.storage.workspace import Workspace, atomic_write
+from pipeline.tables.database import connect
+from pipeline.tables.delimited import read_fields
+
+
+class Run(NamedTuple):
+    """R ranked rows, by query, best first, no two scores of a query equal."""
+
+    query_id: np.ndarray  # (R,) int32
+    passage_id: np.ndarray  # (R,) int32
+    rank: np.ndarray  # (R,) int32 from 1
+    score: np.ndarray  # (R,) float32
+
+
+def rank_rows(query_id: np.ndarray, passage_id: np.ndarray, score: np.ndarray, depth: int | None = None) -> Run:
+    """Rank scored pairs (N,) by the tie rule, at most `depth` for each query."""
+    score = score.astype(np.float32)
+    order = np.lexsort((passage_id, -score, query_id))
+    query_id, passage_id, score = query_id[order], passage_id[order], score[order]
+    starts = np.flatnonzero(np.diff(query_id, prepend=query_id[:1] - 1))
+    lengths = np.diff(np.append(starts, len(query_id)))
+    rank = np.arange(len(query_id)) - np.repeat(starts, lengths) + 1
+    if depth is not None:
+        kept = rank <= depth
+        query_id, passage_id, score, rank = query_id[kept], passage_id[kept], score[kept], rank[kept]
+    return Run(query_id.astype(np.int32), passage_id.astype(np.int32), rank.astype(np.int32), _untie(score, rank))
+
+
+def _untie(score: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Make scores strictly fall within each query, by the smallest steps there are."""
+    score = score.copy()
+    for row in np.flatnonzero((rank[1:] > 1) & (score[1:] >= score[:-1])) + 1:
+        # Rows are visited in order, so a chain of ties goes down step by step.
+        score[row] = np.nextafter(score[row - 1], np.float32(-np.inf))
+    later = np.flatnonzero((rank[1:] > 1) & (score[1:] >= score[:-1]))
+    return _untie(score, rank) if len(later) else score
+
+
+def external_ids(workspace: Workspace, table: str, ids: np.ndarray) -> np.ndarray:
+    """External ids (N,) of query or passage ids (N,)."""
+    key = {"queries": "query_id", "passages": "passage_id"}[table]
+    with connect(workspace.local) as connection:
+        view_tables(connection, workspace, table)
+        connection.register("wanted", pa.table({key: np.unique(ids)}))
+        found = connection.execute(
+            f"SELECT {key}, external_id FROM {table} SEMI JOIN wanted USING ({key}) ORDER BY {key}"
+        ).fetchnumpy()
+    return np.asarray(found["external_id"])[np.searchsorted(found[key], ids)]
+
+
+def write_run(workspace: Workspace, name: str, run: Run) -> AnyPath:
+    """Write `runs/<name>.run`: query, Q0, passage, rank, score, tag.
+
+    What stood beside an earlier run of that name, `runs/<name>.json`, goes first: it tells of that run.
+    """
+    queries = external_ids(workspace, "queries", run.query_id)
+    passages = external_ids(workspace, "passages", run.passage_id)
+    remove(workspace.path("runs", f"{name}.json"))
+    path = workspace.path("runs", f"{name}.run")
+    with atomic_write(path) as stream:
+        for query, passage, rank, score in zip(queries, passages, run.rank, run.score, strict=True):
+            stream.write(f"{query} Q0 {passage} {rank} {score:.9g} {name}\n".encode())
+    return path
+
+
+def read_run(workspace: Workspace, path: AnyPath) -> Run:
+    """A run file in TREC form (six fields) or MS MARCO form (query, passage, rank).
+
+    Raises:
+        InputError: malformed, or an unknown query or passage, with its line.
+    """
+    trec = ["query", "q0", "passage", "rank", "score", "tag"]
+    try:
+        rows = pa.Table.from_batches(list(read_fields(path, trec)))
+    except InputError as error:
+        if len(_first_fields(path)) != 3:
+            raise error
+        rows = pa.Table.from_batches(list(read_fields(path, ["query", "passage", "rank"])))
+    with connect(workspace.local) as connection:
+        view_tables(connection, workspace, "queries", "passages")
+        connection.register("rows", rows)
+        value = "try_cast(score AS FLOAT)" if "score" in rows.column_names else "-try_cast(rank AS INT)::FLOAT"
+        found = connection.sql(
+            f"SELECT line, query, passage, query_id, passage_id, {value} AS score FROM rows "
+            "LEFT JOIN queries ON queries.external_id = query LEFT JOIN passages ON passages.external_id = passage "
+            "ORDER BY line"
+        ).to_arrow_table()
+        _refuse(connection, found, path)
+    return rank_rows(*(found.column(name).to_numpy() for name in ("query_id", "passage_id", "score")))
+
+
+def _first_fields(path: AnyPath) -> list[str]:
+    with path.open("rb") as stream:
+        return stream.readline().decode("utf-8", "replace").split()
+
+
+def _refuse(connection: duckdb.DuckDBPyConnection, found: pa.Table, path: AnyPath) -> None:
+    connection.register("found", found)
+    bad = connection.execute(
+        "SELECT line, query, passage, query_id, passage_id FROM found "
+        "WHERE query_id IS NULL OR passage_id IS NULL OR score IS NULL OR NOT isfinite(score) ORDER BY line LIMIT 1"
+    ).fetchall()
+    for line, query, passage, query_id, passage_id in bad:
+        if query_id is None:
+            raise InputError(
+                f"line {line} names an unknown query",
+                where=path,
+                expected="a query id of the workspace",
+                found=query,
+            )
+        if passage_id is None:
+            raise InputError(
+                f"line {line} names an unknown passage",
+                where=path,
+                expected="a passage id of the workspace",
+                found=passage,
+            )
+        raise InputError(f"line {line} has no finite score or rank", where=path)
+    twice = connection.execute(
+        "SELECT max(line), query, passage FROM found GROUP BY query, passage HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
+    ).fetchall()
+    for line, query, passage in twice:
+        raise InputError(f"line {line} ranks a passage twice", where=path, found=f"query {query}, passage {passage}")

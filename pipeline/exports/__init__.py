@@ -1,0 +1,1 @@
+"""Writers of the training formats of other libraries."""

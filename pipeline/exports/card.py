@@ -1,0 +1,91 @@
+"""The card of an exported data set: README.md with what `datasets` needs to load it, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.triples.funnel import Funnel
+
+
+@dataclass(frozen=True)
+class Config:
+    """One configuration of a data set."""
+
+    name: str
+    files: str
+    rows: int
+    options: dict[str, Any] | None = None
+    """What the loader needs beside the files."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the rows were made of."""
+
+    dataset: str
+    """The set in the workspace."""
+    settings: Mapping[str, Any]
+    """Settings of the recipe it was made by."""
+    fingerprint: str
+    """Of that recipe."""
+    teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name → what its scores say of it."""
+    funnel: Funnel | None = None
+
+
+def card(title: str, usage: str, configs: Sequence[Config], origin: Origin, licence: str, left_out: int) -> str:
+    """Text of README.md; `usage` says how its trainer reads the files."""
+    body = _body(title, usage, configs, origin, left_out)
+    return "\n".join(["---", *_front_matter(configs, licence), "---", "", *body, ""])
+
+
+def is_card(text: str) -> bool:
+    """Whether it is a text of `card`: it names the recipe of the rows."""
+    return re.search(r"^Made of `[^`\n]+`, recipe `[0-9a-f]{32}`:$", text, re.MULTILINE) is not None
+
+
+def _front_matter(configs: Sequence[Config], licence: str) -> list[str]:
+    """YAML; every value is written as JSON, which is YAML too."""
+    lines = [f"license: {json.dumps(licence)}", "task_categories:", '- "text-ranking"', "tags:", '- "distillation"']
+    lines.append("configs:")
+    for config in configs:
+        lines += [f"- config_name: {json.dumps(config.name)}", "  data_files:"]
+        lines += ['  - split: "train"', f"    path: {json.dumps(config.files)}"]
+        lines += [f"  {key}: {json.dumps(value)}" for key, value in (config.options or {}).items()]
+    return lines
+
+
+def _body(title: str, usage: str, configs: Sequence[Config], origin: Origin, left_out: int) -> list[str]:
+    lines = [f"# {title}", "", "| configuration | rows |", "|---|---:|"]
+    lines += [f"| `{config.name}` | {config.rows:,} |" for config in configs]
+    if left_out:
+        lines += ["", f"{left_out:,} groups with too few negatives were left out."]
+    lines += [
+        "",
+        "Scores are raw logits. Load it with `datasets.load_dataset(DIRECTORY)`. Its trainer reads it so:",
+        "",
+        usage,
+    ]
+    lines += ["", "## Teachers", ""]
+    lines += ["| teacher | fingerprint | what is known of it |", "|---|---|---|"]
+    for name, facts in origin.teachers.items():
+        known = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "fingerprint")
+        lines.append(f"| {_cell(name)} | `{facts.get('fingerprint', '')}` | {_cell(known)} |")
+    lines += ["", "## Filters", "", f"Made of `{origin.dataset}`, recipe `{origin.fingerprint}`:", ""]
+    lines += ["| setting | value |", "|---|---|"]
+    shown = {key: value for key, value in origin.settings.items() if key != "sql"}
+    lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in shown.items()]
+    if origin.funnel is not None:
+        lines += ["", "## Funnel", "", "| | count |", "|---|---:|"]
+        for label, count, is_loss in origin.funnel.lines():
+            lines.append(f"| {'- ' if is_loss else ''}{label} | {count:,} |")
+    return lines
+
+
+def _cell(value: object) -> str:
+    """Text that stays in its cell."""
+    return " ".join(str(value).replace("|", "\\|").split())

@@ -1,0 +1,180 @@
+"""Triples or n-way lists of a workspace in the form a trainer reads, as a directory that `datasets` loads.
+
+The directory is written beside its place and renamed, so that one that is there is complete.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipeline.errors import UsageError, WorkspaceError
+from pipeline.exports.card import Config, Origin, card, is_card
+from pipeline.exports.formats import FORMATS
+from pipeline.exports.lines import NUMBERED
+from pipeline.exports.rows import Groups, list_groups, triple_batches, triple_groups
+from pipeline.exports.words import Table, Words
+from pipeline.storage.location import AnyPath
+from pipeline.storage.publishing import staged_directory
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.database import connect, sql, view_parquet
+from pipeline.tables.parts import footer_of
+from pipeline.tables.provenance import Footer
+from pipeline.triples.funnel import Funnel
+from pipeline.triples.sets import load_set
+
+CARD = "README.md"
+FOLDERS = {"train", "queries", "documents", NUMBERED}
+_FILES = re.compile(
+    rf"{re.escape(CARD)}|examples\.json|train\.(jsonl|tsv)|(queries|docs)\.jsonl"
+    rf"|(train|queries|documents)/train-\d+\.parquet|{NUMBERED}/(examples\.json|(queries|collection)\.tsv)"
+)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is exported, and how."""
+
+    form: str
+    """One of FORMATS."""
+    triples: str = "default"
+    """Triple set of the workspace."""
+    lists: str | None = None
+    """N-way lists of the workspace, in place of triples; each has its positive first."""
+    ids: bool = False
+    """External ids in place of texts."""
+    negatives: int | None = None
+    """So many for each positive or query; None is what the format says."""
+    seed: int = 0
+    """Of the order of queries, and of the draw among more negatives."""
+    licence: str = "unknown"
+    """For the card."""
+    overwrite: bool = False
+    """Whether an earlier export may be replaced."""
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMATS:
+            raise UsageError(f"no format {self.form!r}", expected=", ".join(FORMATS))
+        form = FORMATS[self.form]
+        if self.ids and form.content == "texts":
+            raise UsageError(f"{self.form} needs texts", todo="leave out --ids")
+        if self.negatives is not None and (self.negatives < 1 or form.rows == "triples"):
+            what = "must be positive" if self.negatives < 1 else f"means nothing to {self.form}"
+            raise UsageError(f"--negatives {what}", found=self.negatives)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    directory: Path
+    configs: list[Config]
+    left_out: int
+    """Groups with too few negatives."""
+
+
+def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> Exported:
+    """Write an export to a directory that is not there yet, or is empty.
+
+    Raises:
+        WorkspaceError: no such triples or lists, or the directory holds something else.
+        UsageError: nothing would be left.
+    """
+    directory = directory.expanduser().absolute()
+    _refuse_foreign(directory, settings.overwrite)
+    paths, origin = _load(workspace, settings)
+    with staged_directory(directory, replace=True) as staged:
+        form = FORMATS[settings.form]
+        words = Words(Table(workspace, "queries"), Table(workspace, "passages"), settings.ids or form.content == "ids")
+        rows = _Rows(settings)
+        with workspace.staging("export") as scratch, connect(scratch, memory_limit="1GB") as connection:
+            configs = form.write(rows.of(connection, paths), words, staged)
+        if not configs[0].rows:
+            raise UsageError(
+                "nothing to export",
+                expected=f"queries with {rows.negatives} negatives",
+                found=f"{rows.left_out:,} groups have fewer",
+                todo="lower --negatives",
+            )
+        title = f"{settings.form} from {origin.dataset}"
+        text = card(title, form.usage, configs, origin, settings.licence, rows.left_out)
+        (staged / CARD).write_text(text, encoding="utf-8")
+    return Exported(directory, configs, rows.left_out)
+
+
+class _Rows:
+    """The rows a format asks for; groups that are too small are counted."""
+
+    def __init__(self, settings: ExportSettings) -> None:
+        self._settings, self._form = settings, FORMATS[settings.form]
+        self.negatives = settings.negatives or self._form.negatives
+        self.left_out = 0
+
+    def of(self, connection: duckdb.DuckDBPyConnection, paths: list[AnyPath]) -> Iterator[Any]:
+        """Batches of triples, or groups."""
+        if self._settings.lists is not None and self._form.rows == "positive":
+            # As they are: a list's negatives have an order, and were drawn when it was built.
+            return self._even(list_groups(paths, self.negatives and self.negatives + 1))
+        if self._settings.lists is not None:
+            view_parquet(connection, "lists", paths)
+            connection.execute(f"CREATE VIEW triples AS {sql('exports/list_triples')}")
+        else:
+            view_parquet(connection, "triples", paths)
+        if self._form.rows == "triples":
+            return triple_batches(connection)
+        return self._even(triple_groups(connection, self._settings.seed, self._form.rows, self.negatives))
+
+    def _even(self, groups: Iterator[Groups]) -> Iterator[Groups]:
+        for group in groups:
+            kept = group
+            if self._form.even and self.negatives is not None:
+                enough = group.lengths == self.negatives + 1
+                self.left_out += int((~enough).sum())
+                kept = group.where(enough)
+            if len(kept.query):
+                yield kept
+
+
+def _load(workspace: Workspace, settings: ExportSettings) -> tuple[list[AnyPath], Origin]:
+    dataset, name = ("triples", settings.triples) if settings.lists is None else ("lists", settings.lists)
+    paths, footers = load_set(workspace, dataset, name)
+    return paths, _origin(workspace, f"{dataset}/{name}", footers[0])
+
+
+def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:
+    teachers: dict[str, dict[str, Any]] = {}
+    for name in footer.recipe.settings.get("teachers", []):
+        parts = workspace.parts("scores", name)
+        teachers[name] = dict(footer_of(parts[0]).recipe.settings) if parts else {}
+        teachers[name]["scores"] = footer.recipe.inputs.get(f"scores/{name}", "")
+    told = footer.extra.get("funnel")
+    known = {name: count for name, count in (told or {}).items() if name in Funnel.__dataclass_fields__}
+    funnel = Funnel(**known) if told else None
+    return Origin(dataset, footer.recipe.settings, footer.fingerprint, teachers, funnel)
+
+
+def _refuse_foreign(directory: Path, overwrite: bool) -> None:
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    foreign = _foreign(directory)
+    if foreign or not overwrite:
+        todo = "name a new directory" if foreign else "pass --overwrite to replace it"
+        expected = "nothing but what an export writes" if foreign else None
+        raise WorkspaceError("something is there already", where=directory, expected=expected, found=foreign, todo=todo)
+
+
+def _foreign(directory: Path) -> str | None:
+    """What in it no export has written, if anything."""
+    file = directory / CARD
+    if not file.is_file() or not is_card(file.read_text(encoding="utf-8", errors="replace")):
+        return f"no {CARD} of an export"
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink() or not (name in FOLDERS if path.is_dir() else _FILES.fullmatch(name)):
+            return name
+    return None

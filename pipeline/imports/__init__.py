@@ -1,0 +1,1 @@
+"""Readers of published collections, runs, scores, triples and lists."""

@@ -1,0 +1,221 @@
+"""Rows of published files on their way into a workspace: a query, a passage, a score, and the list they are in.
+
+Readers yield `Rows` with external ids. `Intake` finds the ids, counts what the workspace does not know, and puts
+the rows into buckets on disk, each a range of queries, so that what follows needs the memory of one bucket.
+
+Shapes: N rows of a batch, B buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.collection.external_ids import TABLE_KEYS, UNKNOWN, ExternalIds
+from pipeline.collection.text_ids import TextIds
+from pipeline.errors import InputError
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.parquet import metadata_of
+
+QUERIES_PER_BUCKET = 8_192
+POSITIVES = -1
+"""In place of a list: the row names a passage as relevant."""
+RECORD = np.dtype([("query", "<i4"), ("passage", "<i4"), ("score", "<f4"), ("list", "<i2")])
+
+
+class Rows(NamedTuple):
+    """A batch as a file gives it."""
+
+    line: np.ndarray
+    """(N,) int64 from 1; for tables without lines, the row."""
+    query: pa.Array
+    """(N,) external ids, integers or strings."""
+    passage: pa.Array
+    """(N,) external ids, integers or strings."""
+    score: np.ndarray
+    """(N,) float64"""
+    list: np.ndarray
+    """(N,) int16: number of the list, or POSITIVES."""
+
+
+def existing(path: Path) -> Path:
+    """The path, if a file is there.
+
+    Raises:
+        InputError: none is.
+    """
+    if not path.is_file():
+        raise InputError("no such file", where=path)
+    return path
+
+
+@dataclass
+class Counts:
+    """What came in, in rows."""
+
+    rows: int = 0
+    unknown_queries: int = 0
+    unknown_passages: int = 0
+    ambiguous: int = 0
+    """Texts that several queries or passages of the workspace have; the first of them is meant."""
+    repeated: int = 0
+    """Rows that say again what another row of the file said."""
+    contradictions: int = 0
+    """Pairs with more than one score; the mean of the different scores is taken."""
+    largest_difference: float = 0.0
+    """Between two scores of one pair."""
+    not_judged: int = 0
+    """Positives of the file that are not among the judgements."""
+
+    def lines(self) -> list[tuple[str, int]]:
+        """What is worth saying."""
+        told = [
+            ("rows name a query that is not in the workspace", self.unknown_queries),
+            ("rows name a passage that is not in the workspace", self.unknown_passages),
+            ("texts are of several rows of the workspace; the first was taken", self.ambiguous),
+            ("rows repeat another row", self.repeated),
+            ("pairs have scores that contradict each other; their mean is taken", self.contradictions),
+            ("positives are not among the judgements", self.not_judged),
+        ]
+        return [(text, count) for text, count in told if count]
+
+
+@dataclass
+class Intake:
+    """Takes rows in; see the module."""
+
+    workspace: Workspace
+    path: Path
+    """Where the rows come from, for messages."""
+    directory: Path
+    """Where the buckets are put; empty."""
+    edges: np.ndarray
+    """(B,) int32 ascending from 0: first query of each bucket."""
+    strict: bool = False
+    """Whether an unknown id is an error."""
+    unit: str = "line"
+    """What `Rows.line` counts."""
+    by_text: bool = False
+    """Whether rows name texts, not ids."""
+    counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._finders = [(TextIds if self.by_text else ExternalIds)(self.workspace, name) for name in TABLE_KEYS]
+
+    def take(self, batches: Iterable[Rows]) -> None:
+        """Take in all rows.
+
+        Raises:
+            InputError: the reader's, a score that is no finite float32, or, if strict, an unknown id.
+        """
+        for rows in batches:
+            self._take(rows)
+        self.counts.ambiguous = sum(finder.ambiguous for finder in self._finders if isinstance(finder, TextIds))
+
+    def _take(self, rows: Rows) -> None:
+        query, passage = (
+            finder.find(column) for finder, column in zip(self._finders, (rows.query, rows.passage), strict=True)
+        )
+        with np.errstate(over="ignore"):
+            score = rows.score.astype(np.float32)
+        self._refuse("has a score that is no finite float32", ~np.isfinite(score), rows, rows.score)
+        no_query, no_passage = query == UNKNOWN, passage == UNKNOWN
+        if self.strict:
+            self._refuse("names a query that is not in the workspace", no_query, rows, rows.query)
+            self._refuse("names a passage that is not in the workspace", no_passage, rows, rows.passage)
+        listed = rows.list >= 0
+        self.counts.rows += int(listed.sum())
+        self.counts.unknown_queries += int((no_query & listed).sum())
+        self.counts.unknown_passages += int((no_passage & ~no_query & listed).sum())
+        known = ~no_query & ~no_passage
+        records = np.empty(int(known.sum()), RECORD)
+        for name, values in (("query", query), ("passage", passage), ("score", score), ("list", rows.list)):
+            records[name] = values[known]
+        self._put(records)
+
+    def _refuse(self, what: str, bad: np.ndarray, rows: Rows, values: pa.Array | np.ndarray) -> None:
+        if bad.any():
+            first = int(np.flatnonzero(bad)[0])
+            raise InputError(f"{self.unit} {rows.line[first]} {what}", where=self.path, found=str(values[first]))
+
+    def _put(self, records: np.ndarray) -> None:
+        bucket = np.searchsorted(self.edges, records["query"], side="right") - 1
+        place = bucket << 16 | (records["list"].astype(np.int64) - POSITIVES)
+        if (place[1:] < place[:-1]).any():
+            order = np.argsort(place, kind="stable")
+            records, place = records[order], place[order]
+        starts = np.flatnonzero(np.diff(place, prepend=-1))
+        for start, end in zip(starts, np.append(starts, len(place))[1:], strict=True):
+            with self._file(int(place[start]) >> 16, int(records["list"][start])).open("ab") as stream:
+                records[start:end].tofile(stream)
+
+    def _file(self, bucket: int, list_number: int) -> Path:
+        return self.directory / f"{bucket:06d}.{list_number}"
+
+    def bucket(self, number: int, list_number: int) -> np.ndarray:
+        """The records (N,) of one bucket's list, without repetition, sorted by query, passage, score."""
+        path = self._file(number, list_number)
+        if not path.exists():
+            return np.empty(0, RECORD)
+        distinct = np.empty(0, RECORD)
+        for chunk in _chunks(path):
+            both = np.concatenate([distinct, chunk])
+            distinct = _distinct(both)
+            self.counts.repeated += len(both) - len(distinct) if list_number != POSITIVES else 0
+        path.unlink()
+        return distinct
+
+
+def query_ranges(workspace: Workspace) -> np.ndarray:
+    """Edges (B,) that cut the queries of the workspace into buckets of the same number."""
+    rows = sum(metadata_of(part).num_rows for part in workspace.parts("queries"))
+    return np.arange(0, max(rows, 1), QUERIES_PER_BUCKET, dtype=np.int32)
+
+
+def reconcile(records: np.ndarray, counts: Counts) -> np.ndarray:
+    """One record for each pair of distinct, sorted records of one list; contradicting scores give their mean."""
+    if not len(records):
+        return records
+    same = (records["query"][1:] == records["query"][:-1]) & (records["passage"][1:] == records["passage"][:-1])
+    starts = np.flatnonzero(np.concatenate([[True], ~same]))
+    if len(starts) == len(records):
+        return records
+    ends = np.append(starts[1:], len(records))
+    score = records["score"].astype(np.float64)
+    means = np.add.reduceat(score, starts) / (ends - starts)
+    counts.contradictions += int((ends - starts > 1).sum())
+    # Within a pair records ascend by score.
+    counts.largest_difference = max(counts.largest_difference, float((score[ends - 1] - score[starts]).max()))
+    kept = records[starts]
+    kept["score"] = means
+    return kept
+
+
+_CHUNK_ROWS = 4 << 20
+
+
+def _chunks(path: Path) -> Iterator[np.ndarray]:
+    with path.open("rb") as stream:
+        while len(chunk := np.fromfile(stream, RECORD, _CHUNK_ROWS)):
+            yield chunk
+
+
+def _distinct(records: np.ndarray) -> np.ndarray:
+    """The records of one list sorted by query, passage and score, each once."""
+    records = records[_order(records)]
+    new = np.ones(len(records), bool)
+    new[1:] = records[1:] != records[:-1]
+    return records[new]
+
+
+def _order(records: np.ndarray) -> np.ndarray:
+    """What sorts the records (N,); by one key where no pair stands twice, which is several times faster."""
+    pair = records["query"].astype(np.int64) << 32 | records["passage"]
+    order = np.argsort(pair)
+    return order if (np.diff(pair[order]) > 0).all() else np.lexsort((records["score"], pair))

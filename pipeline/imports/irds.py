@@ -1,0 +1,108 @@
+"""Import of a data set of ir_datasets by its id: documents, queries, qrels, each where it has them.
+
+A document's text is its `default_text`. Needs the optional package `ir_datasets`, which fetches what it does not
+have; nothing else here does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipeline.collection.importing import Imported, Rows, import_tables
+from pipeline.errors import InputError, UsageError
+from pipeline.imports.text_rows import JUDGEMENT_COLUMNS, TEXT_COLUMNS, string_rows
+from pipeline.names import check_name
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.content import ContentHash
+
+
+class Dataset(Protocol):
+    """What of ir_datasets is used."""
+
+    def has_docs(self) -> bool:
+        """Whether there are documents."""
+
+    def has_queries(self) -> bool:
+        """Whether there are queries."""
+
+    def has_qrels(self) -> bool:
+        """Whether there are judgements."""
+
+    def docs_iter(self) -> Iterable[Any]:
+        """Documents, with `doc_id` and `default_text()`."""
+
+    def queries_iter(self) -> Iterable[Any]:
+        """Queries, with `query_id` and `default_text()`."""
+
+    def qrels_iter(self) -> Iterable[Any]:
+        """Judgements, with `query_id`, `doc_id`, `relevance`."""
+
+
+def load(name: str) -> Dataset:
+    """A data set by id.
+
+    Raises:
+        UsageError: the package is not installed.
+        InputError: no such data set.
+    """
+    try:
+        ir_datasets = import_module("ir_datasets")
+    except ImportError:
+        raise UsageError("ir_datasets is not installed", todo="python -m pip install ir_datasets") from None
+    try:
+        dataset: Dataset = ir_datasets.load(name)
+    except KeyError as error:
+        raise InputError("no such data set of ir_datasets", where=name, found=error) from error
+    return dataset
+
+
+def import_dataset(workspace: Workspace, name: str, dataset: Dataset, split: str) -> Imported:
+    """Import what a data set has; its queries and judgements are of the split.
+
+    Raises:
+        InputError: it has nothing, or what `import_msmarco` refuses.
+        WorkspaceError: another import is running.
+    """
+    check_name("split", split)
+    where = Path(f"ir_datasets:{name}")
+    docs = _rows(where, partial(_docs, dataset), TEXT_COLUMNS) if dataset.has_docs() else None
+    queries = _rows(where, partial(_queries, dataset), TEXT_COLUMNS) if dataset.has_queries() else None
+    qrels = _rows(where, partial(_qrels, dataset), JUDGEMENT_COLUMNS) if dataset.has_qrels() else None
+    if not (docs or queries or qrels):
+        raise InputError("neither documents nor queries nor judgements", where=where)
+    return import_tables(
+        workspace,
+        docs,
+        [(split, queries)] if queries else [],
+        [(split, qrels)] if qrels else [],
+        source=f"ir_datasets {name}",
+    )
+
+
+def _rows(where: Path, records: Any, columns: list[str]) -> Rows:
+    def read() -> Iterator[pa.RecordBatch]:
+        return string_rows(enumerate(records(), 1), columns)
+
+    content: ContentHash | None = None
+    for batch in read():
+        content = content or ContentHash(batch.schema)
+        content.update(batch)
+    return Rows(where, read, content.hexdigest() if content else "")
+
+
+def _docs(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    return ((doc.doc_id, doc.default_text()) for doc in dataset.docs_iter())
+
+
+def _queries(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    return ((query.query_id, query.default_text()) for query in dataset.queries_iter())
+
+
+def _qrels(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
+    return ((row.query_id, row.doc_id, str(row.relevance)) for row in dataset.qrels_iter())

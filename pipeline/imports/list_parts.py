@@ -1,0 +1,79 @@
+"""The parts of imported lists: `imported-NNNNN.parquet` holds the lists of 8,192 queries.
+
+Ranks are made anew by score and then collection order.
+
+Shapes: N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.errors import InputError
+from pipeline.imports.intake import POSITIVES, Counts, Intake, reconcile
+from pipeline.retrieval.lists import IMPORTED
+from pipeline.tables.parts import part_name, write_part
+from pipeline.tables.provenance import Recipe
+
+MOST_RANKS = np.iinfo(np.int16).max
+
+
+class ListWriter:
+    """Stages the parts of all systems, bucket by bucket; a bucket without rows of a system gives an empty part."""
+
+    def __init__(self, staging: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], reconciled: bool) -> None:
+        self._staging, self._settings, self._inputs, self._reconciled = staging, settings, inputs, reconciled
+        self.rows: dict[str, int] = {}
+
+    def buckets(self, intake: Intake, names: Mapping[int, str]) -> Iterator[np.ndarray]:
+        """Stage each bucket's lists; hands on its positives."""
+        self.rows = dict.fromkeys(names.values(), 0)
+        for part in range(len(intake.edges)):
+            for number, system in names.items():
+                self._stage(system, part, intake.bucket(part, number), intake)
+            yield intake.bucket(part, POSITIVES)
+
+    def _stage(self, system: str, part: int, records: np.ndarray, intake: Intake) -> None:
+        kept = reconcile(records, intake.counts) if self._reconciled else _best(records, intake.counts)
+        kept, rank = _ranked(kept)
+        if len(kept) and rank.max() > MOST_RANKS:
+            raise InputError("a list is too long", where=intake.path, expected=f"at most {MOST_RANKS} passages")
+        columns = [kept["query"], kept["passage"], rank.astype(np.int16), kept["score"]]
+        batch = pa.RecordBatch.from_arrays(
+            [pa.array(np.ascontiguousarray(column)) for column in columns], schema=schemas.RETRIEVED
+        )
+        write_part(
+            self._staging / "staged" / system / part_name(part, IMPORTED),
+            [batch],
+            schemas.RETRIEVED,
+            Recipe("retrieved", {"system": system, "split": IMPORTED, **self._settings}, self._inputs),
+            part=part,
+            parts=len(intake.edges),
+            extra={"queries": len(np.unique(kept["query"])), "systems": sorted(self.rows)},
+        )
+        self.rows[system] += len(kept)
+
+
+def _best(records: np.ndarray, counts: Counts) -> np.ndarray:
+    """The record with the highest score of each pair; they are sorted by query, passage, score."""
+    last = np.ones(len(records), bool)
+    last[:-1] = (records["query"][1:] != records["query"][:-1]) | (records["passage"][1:] != records["passage"][:-1])
+    counts.repeated += int((~last).sum())
+    return records[last]
+
+
+def _ranked(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The records (N,) by query, score and passage, and their ranks (N,) from 1; they come by query and passage."""
+    # The bits of a float ascend with it, those of a negative one fall.
+    bits = (records["score"] + np.float32(0)).view(np.int32).astype(np.int64)
+    ascending = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+    records = records[np.argsort((records["query"].astype(np.int64) << 32) - ascending, kind="stable")]
+    starts = np.flatnonzero(np.diff(records["query"], prepend=-1))
+    lengths = np.diff(np.append(starts, len(records)))
+    return records, np.arange(len(records)) - np.repeat(starts, lengths) + 1

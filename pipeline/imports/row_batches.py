@@ -1,0 +1,77 @@
+"""Gathering the lists of one query after another into batches of `Rows`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeGuard
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.imports.intake import Rows
+
+ROWS_PER_BATCH = 1 << 18
+
+
+class RowBatches:
+    """Collects; a full batch is to be fetched by `full`, the rest by `rest`."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lines: list[int] = []
+        self._queries: list[int | str] = []
+        self._lists: list[int] = []
+        self._lengths: list[int] = []
+        self._passages: list[int | str] = []
+        self._scores: list[float] = []
+
+    def add(
+        self, line: int, query: int | str, passages: Sequence[int | str], scores: Sequence[float], list_number: int = 0
+    ) -> None:
+        """Take a query's list: passages (N,) with their scores (N,)."""
+        self._lines.append(line)
+        self._queries.append(query)
+        self._lists.append(list_number)
+        self._lengths.append(len(passages))
+        self._passages += passages
+        self._scores += scores
+
+    def full(self) -> Iterator[Rows]:
+        """The batch, if there is enough for one."""
+        if len(self._passages) >= ROWS_PER_BATCH:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Rows]:
+        """What there is."""
+        if self._passages:
+            places = np.repeat(np.arange(len(self._lengths)), self._lengths)
+            yield Rows(
+                np.array(self._lines, np.int64)[places],
+                id_array(self._queries).take(pa.array(places)),
+                id_array(self._passages),
+                np.array(self._scores, np.float64),
+                np.array(self._lists, np.int16)[places],
+            )
+        self._clear()
+
+
+def id_array(values: Sequence[int | str]) -> pa.Array:
+    """Ids as int64 if all are integers, else as strings."""
+    if all(type(value) is int for value in values):
+        try:
+            return pa.array(values, pa.int64())
+        except (OverflowError, pa.ArrowInvalid):
+            pass  # too long for 64 bits
+    return pa.array([str(value) for value in values], pa.string())
+
+
+def is_id(value: object) -> TypeGuard[int | str]:
+    """Whether a JSON value can be an id."""
+    return type(value) is int or (isinstance(value, str) and value != "")
+
+
+def is_score(value: object) -> TypeGuard[int | float]:
+    """Whether a value can be a float; an integer of hundreds of digits cannot."""
+    return type(value) is float or (type(value) is int and value.bit_length() < 1000)

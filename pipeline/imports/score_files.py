@@ -1,0 +1,139 @@
+"""Reading published teacher scores: which form a file has, and its rows.
+
+pickle    query -> {passage -> score} (cross-encoder-ms-marco-MiniLM-L-6-v2-scores.pkl.gz)
+kd        positive score, negative score, query, positive, negative; tabs between (neural-ranking-kd)
+parquet   one pair a row, or one query with lists of passages and scores; a file or a directory of them
+lists     msmarco-hard-negatives.jsonl with {"pid", "ce-score"} objects
+colbert   JSON lines [query, [passage, score], …] (ColBERTv2's examples.json)
+tevatron  JSON lines with positive_passages and negative_passages of {"docid", "score"}
+run       TREC: query, Q0, passage, rank, score, tag
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.imports.candidate_files import numbers, read_run_rows
+from pipeline.imports.hard_negatives import read_list_scores
+from pipeline.imports.intake import POSITIVES, Rows
+from pipeline.imports.row_batches import RowBatches, is_id, is_score
+from pipeline.imports.score_process import read_score_pickle
+from pipeline.imports.score_tables import read_score_tables
+from pipeline.tables.delimited import first_line, read_tsv
+from pipeline.tables.json_lines import bad_line, read_objects, read_values
+
+_KD = ["positive_score", "negative_score", "query", "positive", "negative"]
+
+
+def read_kd(path: Path) -> Iterator[Rows]:
+    """Both pairs of each line, with their scores; the positives are named as such.
+
+    Raises:
+        InputError: malformed, or a score that is no number.
+    """
+    for batch in read_tsv(path, _KD):
+        lines, query = batch.column("line").to_numpy(), batch.column("query")
+        for side in ("positive", "negative"):
+            score = numbers(batch, f"{side}_score", path)
+            yield Rows(lines, query, batch.column(side), score, np.zeros(len(lines), np.int16))
+        none, positives = np.zeros(len(lines)), np.full(len(lines), POSITIVES, np.int16)
+        yield Rows(lines, query, batch.column("positive"), none, positives)
+
+
+def read_colbert(path: Path) -> Iterator[Rows]:
+    """The scored passages of each line; the first is the positive.
+
+    Raises:
+        InputError: malformed.
+    """
+    batches = RowBatches()
+    for line, value in read_values(path):
+        pairs = value[1:] if isinstance(value, list) else []
+        if not pairs or not is_id(value[0]) or not all(_is_scored(pair) for pair in pairs):
+            raise bad_line(path, line, "[query, [passage, score], …]", value)
+        batches.add(line, value[0], [pair[0] for pair in pairs], [float(pair[1]) for pair in pairs])
+        batches.add(line, value[0], [pairs[0][0]], [0.0], POSITIVES)
+        yield from batches.full()
+    yield from batches.rest()
+
+
+def read_tevatron(path: Path) -> Iterator[Rows]:
+    """The scored passages of each line, `{"query_id", "positive_passages", "negative_passages"}`.
+
+    Raises:
+        InputError: malformed, or passages without a score.
+    """
+    batches = RowBatches()
+    for line, value in read_objects(path):
+        query = value.get("query_id")
+        positives, negatives = (_scored(value.get(f"{side}_passages")) for side in ("positive", "negative"))
+        if not is_id(query) or positives is None or negatives is None:
+            raise bad_line(path, line, '{"query_id", "positive_passages": [{"docid", "score"}], …}', value)
+        for pairs in (positives, negatives):
+            batches.add(line, query, [passage for passage, _ in pairs], [score for _, score in pairs])
+        batches.add(line, query, [passage for passage, _ in positives], [0.0] * len(positives), POSITIVES)
+        yield from batches.full()
+    yield from batches.rest()
+
+
+def _scored(passages: object) -> list[tuple[int | str, float]] | None:
+    """Ids and scores of Tevatron's passages; None if they are something else."""
+    if not isinstance(passages, list) or not all(isinstance(one, dict) for one in passages):
+        return None
+    pairs = [[one.get("docid"), one.get("score")] for one in passages]
+    return [(pair[0], float(pair[1])) for pair in pairs] if all(map(_is_scored, pairs)) else None
+
+
+def _is_scored(pair: object) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and is_id(pair[0]) and is_score(pair[1])
+
+
+class Form(NamedTuple):
+    """How a form is read."""
+
+    read: Callable[[Path], Iterator[Rows]]
+    unit: str = "line"
+    """What `Rows.line` counts."""
+
+
+FORMS = {
+    "pickle": Form(read_score_pickle, "query"),
+    "kd": Form(read_kd),
+    "parquet": Form(read_score_tables, "row"),
+    "lists": Form(read_list_scores),
+    "colbert": Form(read_colbert),
+    "tevatron": Form(read_tevatron),
+    "run": Form(read_run_rows),
+}
+
+
+def form_of(path: Path) -> str:
+    """The form of a file, by its name and its first line.
+
+    Raises:
+        InputError: none is recognised, or no such file.
+    """
+    names = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    kind = names[-1].lower() if names else ""
+    if path.is_dir() or kind == ".parquet":
+        return "parquet"
+    if kind in (".pkl", ".pickle"):
+        return "pickle"
+    if kind in (".json", ".jsonl"):
+        _, value = next(read_values(path))
+        if isinstance(value, list):
+            return "colbert"
+        return "tevatron" if isinstance(value, dict) and "positive_passages" in value else "lists"
+    line = first_line(path)
+    if len(line.split("\t")) == len(_KD):
+        return "kd"
+    if len(line.split()) == 6:
+        return "run"
+    raise InputError(
+        "not a form of scores that is known", where=path, expected=", ".join(FORMS), todo="give --form if it is one"
+    )

@@ -1,0 +1,120 @@
+"""Reading scores from Parquet tables: one pair a row, or one query a row with lists of passages and scores.
+
+Columns go by the names they have in published data sets; order and other columns do not matter.
+
+Shapes: R rows of a table, N pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.imports.intake import Rows
+
+QUERY = ("query_id", "qid", "query")
+PASSAGE = ("passage_id", "passage_ids", "corpus_id", "document_id", "document_ids", "doc_ids", "doc_id", "docno", "pid")
+SCORE = ("score", "scores", "label", "labels")
+_EXPECTED = f"columns {'|'.join(QUERY)}, {'|'.join(PASSAGE)} and {'|'.join(SCORE)}, the last two lists or neither"
+_ROWS_PER_BATCH = 16_384
+
+
+class ScoreColumns(NamedTuple):
+    """Where a table holds what."""
+
+    query: str
+    passage: str
+    score: str
+
+
+def read_score_tables(path: Path) -> Iterator[Rows]:
+    """The pairs of a Parquet file, or of all in a directory by name; `line` counts rows.
+
+    Raises:
+        InputError: unreadable, or without the columns.
+    """
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise InputError("no Parquet file in it", where=path)
+    first = 1
+    for one in files:
+        try:
+            with pq.ParquetFile(one) as file:
+                columns = score_columns(file.schema_arrow, one)
+                for batch in file.iter_batches(_ROWS_PER_BATCH, columns=list(columns)):
+                    yield pairs_of(batch, columns, first, one)
+                    first += batch.num_rows
+        except FileNotFoundError:
+            raise InputError("no such file", where=one) from None
+        except (OSError, pa.ArrowException) as error:
+            raise InputError("unreadable Parquet file", where=one, found=str(error)[:300]) from error
+
+
+def score_columns(schema: pa.Schema, where: object) -> ScoreColumns:
+    """Which columns hold queries, passages and scores.
+
+    Raises:
+        InputError: they are not there, or of the wrong types.
+    """
+    found = [next((name for name in names if name in schema.names), None) for names in (QUERY, PASSAGE, SCORE)]
+    if None in found:
+        todo = None
+        if "negative_id" in schema.names:
+            todo = "margins of two passages do not give the scores of each: import the table of scores"
+        raise InputError("not a table of scores", where=where, expected=_EXPECTED, found=schema.names, todo=todo)
+    query, passage, score = (schema.field(name).type for name in found)
+    lists = [_is_list(kind) for kind in (passage, score)]
+    inner = [kind.value_type if _is_list(kind) else kind for kind in (query, passage, score)]
+    is_number = pa.types.is_floating(inner[2]) or pa.types.is_integer(inner[2])
+    if lists[0] != lists[1] or _is_list(query) or not all(map(_is_id, inner[:2])) or not is_number:
+        kinds = ", ".join(f"{name} {schema.field(name).type}" for name in found)
+        raise InputError("columns of the wrong types", where=where, expected=_EXPECTED, found=kinds)
+    return ScoreColumns(*(str(name) for name in found))
+
+
+def pairs_of(batch: pa.RecordBatch, columns: ScoreColumns, first: int, where: object) -> Rows:
+    """The pairs (N,) of a batch (R,).
+
+    Raises:
+        InputError: a null, or lists of different lengths in a row.
+    """
+    query, passage, score = (batch.column(name) for name in columns)
+    lines = np.arange(first, first + batch.num_rows)
+    if _is_list(passage.type):
+        lengths = [np.diff(array.offsets.to_numpy()) for array in (passage, score)]
+        _refuse(lengths[0] != lengths[1], "has more passages than scores, or fewer", lines, where)
+        rows = np.repeat(np.arange(batch.num_rows), lengths[0])
+        _refuse(_nulls(passage) | _nulls(score), "has no list", lines, where)
+        query, lines, passage, score = query.take(pa.array(rows)), lines[rows], passage.flatten(), score.flatten()
+    for array in (query, passage, score):
+        _refuse(_nulls(array), "has a null", lines, where)
+    scores = score.cast(pa.float64()).to_numpy()
+    return Rows(lines, _ids(query), _ids(passage), scores, np.zeros(len(lines), np.int16))
+
+
+def _ids(array: pa.Array) -> pa.Array:
+    return array if pa.types.is_integer(array.type) else array.cast(pa.string())
+
+
+def _nulls(array: pa.Array) -> np.ndarray:
+    nulls: np.ndarray = array.is_null().to_numpy(zero_copy_only=False)
+    return nulls
+
+
+def _refuse(bad: np.ndarray, what: str, lines: Iterable[int], where: object) -> None:
+    if bad.any():
+        raise InputError(f"row {np.asarray(lines)[np.flatnonzero(bad)[0]]} {what}", where=where)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _is_id(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -1,0 +1,191 @@
+"""Published teacher scores into `scores/<teacher>`, aligned to the pair shards like the scores of our own teachers.
+
+A set of scores is complete or refused: a pair without a score is an error, unless the file itself defines the
+pairs. Then its scores stand as `retrieved/<teacher>` too, and the pairs are built from that list alone.
+
+Shapes: N pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError, UsageError, WorkspaceError
+from pipeline.evaluation.runs import external_ids
+from pipeline.fingerprint import digest_file, digest_files, digest_json
+from pipeline.imports.intake import Counts, Intake, Rows, existing, reconcile
+from pipeline.imports.lists import SMALL_MEMORY, ListOptions, Source, import_lists, refuse_contradictions
+from pipeline.imports.score_files import FORMS, form_of
+from pipeline.names import check_name
+from pipeline.scores.pairs import PairSet, build_pairs, current_pairs
+from pipeline.scores.scores import missing_shards, read_pair_ids, write_scores
+from pipeline.storage.workspace import Workspace, replace_directory
+from pipeline.tables.database import connect, sql, view_parquet
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How a file's scores are taken."""
+
+    form: str | None = None
+    """One of `score_files.FORMS`; None finds out."""
+    as_pairs: bool = False
+    """Whether the file's pairs become the pairs of the workspace."""
+    pairs_per_shard: int = 500_000
+    """With `as_pairs`: about that many pairs in a shard."""
+    add_positives: bool = False
+    """Whether the file's positives become judgements of grade 1."""
+    strict: bool = False
+    """Whether unknown ids and contradicting scores are an error."""
+    overwrite: bool = False
+    """Whether scores of the same name but other origin are replaced."""
+
+    def __post_init__(self) -> None:
+        if self.form is not None and self.form not in FORMS:
+            raise UsageError("unknown --form", expected=", ".join(FORMS), found=self.form)
+        if self.add_positives and not self.as_pairs:
+            raise UsageError("--add-positives changes the pairs", todo="pass --as-pairs too")
+
+
+@dataclass(frozen=True)
+class ImportedScores:
+    """What came in."""
+
+    pairs: int
+    form: str
+    counts: Counts
+    judgements: int
+    """Positives added to the judgements."""
+    unused: int
+    """Scores of pairs that are not among the workspace's pairs."""
+    unchanged: bool
+
+
+def import_scores(workspace: Workspace, path: Path, teacher: str, options: ScoreOptions) -> ImportedScores:
+    """Import a file of scores as a teacher.
+
+    Raises:
+        InputError: malformed, contradicting and `strict`, or pairs of the workspace have no score.
+        WorkspaceError: no pairs and not `as_pairs`, or scores of another origin are there.
+    """
+    check_name("teacher", teacher)
+    form = options.form or form_of(path)
+    content = digest_files(path.rglob("*.parquet"), path) if path.is_dir() else digest_file(existing(path))
+    read, unit = FORMS[form]
+
+    def rows(systems: dict[str, int]) -> Iterator[Rows]:
+        systems[teacher] = 0
+        return read(path)
+
+    return import_score_source(
+        workspace, Source(path, digest_json([form, content]), rows, unit), teacher, form, options
+    )
+
+
+def import_score_source(
+    workspace: Workspace, source: Source, teacher: str, form: str, options: ScoreOptions
+) -> ImportedScores:
+    """As `import_scores`, from any source of rows."""
+    check_name("teacher", teacher)
+    described = {
+        "fingerprint": digest_json(["published scores", source.content]),
+        "imported_from": source.where.name,
+        "form": form,
+    }
+    imported = None
+    if options.as_pairs:
+        if not options.add_positives and not workspace.parts("qrels"):
+            todo = "import qrels first, or pass --add-positives where the file names them"
+            raise WorkspaceError("no judgements yet, so no pair would be relevant", where=workspace.root, todo=todo)
+        lists = ListOptions("", options.add_positives, options.strict, options.overwrite, reconciled=True)
+        imported = import_lists(workspace, replace(source, content=digest_json([source.content, teacher])), lists)
+        build_pairs(workspace, options.pairs_per_shard, only=teacher, memory_limit=SMALL_MEMORY)
+    with workspace.exclusive("import"):
+        pairs = current_pairs(workspace)
+        if not missing_shards(workspace, pairs, teacher, described, overwrite=options.overwrite):
+            if imported is None:
+                return ImportedScores(pairs.pairs, form, Counts(), 0, 0, unchanged=True)
+            return ImportedScores(pairs.pairs, form, imported.counts, imported.judgements, 0, imported.unchanged)
+        with workspace.staging("import") as staging:
+            if imported:
+                _copy(workspace, Workspace(staging), pairs, teacher, described)
+                counts, unused = imported.counts, 0
+            else:
+                counts, unused = _align(workspace, staging, source, pairs, teacher, described, options)
+            replace_directory(staging / "scores" / teacher, workspace.path("scores", teacher))
+    return ImportedScores(pairs.pairs, form, counts, imported.judgements if imported else 0, unused, unchanged=False)
+
+
+def _copy(workspace: Workspace, staged: Workspace, pairs: PairSet, teacher: str, described: Mapping[str, Any]) -> None:
+    """Scores of pairs that were built from the teacher's own list."""
+    with connect(staged.local / "spill", memory_limit=SMALL_MEMORY) as connection:
+        view_parquet(connection, "listed", workspace.parts("retrieved", teacher))
+        for number, (path, footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
+            bounds = {"first": footer.extra["first_query"], "last": footer.extra["last_query"]}
+            found = connection.execute(sql("imports/listed_scores"), bounds).fetchnumpy()
+            ids = read_pair_ids(path)
+            if not all(
+                np.array_equal(found[name], own) for name, own in zip(("query_id", "passage_id"), ids, strict=True)
+            ):
+                raise WorkspaceError("the pairs are not those of the list", where=path, todo="run: prep build-pairs")
+            write_scores(staged, teacher, number, footer, ids, np.asarray(found["score"]), described, {})
+
+
+def _align(
+    workspace: Workspace,
+    staging: Path,
+    source: Source,
+    pairs: PairSet,
+    teacher: str,
+    described: Mapping[str, Any],
+    options: ScoreOptions,
+) -> tuple[Counts, int]:
+    """Stage the scores of the pairs that are there; the counts, and how many scores no pair asks for."""
+    edges = np.array([0, *(footer.extra["first_query"] for footer in pairs.footers[1:])], np.int32)
+    intake = Intake(workspace, source.where, staging / "rows", edges, options.strict, source.unit)
+    intake.take(source.read({}))
+    missing: list[tuple[int, int]] = []
+    lacking = unused = 0
+    for number, path in enumerate(pairs.paths):
+        scored = reconcile(intake.bucket(number, 0), intake.counts)
+        ids = read_pair_ids(path)
+        wanted, there = _keys(*ids), _keys(scored["query"], scored["passage"])
+        places = np.minimum(np.searchsorted(there, wanted), len(there) - 1)
+        found = there[places] == wanted if len(there) else np.zeros(len(wanted), bool)
+        missing += [(int(ids[0][i]), int(ids[1][i])) for i in np.flatnonzero(~found)[:1]]
+        lacking += int((~found).sum())
+        unused += len(there) - int(found.sum())
+        if not missing:
+            scores = np.ascontiguousarray(scored["score"][places])
+            write_scores(Workspace(staging), teacher, number, pairs.footers[number], ids, scores, described, {})
+    refuse_contradictions(intake)
+    if lacking:
+        raise _incomplete(workspace, source, pairs, missing[0], lacking)
+    return intake.counts, unused
+
+
+def _keys(query: np.ndarray, passage: np.ndarray) -> np.ndarray:
+    """One int64 for each pair (N,), in the order of query and passage."""
+    keys: np.ndarray = query.astype(np.int64) << 32 | passage
+    return keys
+
+
+def _incomplete(
+    workspace: Workspace, source: Source, pairs: PairSet, first: tuple[int, int], lacking: int
+) -> InputError:
+    query, passage = (
+        external_ids(workspace, table, np.array([number]))[0]
+        for table, number in zip(("queries", "passages"), first, strict=True)
+    )
+    return InputError(
+        "not all pairs of the workspace have a score in it",
+        where=source.where,
+        expected=f"scores of {pairs.pairs:,} pairs",
+        found=f"{lacking:,} without one; the first is query {query}, passage {passage}",
+        todo="pass --as-pairs to work on the pairs of this file, or build the pairs from lists that it covers",
+    )

@@ -1,0 +1,1 @@
+"""First-stage retrieval: BM25, random candidates and lists from elsewhere."""

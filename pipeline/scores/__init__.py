@@ -1,0 +1,1 @@
+"""Pair shards and the teacher scores of each shard."""

@@ -1,0 +1,173 @@
+"""Teacher scores beside their pair shards: `scores/<teacher>/part-NNNNN.parquet`, rows as in the pair shard.
+
+A score file belongs to a pair shard by content: its recipe names the teacher's settings and the `texts`
+fingerprint of the shard. Nothing here knows what a teacher is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.errors import WorkspaceError
+from pipeline.scores.pairs import PairSet
+from pipeline.storage.location import AnyPath
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.parts import open_part, part_name, read_part, set_content, set_footers, write_part
+from pipeline.tables.provenance import Footer, Recipe
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """One teacher's scores for all pair shards, complete and of one model."""
+
+    teacher: str
+    paths: list[AnyPath]
+    footers: list[Footer]
+
+    @property
+    def content(self) -> str:
+        """Content fingerprint of the whole set."""
+        return set_content(self.footers)
+
+
+def score_recipe(description: Mapping[str, Any], pairs: Footer) -> Recipe:
+    """What a score file must be, for a teacher's description and a pair shard's footer."""
+    return Recipe("scores", description, {"pairs": pairs.extra["texts"]})
+
+
+def missing_shards(
+    workspace: Workspace,
+    pairs: PairSet,
+    teacher: str,
+    description: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> list[int]:
+    """Numbers of the pair shards that have no valid score file yet.
+
+    Raises:
+        WorkspaceError: scores of another model or other settings stand under this name, and not `overwrite`.
+    """
+    missing = []
+    standing = _standing(workspace, pairs, teacher)
+    for number, footer in enumerate(pairs.footers):
+        if part_name(number) not in standing:
+            missing.append(number)
+            continue
+        path, made = standing[part_name(number)]
+        found = made.recipe
+        if dict(found.settings) != dict(description) and not overwrite:
+            differing = sorted(k for k in description if found.settings.get(k) != description[k])
+            raise WorkspaceError(
+                f"teacher {teacher!r} already has scores of another model or other settings",
+                where=path,
+                expected={k: description[k] for k in differing},
+                found={k: found.settings.get(k) for k in differing},
+                todo="choose another name, or pass --overwrite",
+            )
+        if found.fingerprint != score_recipe(description, footer).fingerprint:
+            missing.append(number)
+    return missing
+
+
+def read_pair_ids(path: AnyPath) -> tuple[np.ndarray, np.ndarray]:
+    """Query ids (N,) and passage ids (N,) of a pair shard, both int32."""
+    file, _ = open_part(path)
+    with file:
+        table = file.read(columns=["query_id", "passage_id"])
+    return table.column("query_id").to_numpy(), table.column("passage_id").to_numpy()
+
+
+def write_scores(
+    workspace: Workspace,
+    teacher: str,
+    number: int,
+    pairs: Footer,
+    ids: tuple[np.ndarray, np.ndarray],
+    scores: np.ndarray,
+    description: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> None:
+    """Write the scores (N,) float32 of one pair shard, all of them or none.
+
+    Raises:
+        ValueError: not one finite score for each pair.
+    """
+    if scores.shape != ids[0].shape or scores.dtype != np.float32 or not np.isfinite(scores).all():
+        raise ValueError("a score file takes one finite float32 for each pair")
+    batch = pa.RecordBatch.from_arrays([pa.array(ids[0]), pa.array(ids[1]), pa.array(scores)], schema=schemas.SCORES)
+    write_part(
+        workspace.place("scores", teacher) / part_name(number),
+        [batch],
+        schemas.SCORES,
+        score_recipe(description, pairs),
+        part=number,
+        parts=pairs.parts,
+        extra=extra,
+    )
+
+
+def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
+    """A teacher's complete scores.
+
+    Raises:
+        WorkspaceError: unknown teacher, shards missing, stale or foreign, or two models mixed.
+    """
+    known = workspace.names("scores")
+    if teacher not in known:
+        raise WorkspaceError(
+            f"no teacher {teacher!r}",
+            where=workspace.path("scores"),
+            expected=f"one of: {', '.join(known) or 'none yet'}",
+            todo=f"run: prep score --teacher {teacher}=CHECKPOINT",
+        )
+    todo = f"run again: prep score --teacher {teacher}=CHECKPOINT"
+    standing = _standing(workspace, pairs, teacher, schemas.SCORES)
+    if any("imported_from" in footer.recipe.settings for _, footer in list(standing.values())[:1]):
+        todo = f"import them again: prep import scores FILE --teacher {teacher}"
+    paths, footers, missing, stale = [], [], [], []
+    for number, footer in enumerate(pairs.footers):
+        if part_name(number) not in standing:
+            missing.append(number)
+            continue
+        path, found = standing[part_name(number)]
+        if dict(found.recipe.inputs) != {"pairs": footer.extra["texts"]} or found.rows != footer.rows:
+            stale.append(number)
+        paths.append(path)
+        footers.append(found)
+    if missing or stale:
+        raise WorkspaceError(
+            f"scores of teacher {teacher!r} are not complete",
+            where=workspace.path("scores", teacher),
+            expected=f"{len(pairs.footers)} shards that match the pairs",
+            found=f"{len(missing)} missing, {len(stale)} stale; first: {(missing + stale)[:5]}",
+            todo=todo,
+        )
+    if len({footer.recipe.settings["fingerprint"] for footer in footers}) > 1:
+        raise WorkspaceError(
+            f"scores of two models are mixed under {teacher!r}",
+            where=paths[0].parent,
+            todo=todo + " --overwrite",
+        )
+    return ScoreSet(teacher, paths, footers)
+
+
+def _standing(
+    workspace: Workspace, pairs: PairSet, teacher: str, schema: pa.Schema | None = None
+) -> dict[str, tuple[AnyPath, Footer]]:
+    """The score files that stand where the pair shards want them, by name, with their footers."""
+    wanted = {part_name(number) for number in range(len(pairs.footers))}
+    paths = [path for path in workspace.parts("scores", teacher) if path.name in wanted]
+    return {path.name: (path, footer) for path, footer in zip(paths, set_footers(paths, schema), strict=True)}
+
+
+def read_scores(path: AnyPath) -> np.ndarray:
+    """Scores (N,) float32 of one file, in row order."""
+    table, _ = read_part(path, schemas.SCORES, ["score"])
+    return np.asarray(table.column("score"), np.float32)

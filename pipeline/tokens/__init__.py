@@ -1,0 +1,1 @@
+"""Token ids on disk, and pairs made from them."""

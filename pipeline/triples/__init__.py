@@ -1,0 +1,1 @@
+"""Margin triples and n-way lists from the scores of an ensemble."""

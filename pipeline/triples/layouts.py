@@ -1,0 +1,180 @@
+"""What leaves a shard for the shuffle, and what arrives in a part: triples, or lists of one positive and others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.errors import UsageError
+from pipeline.triples.shuffle import row_type, shuffle_keys
+
+if TYPE_CHECKING:
+    from pipeline.triples.settings import TripleSettings
+    from pipeline.triples.shard import ShardWorker
+
+
+class Layout(Protocol):
+    """Rows of fixed size on their way, a table at both ends."""
+
+    @property
+    def dataset(self) -> str:
+        """Where its sets stand in a workspace."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The table."""
+
+    @property
+    def kind(self) -> np.dtype:
+        """A row, as a structured type."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Fields that tell rows apart, and decide their place."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the layout again; saved with every set."""
+
+    def asked(self, settings: TripleSettings) -> TripleSettings:
+        """The settings with what the layout itself asks for."""
+
+    def rows(self, worker: ShardWorker) -> np.ndarray:
+        """Rows (N,) of the shard that was measured last, in any order."""
+
+    def unpacked(self, table: pa.Table) -> np.ndarray:
+        """Rows (N,) of a table, as they were before `batch`."""
+
+    def batch(self, rows: np.ndarray) -> pa.RecordBatch:
+        """Rows (N,) as a batch of the table."""
+
+
+def keys(layout: Layout, rows: np.ndarray, seed: int) -> np.ndarray:
+    """Places of rows (N,) in the shuffle, (N,) uint64."""
+    return shuffle_keys(seed, *(rows[name] for name in layout.ids))
+
+
+@dataclass(frozen=True)
+class Triples:
+    """One positive and one negative."""
+
+    dataset: ClassVar[str] = "triples"
+    ids: ClassVar[tuple[str, ...]] = ("query_id", "positive_id", "negative_id")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """See Layout."""
+        return schemas.TRIPLES
+
+    @property
+    def kind(self) -> np.dtype:
+        """See Layout."""
+        return row_type([(field.name, "i4" if field.name in self.ids else "f4") for field in self.schema])
+
+    def rows(self, worker: ShardWorker) -> np.ndarray:
+        """See Layout."""
+        columns = worker.kept()
+        rows = np.zeros(len(columns["query_id"]), self.kind)
+        for name, column in columns.items():
+            rows[name] = column
+        return rows
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See Layout."""
+        return {}
+
+    def asked(self, settings: TripleSettings) -> TripleSettings:
+        """See Layout."""
+        return settings
+
+    def batch(self, rows: np.ndarray) -> pa.RecordBatch:
+        """See Layout."""
+        columns = [pa.array(np.ascontiguousarray(rows[name])) for name in self.schema.names]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def unpacked(self, table: pa.Table) -> np.ndarray:
+        """See Layout."""
+        rows = np.zeros(len(table), self.kind)
+        for name in self.schema.names:
+            rows[name] = table.column(name).to_numpy()
+        return rows
+
+
+@dataclass(frozen=True)
+class Lists:
+    """One positive, then its negatives from the highest scored on: a row for each positive of a query."""
+
+    size: int
+    """Most passages of a list, the positive among them."""
+    drop_short: bool = False
+    """Whether lists with fewer are left out."""
+    dataset: ClassVar[str] = "lists"
+    ids: ClassVar[tuple[str, ...]] = ("query_id", "positive_id")
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise UsageError("--size must be 2 or more", found=self.size)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """See Layout."""
+        return schemas.LISTS
+
+    @property
+    def kind(self) -> np.dtype:
+        """See Layout."""
+        numbers = [(name, "i4") for name in (*self.ids, "length")]
+        return row_type([*numbers, ("passage_ids", "i4", self.size), ("scores", "f4", self.size)])
+
+    def rows(self, worker: ShardWorker) -> np.ndarray:
+        """See Layout."""
+        columns = worker.kept()
+        query, positive, negative = (columns[name] for name in ("query_id", "positive_id", "negative_id"))
+        order = np.lexsort([negative, -columns["negative_score"], positive, query])
+        query, positive = query[order], positive[order]
+        starts = np.flatnonzero(np.r_[True, (query[1:] != query[:-1]) | (positive[1:] != positive[:-1])][: len(query)])
+        lengths = np.diff(np.r_[starts, len(query)])
+        rows = np.zeros(len(starts), self.kind)
+        rows["query_id"], rows["positive_id"], rows["length"] = query[starts], positive[starts], lengths + 1
+        rows["passage_ids"][:, 0] = positive[starts]
+        rows["scores"][:, 0] = columns["positive_score"][order][starts]
+        row = np.repeat(np.arange(len(starts)), lengths)
+        place = np.arange(len(query)) - np.repeat(starts, lengths) + 1
+        rows["passage_ids"][row, place] = negative[order]
+        rows["scores"][row, place] = columns["negative_score"][order]
+        return rows[rows["length"] == self.size] if self.drop_short else rows
+
+    def batch(self, rows: np.ndarray) -> pa.RecordBatch:
+        """See Layout."""
+        offsets = pa.array(np.r_[0, np.cumsum(rows["length"])].astype(np.int32))
+        filled = np.arange(self.size) < rows["length"][:, None]  # (N, size)
+        lists = [pa.ListArray.from_arrays(offsets, pa.array(rows[name][filled])) for name in ("passage_ids", "scores")]
+        columns = [pa.array(np.ascontiguousarray(rows["query_id"])), *lists]
+        return pa.RecordBatch.from_arrays(columns, names=self.schema.names).cast(self.schema)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See Layout."""
+        return {"size": self.size, "drop_short": self.drop_short}
+
+    def asked(self, settings: TripleSettings) -> TripleSettings:
+        """See Layout."""
+        return replace(settings, negatives_per_query=self.size - 1)
+
+    def unpacked(self, table: pa.Table) -> np.ndarray:
+        """See Layout. Passages beyond the layout's size are left out; a list without any has -1 as its positive."""
+        rows = np.zeros(len(table), self.kind)
+        columns = {name: table.column(name).combine_chunks() for name in ("passage_ids", "scores")}
+        lengths = columns["passage_ids"].value_lengths().to_numpy()
+        rows["query_id"], rows["length"] = table.column("query_id").to_numpy(), lengths
+        filled = np.arange(self.size) < lengths[:, None]  # (N, size)
+        inside = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths) < self.size
+        for name, column in columns.items():
+            rows[name][filled] = column.flatten().to_numpy()[inside]
+        rows["positive_id"] = np.where(lengths > 0, rows["passage_ids"][:, 0], -1)
+        return rows

@@ -1,0 +1,142 @@
+"""The two passes over shards and parts as tasks that any worker can do, and the runner of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+from pipeline.processes import map_in_order
+from pipeline.storage.location import AnyPath
+from pipeline.storage.publishing import atomic_write
+from pipeline.tables.database import fed_threads
+from pipeline.tables.parts import part_name, write_part
+from pipeline.tables.provenance import Recipe
+from pipeline.triples.funnel import Funnel
+from pipeline.triples.layouts import keys
+from pipeline.triples.shard import Plan, ShardWorker
+from pipeline.triples.shuffle import in_key_order, read_part, write_by_bucket
+from pipeline.triples.statistics import TripleStatistics
+
+WORTH_PROCESSES = 4_000_000
+"""Pairs below which starting processes costs more than they save."""
+
+
+@dataclass(frozen=True)
+class FilterTask:
+    """Filter one shard."""
+
+    shard: int
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return f"shard {self.shard}"
+
+    def run(self, worker: ShardWorker) -> None:
+        """Write the shard's rows by the leading bits of their keys, then what became of the others."""
+        worker.load(self.shard)
+        worker.measure()
+        funnel, statistics = worker.count()
+        plan = worker.plan
+        rows = plan.layout.rows(worker)
+        write_by_bucket(_rows_path(plan, self.shard), rows, keys(plan.layout, rows, plan.settings.seed))
+        facts = {"funnel": funnel.as_dict(), "statistics": statistics.as_dict(), "rows": len(rows)}
+        with atomic_write(_facts_path(plan, self.shard)) as stream:
+            stream.write(json.dumps(facts).encode())
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """Gather one part."""
+
+    part: int
+    parts: int
+    directory: AnyPath
+    recipe: Recipe
+    extra: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return f"part {self.part}"
+
+    @property
+    def file(self) -> str:
+        """Its file name."""
+        return part_name(self.part)
+
+    def run(self, worker: ShardWorker) -> None:
+        """Read the part's rows from all shards, order them by key and write them."""
+        plan = worker.plan
+        paths = [_rows_path(plan, shard) for shard in range(len(plan.shards))]
+        layout = plan.layout
+        rows = read_part(paths, layout.kind, self.part, self.parts)
+        rows = in_key_order(rows, keys(layout, rows, plan.settings.seed), layout.ids)
+        write_part(
+            self.directory / self.file,
+            [layout.batch(rows)],
+            layout.schema,
+            self.recipe,
+            part=self.part,
+            parts=self.parts,
+            extra=self.extra,
+            plain=True,
+        )
+
+
+Task = FilterTask | PartTask
+Runner = Callable[[Sequence[Task], Callable[[int], None]], None]
+"""Does all tasks, in any order; is told how many are done."""
+
+
+def local_runner(plan: Plan, processes: int | None, pairs: int) -> Runner:
+    """A runner in this process or in several."""
+    cores = os.cpu_count() or 1
+    count = processes or (cores if pairs >= WORTH_PROCESSES else 1)
+    threads = plan.threads or fed_threads(max(1, cores // count), plan.memory_limit)
+    shared = Plan(**{**vars(plan), "threads": threads})
+
+    def run(tasks: Sequence[Task], on_done: Callable[[int], None]) -> None:
+        if count == 1:
+            with ShardWorker(shared) as worker:
+                for done, task in enumerate(tasks, 1):
+                    task.run(worker)
+                    on_done(done)
+            return
+        for done, _ in enumerate(map_in_order(partial(run_task, shared), tasks, processes=count), 1):
+            on_done(done)
+
+    return run
+
+
+def run_task(plan: Plan, task: Task) -> None:
+    """Do a task in a worker process, which keeps its database from task to task."""
+    task.run(_worker(plan))
+
+
+@lru_cache(maxsize=1)
+def _worker(plan: Plan) -> ShardWorker:
+    return ShardWorker(plan)
+
+
+def shard_facts(plan: Plan) -> tuple[Funnel, TripleStatistics, int]:
+    """What became of all shards, once every one is filtered, and how many rows wait."""
+    funnel, statistics, rows = Funnel(), TripleStatistics(), 0
+    for shard in range(len(plan.shards)):
+        facts = json.loads(_facts_path(plan, shard).read_text(encoding="utf-8"))
+        funnel += Funnel(**facts["funnel"])
+        statistics += TripleStatistics.from_dict(facts["statistics"])
+        rows += facts["rows"]
+    return funnel, statistics, rows
+
+
+def _rows_path(plan: Plan, shard: int) -> AnyPath:
+    return plan.rows / f"shard-{shard:05d}.rows"
+
+
+def _facts_path(plan: Plan, shard: int) -> AnyPath:
+    return plan.staging / f"shard-{shard:05d}.json"

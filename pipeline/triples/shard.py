@@ -1,0 +1,293 @@
+"""One shard of the way to triples: zip the pair shard with its score files, check every id, measure, filter.
+
+A worker holds a database of its own and works off shards in any order; what it makes of one depends on that
+shard and the plan alone.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.scores.scored_shard import scored_shard
+from pipeline.storage.location import AnyPath
+from pipeline.tables.database import connect, sql, view_parquet
+from pipeline.tables.parquet import read_columns
+from pipeline.triples.ensemble import Ensemble, Sample
+from pipeline.triples.funnel import OVER_LIMIT, REASONS, Funnel
+from pipeline.triples.layouts import Layout
+from pipeline.triples.settings import TripleSettings
+from pipeline.triples.statistics import TripleStatistics
+
+STATEMENTS = (
+    "scored",
+    "collapse",
+    "positives",
+    "ring",
+    "candidates",
+    "take",
+    "draw",
+    "leave",
+    "counts",
+    "funnel",
+    "kept",
+)
+
+
+_OUTSIDE = "n.best_rank IS NULL OR n.best_rank < $rank_from::INTEGER OR n.best_rank > $rank_to::INTEGER"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Files of one shard."""
+
+    pairs: AnyPath
+    scores: tuple[AnyPath, ...]
+    """One for each teacher."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a worker needs to know; small enough to be sent with every task."""
+
+    shards: tuple[Shard, ...]
+    systems: tuple[str, ...]
+    ensemble: Ensemble
+    settings: TripleSettings
+    layout: Layout
+    queries: tuple[AnyPath, ...]
+    same_texts: AnyPath
+    """Passages that share their normalised text: `passage_id`, `text_id`."""
+    staging: AnyPath
+    """Where shards tell what became of them; all workers see it."""
+    rows: AnyPath
+    """Where rows wait between the passes; all workers see it."""
+    temp_directory: Path
+    """Where databases spill, on each worker's own disk."""
+    memory_limit: str
+    threads: int | None
+
+
+class ShardWorker:
+    """Tables of one shard at a time, in a database of its own."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        # Databases of several processes would mistake each other's files in one directory.
+        spill = plan.temp_directory / f"spill-{uuid.uuid4().hex[:12]}"
+        spill.parent.mkdir(parents=True, exist_ok=True)  # on another machine than the plan was made on
+        self._opened = connect(spill, memory_limit=plan.memory_limit, threads=plan.threads)
+        self.connection = self._opened.__enter__()
+        self.connection.execute("SET preserve_insertion_order = true")
+        view_parquet(self.connection, "queries", plan.queries)
+        chosen = "SELECT list_contains(splits, $split) AS chosen FROM queries ORDER BY query_id"
+        # Query ids are 0, 1, 2, …, so that a query's place is its id.
+        self._in_split = self.connection.execute(chosen, {"split": plan.settings.split}).fetchnumpy()["chosen"]
+        duplicates = read_columns(plan.same_texts, ["passage_id", "text_id"])
+        self._shared = tuple(duplicates.column(name).to_numpy() for name in ("passage_id", "text_id"))
+
+    def __enter__(self) -> ShardWorker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+    @property
+    def _has_duplicates(self) -> bool:
+        return len(self._shared[0]) > 0
+
+    def load(self, number: int, first: int | None = None) -> None:
+        """Make the table `scored`: the pairs with every teacher's score and their weighted sum, every id checked.
+
+        `first` takes that many pairs alone.
+
+        Raises:
+            WorkspaceError: a score file's rows are not those of the pair shard, or a score is not finite.
+        """
+        shard, settings = self.plan.shards[number], self.plan.settings
+        zipped = scored_shard(shard.pairs, shard.scores, first)
+        in_split = self._in_split[zipped.column("query_id").to_numpy()]
+        zipped = zipped.append_column("in_split", pa.array(in_split))
+        if self._has_duplicates:
+            zipped = zipped.append_column("text_id", pa.array(self._text_ids(zipped.column("passage_id").to_numpy())))
+        self.connection.register("zipped", zipped)
+        self._run("scored")
+        if settings.collapse_duplicates and self._has_duplicates:
+            self._run("collapse")
+
+    def _text_ids(self, passages: np.ndarray) -> np.ndarray:
+        """For passages (N,): the lowest id of those that share the text."""
+        shared, text_ids = self._shared
+        places = np.minimum(np.searchsorted(shared, passages), len(shared) - 1)
+        return np.where(shared[places] == passages, text_ids[places], passages)
+
+    def measure(self) -> None:
+        """Make the table `candidates` of the shard in `scored`, each with the first reason against it."""
+        settings, ensemble = self.plan.settings, self.plan.ensemble
+        self._run("positives")
+        bounds = ("min_score", "max_score", "rank_from", "rank_to", "relative_margin", "max_margin_std", "threshold")
+        values = {name: getattr(settings, name) for name in bounds}
+        if not _by_rank(settings):
+            del values["rank_from"], values["rank_to"]
+        values |= {"divisor": sum(ensemble.weights), "centre": ensemble.centre}
+        own = self._text("candidates", "positives AS p JOIN scored AS n ON p.query_id = n.query_id")
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE candidates AS {own}", values)
+        if settings.pairs == "scored":
+            self._run("ring", {"seed": settings.seed})
+            matched = "ring AS p JOIN scored AS n ON p.query_id = n.query_id AND n.passage_id = p.partner_id"
+            self.connection.execute(f"INSERT INTO candidates {self._text('candidates', matched)}", values)
+        self._limit()
+
+    def _limit(self) -> None:
+        """Give candidates beyond the limits their reason."""
+        settings = self.plan.settings
+        if settings.negatives_per_system:
+            self.connection.execute("CREATE OR REPLACE TEMP TABLE taken (query_id INTEGER, negative_id INTEGER)")
+            for i in range(len(self.plan.systems)):
+                take = sql("triples/take").replace("/*rank*/", f"rank_{i}")
+                self.connection.execute(take, {"limit": settings.negatives_per_system})
+            self._run("leave", {"reason": OVER_LIMIT})
+        if settings.negatives_per_query:
+            drawn = {"limit": settings.negatives_per_query, "strategy": settings.strategy, "seed": settings.seed}
+            self._run("draw", drawn)
+            self._run("leave", {"reason": OVER_LIMIT})
+
+    def count(self) -> tuple[Funnel, TripleStatistics]:
+        """What became of the shard."""
+        rows = self.connection.execute(self._text("counts")).fetchall()
+        by_reason = [sum(row[2] for row in rows if row[0] == code) for code in range(len(REASONS) + 1)]
+        reasons = dict(zip(REASONS, by_reason[1:], strict=True))
+        counted = self.connection.execute(sql("triples/funnel"))
+        names = [column[0] for column in counted.description or ()]
+        (pairs,) = counted.fetchall()
+        funnel = Funnel(**dict(zip(names, pairs, strict=True)), **reasons, triples=by_reason[0])
+        return funnel, TripleStatistics.of_shard(rows, self.plan.systems, self.plan.ensemble.teachers)
+
+    def kept(self) -> Mapping[str, np.ndarray]:
+        """Columns of the shard's triples, in any order."""
+        found = self.connection.sql(sql("triples/kept")).to_arrow_table()
+        return {name: found.column(name).to_numpy() for name in found.column_names}
+
+    def sample(self, number: int, rows: int) -> Sample:
+        """The first queries of a shard, about that many rows."""
+        for first in (2 * rows, None):  # the split may begin later than that
+            self.load(number, first)
+            found = self.connection.execute(
+                "SELECT query_id, is_positive, is_negative, COLUMNS('^s_[0-9]+$') FROM scored "
+                "WHERE in_split ORDER BY query_id, passage_id LIMIT $rows",
+                {"rows": rows},
+            ).fetchnumpy()
+            if len(found["query_id"]) == rows:
+                break
+        scores = np.stack([found[f"s_{i}"] for i in range(len(self.plan.ensemble.teachers))], axis=1)
+        return Sample(found["query_id"], found["is_positive"], found["is_negative"], scores.astype(np.float64))
+
+    def holds_split(self, number: int, first_query: int, last_query: int) -> bool:
+        """Whether a shard, whose queries are within these, holds pairs of the split."""
+        if not self._in_split[first_query : last_query + 1].any():
+            return False
+        queries = read_columns(self.plan.shards[number].pairs, ["query_id"]).column("query_id").to_numpy()
+        return bool(self._in_split[queries].any())
+
+    def held_out(self) -> np.ndarray:
+        """Margins of each positive over every other relevant passage of its query."""
+        other = "AND o.text_id <> p.text_id" if self._has_duplicates else ""
+        statement = sql("triples/held_out").replace("/*other_text*/", other)
+        values = {"divisor": sum(self.plan.ensemble.weights)}
+        return np.asarray(self.connection.execute(statement, values).fetchnumpy()["margin"])
+
+    def _run(self, name: str, values: Mapping[str, Any] | None = None) -> None:
+        self.connection.execute(self._text(name), dict(values) if values else None)
+
+    def _text(self, name: str, matched: str = "") -> str:
+        """A statement with the columns of this many teachers and retrievers written out."""
+        text = sql(f"triples/{name}")
+        for place, written in self._columns(name, matched).items():
+            text = text.replace(f"/*{place}*/", written)
+        return text
+
+    def _columns(self, name: str, matched: str) -> dict[str, str]:
+        settings, ensemble = self.plan.settings, self.plan.ensemble
+        teachers, systems = range(len(ensemble.teachers)), range(len(self.plan.systems))
+        if name == "scored":
+            return _scored_columns(self.plan.systems, ensemble, self._has_duplicates, settings)
+        if name in ("positives", "ring"):
+            lowest = (
+                "min({}) OVER (PARTITION BY query_id)" if settings.anchor == "min" and name == "positives" else "{}"
+            )
+            owner = "p." if name == "ring" else ""
+            return {
+                "anchor_total": lowest.format("total"),
+                "text_id": f"{owner}text_id," if self._has_duplicates else "",
+                "scores": ", ".join(f"{owner}s_{i}" for i in teachers),
+                "anchors": ", ".join(f"{lowest.format(f'{owner}s_{i}')} AS anchor_{i}" for i in teachers),
+            }
+        if name == "candidates":
+            margins = [_over(f"(p.anchor_{i} - n.s_{i})", scale) for i, scale in enumerate(ensemble.scales)]
+            bits = [f"if({margin} >= $threshold::DOUBLE, {1 << i}, 0)" for i, margin in enumerate(margins)]
+            least = settings.least_agreeing(len(ensemble.teachers))
+            same = "(n.query_id, n.text_id) IN (SELECT query_id, text_id FROM positives) OR p.text_id = n.text_id"
+            return {
+                "squares": _squares(ensemble),
+                "ranks": "".join(f"n.rank_{i} AS rank_{i}, " for i in systems),
+                "agree": f"({' + '.join(bits)})::{_bits(len(bits))} AS agree",
+                "same_text": same if self._has_duplicates else "false",
+                "outside_ranks": _OUTSIDE if _by_rank(settings) else "false",
+                "too_close": "(p.anchor_total - n.total) / $divisor < $threshold::DOUBLE"
+                if least is None
+                else f"$threshold::DOUBLE IS NOT NULL AND bit_count(agree) < {least}",
+                "matched": matched,
+            }
+        if name == "counts":
+            return {
+                "systems": "".join(f"count(rank_{i}), " for i in systems),
+                "teachers": ", ".join(f"count(*) FILTER (agree & {1 << i} <> 0)" for i in teachers),
+            }
+        return {}
+
+
+def _scored_columns(
+    systems: Sequence[str], ensemble: Ensemble, has_duplicates: bool, settings: TripleSettings
+) -> dict[str, str]:
+    factors = [weight / scale for weight, scale in zip(ensemble.weights, ensemble.scales, strict=True)]
+    ranks = [f'"rank_{system}"' for system in systems]
+    return {
+        "ranks": "".join(f"{rank} AS rank_{i}, " for i, rank in enumerate(ranks)),
+        "best_rank": f"least({', '.join(ranks)})::SMALLINT AS best_rank," if _by_rank(settings) else "",
+        "relevance_level": f"{settings.relevance_level:d}",
+        "text_id": "text_id," if has_duplicates else "",
+        "scores": ", ".join(f"score_{i}::DOUBLE AS s_{i}" for i in range(len(factors))),
+        "total": " + ".join(f"s_{i}" if factor == 1 else f"{factor!r} * s_{i}" for i, factor in enumerate(factors)),
+    }
+
+
+def _by_rank(settings: TripleSettings) -> bool:
+    return settings.rank_from is not None or settings.rank_to is not None
+
+
+def _squares(ensemble: Ensemble) -> str:
+    """Σ weight · (a teacher's scaled margin - margin)², written out."""
+    terms = []
+    for i, (weight, scale) in enumerate(zip(ensemble.weights, ensemble.scales, strict=True)):
+        off = f"({_over(f'(p.s_{i} - n.s_{i})', scale)} - margin)"
+        terms.append(f"{off} * {off}" if weight == 1 else f"{weight!r}::DOUBLE * {off} * {off}")
+    return " + ".join(terms)
+
+
+def _over(margin: str, scale: float) -> str:
+    """Divided by the scale, where that changes anything: a division for each candidate and teacher is felt."""
+    return margin if scale == 1 else f"{margin} / {scale!r}::DOUBLE"
+
+
+def _bits(teachers: int) -> str:
+    """A type that has a bit for each teacher."""
+    return next(kind for kind, bits in (("TINYINT", 7), ("INTEGER", 31), ("BIGINT", 63)) if teachers <= bits)

@@ -1,0 +1,1 @@
+"""Scoring, encoding and searching with trained students."""

@@ -1,0 +1,233 @@
+"""A student that reads query and passage apart, at work: encoding texts, scoring pairs, searching.
+
+Texts run in batches of like length under a token budget. Implements `teachers.scorer.Scorer`, so that
+evaluation and search need not know what scores.
+
+Shapes: N texts or pairs, Q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.errors import ModelError, UsageError
+from students.architectures.one_vector import OneVectorStudent
+from students.architectures.separate import SeparateStudent, States
+from students.identity import student_fingerprint
+from students.inference.encoded import Encoded, TakeEncoded
+from students.inference.loading import load_student
+from students.inference.ranking import Ranked
+from students.inference.search import search_encoded
+from students.token_rows import Frame, TextRows
+from teachers.engine.batching import plan_batches
+from teachers.engine.device import DTYPES, batch_tokens, choose_device
+from teachers.scorer import Pairs, Work
+from teachers.settings import ScoringSettings
+
+Found = TypeVar("Found")
+PASSAGES_PER_CHUNK = 4096
+TOKENS_OF_ONE, TOKENS_OF_MANY = 1 << 20, 1 << 18
+"""Tokens of the passages that are encoded at once, where one vector is kept of each, and where many are."""
+
+
+class SeparateScorer:
+    """A student in eval mode on a device."""
+
+    def __init__(self, student: SeparateStudent, settings: ScoringSettings, fingerprint: str = "") -> None:
+        self.student, self.fingerprint = student, fingerprint
+        self._device = choose_device(settings)
+        self._dtype = DTYPES[settings.dtype]
+        self._budget = batch_tokens(settings, self._device)
+        student.to(self._device).eval()
+
+    @classmethod
+    def load(cls, checkpoint: str, settings: ScoringSettings) -> SeparateScorer:
+        """From a directory or a Hub name.
+
+        Raises:
+            ModelError: it reads query and passage together.
+        """
+        student = load_student(checkpoint)
+        if not isinstance(student, SeparateStudent):
+            raise ModelError("reads query and passage together", where=checkpoint, found=student.name)
+        return cls(student, settings, student_fingerprint(checkpoint, settings.dtype))
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        """States of queries."""
+        return self.encode_query_rows(TextRows.of(self.student.tokenizer, texts))
+
+    def encode_query_rows(self, queries: TextRows) -> Encoded:
+        """States of tokenised queries."""
+        return self._encode(queries, self.student.query_frame, queries=True)
+
+    def encode_passages(self, texts: Sequence[str]) -> Encoded:
+        """States of passages."""
+        return self.encode_passage_rows(TextRows.of(self.student.tokenizer, texts))
+
+    def encode_passage_rows(self, passages: TextRows) -> Encoded:
+        """States of tokenised passages."""
+        return self._encode(passages, self.student.passage_frame, queries=False)
+
+    def encode_in_chunks(
+        self, passages: TextRows, on_progress: Callable[[int], None] = lambda done: None
+    ) -> Iterator[Encoded]:
+        """States of tokenised passages in order, so many at a time as memory has room for."""
+        frame = self.student.passage_frame
+        most = TOKENS_OF_ONE if isinstance(self.student, OneVectorStudent) else TOKENS_OF_MANY
+        places = np.cumsum(frame.lengths(passages).clip(1)) // most
+        for rows in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places)) + 1):
+            if len(rows):
+                yield self._encode(passages.take(rows), frame, queries=False, on_progress=on_progress)
+
+    def score(self, pairs: Pairs, on_progress: Callable[[Work], None] | None = None) -> NDArray[np.float32]:
+        """Scores (N,) of pairs; see `score_rows`."""
+        queries, passages = (TextRows.of(self.student.tokenizer, texts) for texts in (pairs.queries, pairs.passages))
+        return self.score_rows(queries, passages, pairs.query, pairs.passage, on_progress)
+
+    def score_rows(
+        self,
+        queries: TextRows,
+        passages: TextRows,
+        query: NDArray[np.integer],
+        passage: NDArray[np.integer],
+        on_progress: Callable[[Work], None] | None = None,
+        stored: TakeEncoded | None = None,
+    ) -> NDArray[np.float32]:
+        """Scores (N,) of pairs of tokenised texts, by their row in `queries` (N,) and in `passages` (N,).
+
+        Every text is encoded once, and some thousand passages stand in memory. With `stored` the rows of `passages` are
+        ids, which ascend, and none of those is encoded.
+
+        Raises:
+            ModelError: a state or a score is not finite.
+        """
+        own, lengths = self.encode_query_rows(queries), self.student.passage_frame.lengths(passages)
+        scores = np.empty(len(query), np.float32)
+        order = np.argsort(passage, kind="stable")
+        for start in range(0, len(passages.rows), PASSAGES_PER_CHUNK):
+            chunk = np.arange(start, min(start + PASSAGES_PER_CHUNK, len(passages.rows)))
+            first, last = np.searchsorted(passage[order], [start, start + len(chunk)])
+            rows = order[first:last]
+            some = passages.take(chunk)
+            states = stored(some.rows) if stored else self.encode_passage_rows(some)
+            scores[rows] = self.score_encoded(own, states, query[rows], passage[rows] - start)
+            if on_progress is not None:
+                on_progress(Work(len(rows), int(lengths[chunk].sum())))
+        return scores
+
+    @torch.inference_mode()
+    def score_encoded(
+        self,
+        queries: Encoded,
+        passages: Encoded,
+        query: NDArray[np.integer],
+        passage: NDArray[np.integer],
+    ) -> NDArray[np.float32]:
+        """Scores (N,) of pairs given as rows of texts that were encoded before.
+
+        Raises:
+            ModelError: one is not finite.
+        """
+        query, passage = query.astype(np.int64), passage.astype(np.int64)
+        lengths = (queries.lengths.numpy()[query] + passages.lengths.numpy()[passage]).clip(1)
+        scores = np.empty(len(query), np.float32)
+
+        def interact(rows: NDArray[np.integer]) -> NDArray[np.float32]:
+            own = queries.padded(torch.from_numpy(query[rows]), self._device)
+            other = passages.padded(torch.from_numpy(passage[rows]), self._device)
+            return self.student.interact(own, other).float().cpu().numpy()
+
+        for rows, found in self._batches(lengths, interact):
+            scores[rows] = found
+        if not np.isfinite(scores).all():
+            raise ModelError("scores that are not finite", found="overflow in the student", todo="use float32")
+        return scores
+
+    @torch.inference_mode()
+    def score_all(self, queries: Encoded, passages: Encoded) -> NDArray[np.float32]:
+        """Scores (Q, N) of each query with every passage, encoded before.
+
+        Raises:
+            ModelError: one is not finite.
+        """
+        own, other = (states.padded(torch.arange(states.count), self._device) for states in (queries, passages))
+        with self._autocast():
+            scores = self.student.interact_all(own, other).float().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise ModelError("scores that are not finite", found="overflow in the student", todo="use float32")
+        return scores
+
+    def search(
+        self,
+        queries: Sequence[str],
+        passages: Iterable[Encoded],
+        k: int,
+        on_progress: Callable[[int], None] = lambda done: None,
+    ) -> Ranked:
+        """Exact top `k` over encoded passages in order, ids counted from 0: scores (Q, k) and ids (Q, k).
+
+        Raises:
+            UsageError: the architecture is none for searching.
+        """
+        if not self.student.searches:
+            raise UsageError(f"{self.student.name} is no retriever", todo="let it re-rank candidates")
+        return search_encoded(
+            self.student, self.encode_queries(queries), passages, k, self._device, on_progress=on_progress
+        )
+
+    def _batches(
+        self, lengths: NDArray[np.integer], run: Callable[[NDArray[np.integer]], Found]
+    ) -> Iterator[tuple[NDArray[np.integer], Found]]:
+        """What `run` makes of the rows (N,) of each batch; one that the memory does not hold is run in halves.
+
+        Raises:
+            torch.OutOfMemoryError: a single row does not fit.
+        """
+        waiting = list(reversed(plan_batches(lengths, self._budget))) if len(lengths) else []
+        while waiting:
+            rows = waiting.pop()
+            try:
+                with self._autocast():
+                    found = run(rows)
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                waiting += reversed(np.array_split(rows, 2))
+            else:
+                yield rows, found
+                continue
+            if self._device.type == "cuda":  # only here, where the failed batch is let go of
+                torch.cuda.empty_cache()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+    @torch.inference_mode()
+    def _encode(
+        self,
+        tokens: TextRows,
+        frame: Frame,
+        *,
+        queries: bool,
+        on_progress: Callable[[int], None] = lambda done: None,
+    ) -> Encoded:
+        inputs = self.student.query_inputs if queries else self.student.passage_inputs
+        encode = self.student.encode_queries if queries else self.student.encode_passages
+
+        def states(rows: NDArray[np.integer]) -> States:
+            return encode(**{name: tensor.to(self._device) for name, tensor in inputs(tokens.take(rows)).items()})
+
+        def batches() -> Iterator[tuple[NDArray[np.integer], States]]:
+            for rows, found in self._batches(frame.lengths(tokens).clip(1), states):
+                yield rows, found
+                on_progress(len(rows))
+
+        encoded = Encoded.of(batches(), len(tokens.rows), sparse=self.student.sparse)
+        if not torch.isfinite(encoded.values).all():
+            raise ModelError("vectors that are not finite", found="overflow in the encoder", todo="use float32")
+        return encoded

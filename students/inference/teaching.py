@@ -1,0 +1,165 @@
+"""A trained student as a teacher: whatever reads query and passage apart, behind what scoring asks of a cross-encoder.
+
+Its scores are those of its training, a cosine times its scale, so that students can match their margins. Lengths are
+the student's own.
+
+Shapes: N pairs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.tokens.pairs import TokenizedTexts
+from students.architectures.separate import SeparateStudent
+from students.identity import apart_fingerprint
+from students.inference.encoded import TakeEncoded
+from students.inference.loading import load_student
+from students.inference.scorer import SeparateScorer
+from students.token_rows import TextRows
+from teachers.checkpoints.checkpoint import resolve
+from teachers.engine.certificate import certify
+from teachers.engine.engine import Scored
+from teachers.scorer import Pairs, Told, Work
+from teachers.settings import ScoringSettings
+
+
+class TokenPairs(NamedTuple):
+    """N pairs over unique texts that are tokens already."""
+
+    queries: TextRows
+    passages: TextRows
+    query: NDArray[np.integer]
+    """(N,) row in `queries`."""
+    passage: NDArray[np.integer]
+    """(N,) row in `passages`."""
+    by_id: bool = False
+    """Whether the rows of the texts are ids."""
+
+    @classmethod
+    def over(
+        cls,
+        queries: TokenizedTexts,
+        passages: TokenizedTexts,
+        query: NDArray[np.integer],
+        passage: NDArray[np.integer],
+    ) -> TokenPairs:
+        """Pairs (N,) given as rows of texts, each of which is held once."""
+        own, first = np.unique(query, return_inverse=True)
+        others, second = np.unique(passage, return_inverse=True)
+        return cls(TextRows(queries, own), TextRows(passages, others), first, second)
+
+    def take(self, rows: NDArray[np.int64]) -> TokenPairs:
+        """Some of the pairs, over their own texts."""
+        query, passage = self.queries.rows[self.query[rows]], self.passages.rows[self.passage[rows]]
+        return TokenPairs.over(self.queries.texts, self.passages.texts, query, passage)._replace(by_id=self.by_id)
+
+
+class SeparateTeacher:
+    """A loaded student that scores shards."""
+
+    assembles = True
+    """Texts tokenised before are all it needs."""
+
+    def __init__(self, checkpoint: str, settings: ScoringSettings, stored: TakeEncoded | None = None) -> None:
+        """Load it. `stored` gives passages that were encoded before, in the same arithmetic.
+
+        Raises:
+            ModelError: not there, or a cross-encoder.
+        """
+        self._checkpoint, self._settings, self._stored = checkpoint, settings, stored
+        self._scorer = SeparateScorer.load(checkpoint, settings)
+        self.fingerprint = apart_fingerprint(checkpoint, settings.dtype)
+        """Identity of the scores."""
+
+    def describe(self) -> dict[str, Any]:
+        """What makes the scores, as JSON values for a footer."""
+        found, student = resolve(self._checkpoint), self._scorer.student
+        return {
+            "teacher": found.name,
+            "revision": found.revision,
+            "weights_hash": found.weights_hash,
+            "form": student.name,
+            "tokenizer": type(student.tokenizer).__name__,
+            "tokenizer_hash": found.tokenizer_hash,
+            "max_query_tokens": student.settings.max_query_tokens,
+            "max_passage_tokens": student.settings.max_passage_tokens,
+            "scale": student.training_scale,
+            "activation": "identity",
+            "dtype": self._settings.dtype,
+        }
+
+    def encode(self, pairs: Pairs) -> TokenPairs:
+        """The tokens of pairs (N,)."""
+        tokenizer = self._scorer.student.tokenizer
+        queries, passages = (TextRows.of(tokenizer, texts) for texts in (pairs.queries, pairs.passages))
+        return TokenPairs(queries, passages, pairs.query, pairs.passage)
+
+    def assemble(
+        self,
+        texts: tuple[TokenizedTexts, TokenizedTexts],
+        pairs: tuple[NDArray[np.integer], NDArray[np.integer]],
+    ) -> TokenPairs:
+        """The tokens of pairs given as ids (N,) of queries and ids (N,) of passages that were tokenised before."""
+        return TokenPairs.over(*texts, *pairs)._replace(by_id=True)
+
+    def score_encoded(
+        self,
+        encoded: TokenPairs,
+        on_progress: Callable[[Work], None] | None = None,
+        *,
+        sample: NDArray[np.int64] | None = None,
+    ) -> Scored:
+        """Score pairs (N,); see `teachers.engine.engine.CrossEncoderScorer.score_encoded`.
+
+        Raises:
+            ModelError: a score that is not finite, or scores in a low precision stray too far from float32.
+        """
+        told = Told(on_progress)
+        started = time.perf_counter()
+
+        def tell(work: Work) -> None:
+            nonlocal started
+            passed, started = time.perf_counter() - started, time.perf_counter()
+            told.tell(replace(work, busy_seconds=passed, seconds=passed))
+
+        facts: dict[str, Any] = {}
+        scores = self._scores(self._scorer, encoded, tell, self._stored if encoded.by_id else None)
+        if sample is not None and len(sample) and self._settings.dtype != "float32":
+            certificate = certify(scores[sample], self._scores(self._exact, encoded.take(sample)))
+            certificate.check(self._settings.dtype, self._checkpoint)
+            facts["certificate"] = certificate.as_dict()
+        return Scored(scores, facts)
+
+    @cached_property
+    def _exact(self) -> SeparateScorer:
+        return SeparateScorer.load(self._checkpoint, replace(self._settings, dtype="float32"))
+
+    @staticmethod
+    def _scores(
+        scorer: SeparateScorer,
+        pairs: TokenPairs,
+        on_progress: Callable[[Work], None] | None = None,
+        stored: TakeEncoded | None = None,
+    ) -> NDArray[np.float32]:
+        scores = scorer.score_rows(pairs.queries, pairs.passages, pairs.query, pairs.passage, on_progress, stored)
+        scores *= np.float32(scorer.student.training_scale)
+        return scores
+
+
+def plain_apart_scores(checkpoint: str, pairs: Pairs) -> NDArray[np.float32]:
+    """Scores (N,) as `SeparateTeacher` must have them, one pair at a time in float32."""
+    student = load_student(checkpoint)
+    assert isinstance(student, SeparateStudent)
+    scores = [
+        student.score([pairs.queries[query]], [pairs.passages[passage]]).item() * student.training_scale
+        for query, passage in zip(pairs.query, pairs.passage, strict=True)
+    ]
+    return np.array(scores, np.float32)

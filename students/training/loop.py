@@ -1,0 +1,207 @@
+"""The one training loop, for students and trained teachers alike: `transformers.Trainer` over token batches.
+
+In: a batch source and the token ids of all texts. Out: the trained student and its loss by step. The order of
+rows is a function of seed and step, so a run that was cut short goes on from its last checkpoint at the right
+row, reading nothing twice. Where a process group stands, each of its workers calls this and takes its rows. Does not
+know where files stand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from pipeline.errors import PrepError, UsageError
+from students.architectures import architecture
+from students.architectures.base import Student
+from students.architectures.separate import SeparateStudent
+from students.settings import TrainSettings
+from students.token_rows import Tokens
+from students.training.batches import BatchSource
+from students.training.in_batch import InBatchTeacher
+from students.training.objective import Objective
+from students.training.stream import BatchStream, Workers, parts_of
+from students.training.trainer import StreamTrainer
+from students.training.validation import Measure, Validation
+from teachers.checkpoints.loading import quiet_loading
+
+LOGGED_POINTS = 200
+_SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gave."""
+
+    student: Student
+    steps: int
+    losses: list[tuple[int, float]]
+    """(step, mean loss since the last point)."""
+    resumed_at: int
+    """Step the run went on from; 0 for a fresh one."""
+    validations: list[tuple[int, float]] = field(default_factory=list)
+    """(step, measure)."""
+    kept_step: int | None = None
+    """Step whose state was kept as the best; None where nothing was validated."""
+    seconds: float = 0.0
+    """What training took, this time."""
+    data_seconds: float = 0.0
+    """What of that it waited for data."""
+
+
+def train(
+    settings: TrainSettings,
+    source: BatchSource,
+    tokens: Tokens,
+    checkpoints: Path,
+    *,
+    on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
+    measure: Measure | None = None,
+    on_save: Callable[[Path], None] = lambda checkpoint: None,
+    teacher: InBatchTeacher | None = None,
+) -> Trained:
+    """Train from `settings.init`, or go on from the last checkpoint under `checkpoints`.
+
+    Args:
+        settings: the run.
+        source: rows to train on.
+        tokens: ids of all texts, from the start's tokenizer.
+        checkpoints: where they go; all workers must see it, or each have what the first one has there at the start.
+        on_step: told step, steps and the last logged loss, None before the first.
+        on_save: told of each checkpoint's directory, once it is complete.
+        measure: for validation, higher is better; needed if `settings.eval_steps` is set.
+        teacher: for losses over a whole batch; needed if `settings.in_batch_teacher` is set.
+
+    Raises:
+        PrepError: the loss is not finite, or a batch does not fit into memory; checkpoints stay.
+        UsageError: a loss that the architecture cannot have, or layers to freeze that it has not.
+    """
+    torch.manual_seed(settings.seed)
+    student = architecture(settings.architecture).from_checkpoint(settings.init, settings.student)
+    steps, objective = settings.steps(source.rows), Objective(settings)
+    if objective.in_batch and not isinstance(student, SeparateStudent):
+        raise UsageError(
+            f"{settings.architecture} reads query and passage together: it has no scores for in-batch negatives",
+            found=settings.loss,
+            todo="choose a loss over a query's own passages",
+        )
+    if settings.freeze_layers is not None:
+        student.freeze(settings.freeze_layers)
+    if not steps:
+        return Trained(student.eval(), 0, [], 0)
+    arguments = training_arguments(settings, steps, checkpoints)  # joins the process group, where there is one
+    workers = Workers.here()
+    arguments.gradient_accumulation_steps = parts_of(settings, workers)
+    last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
+    start = int(last.rsplit("-", 1)[1]) if last else 0
+    stream = BatchStream(student, source, tokens, settings, workers, steps=steps, start=start, teacher=teacher)
+    validation = None
+    if settings.eval_steps is not None:
+        assert measure is not None
+        validation = Validation(measure, student, settings, checkpoints, start, workers)
+    trainer = StreamTrainer(
+        objective=objective,
+        rates=_rates(settings, student),
+        model=student,
+        args=arguments,
+        train_dataset=stream,
+        callbacks=[*([validation] if validation else []), _Progress(on_step, on_save)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    started = time.perf_counter()
+    if not (validation and validation.exhausted):
+        with quiet_loading():
+            _run(trainer, settings, last)
+    elif last:
+        trainer.state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
+    losses = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+    student = student.cpu()
+    return Trained(
+        student.eval(),
+        trainer.state.global_step,
+        losses,
+        start,
+        validation.measures if validation else [],
+        validation.restore_best() if validation else None,
+        time.perf_counter() - started,
+        stream.seconds,
+    )
+
+
+def _run(trainer: StreamTrainer, settings: TrainSettings, last: str | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    except torch.OutOfMemoryError as error:
+        raise PrepError(
+            "a batch does not fit into memory",
+            where=f"step {trainer.state.global_step + 1}",
+            found=f"{settings.micro_batch_size or settings.batch_size} queries at once",
+            todo="pass --micro-batch-size with a smaller number; the batch stays the same, "
+            "only in-batch negatives and FLOPS are then those of a part",
+        ) from error
+
+
+def training_arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> TrainingArguments:
+    """What the Trainer is told of `steps` steps."""
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=_SCHEDULERS[settings.schedule],
+        warmup_steps=settings.warmup(steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_gradient_norm,
+        bf16=settings.precision == "bfloat16",
+        fp16=settings.precision == "float16",
+        use_cpu=not torch.cuda.is_available(),
+        seed=settings.seed,
+        save_steps=settings.save_steps,
+        logging_steps=max(1, steps // LOGGED_POINTS),
+        logging_nan_inf_filter=False,  # would print 0 for a loss that is not a number
+        ignore_data_skip=True,  # the stream starts at the right row itself
+        remove_unused_columns=False,
+        average_tokens_across_devices=False,  # doubles the logged loss of two workers
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to="none",
+    )
+    # On all devices of a machine the Trainer would cut batches by rows of scores and lose what replicas keep.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def _rates(settings: TrainSettings, student: Student) -> list[tuple[float, list[nn.Parameter]]]:
+    """Parameters that learn at a rate of their own."""
+    given = ((settings.head_learning_rate, student.head()), (settings.embedding_learning_rate, student.embeddings()))
+    return [(rate, parameters) for rate, parameters in given if rate is not None]
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, on_step: Callable[[int, int, float | None], None], on_save: Callable[[Path], None]) -> None:
+        self._on_step, self._on_save = on_step, on_save
+        self._loss: float | None = None
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._loss = (kwargs.get("logs") or {}).get("loss", self._loss)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._on_step(state.global_step, state.max_steps, self._loss)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._on_save(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

@@ -1,0 +1,121 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jobs.cluster.triples import actor_runner
+from jobs.scoring.stage import ClusterSettings
+from pipeline.triples.build import Resources, TripleSettings, build_triples
+from tests import worlds
+from tests.jobs.test_cli import prep
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    return worlds.graded(tmp_path_factory.mktemp("commands"))
+
+
+def files(workspace, *dataset):
+    return {path.name: path.read_bytes() for path in workspace.parts(*dataset)}
+
+
+def test_build_triples_takes_every_option(graded, monkeypatch, capsys, tmp_path):
+    typed = """build-triples --threshold 0 --threshold-on 2 --anchor min --relative-margin 0.1 --min-score -9
+        --max-score 9 --rank-from 1 --rank-to 9 --max-margin-std 8 --negatives-per-query 4 --negatives-per-system 3
+        --strategy top --collapse-duplicates --ensemble weighted --weight a=2 --weight b=1 --weight c=1 --seed 3
+        --processes 1 --threads 1 --memory-limit 300MB --name all"""
+    code, output, error = prep(monkeypatch, capsys, *typed.split(), "-w", graded.root, "--temp-directory", tmp_path)
+    assert (code, error) == (0, "") or code == 0, error
+    assert "read again: all" in output and "negatives of bm25" in output
+    facts = json.loads((graded.root / "summaries" / "build-triples.json").read_text())
+    assert facts["audited"] == facts["funnel"]["triples"] == facts["rows"]
+    options = TripleSettings(
+        0.0,
+        threshold_on="2",
+        anchor="min",
+        relative_margin=0.1,
+        min_score=-9.0,
+        max_score=9.0,
+        rank_from=1,
+        rank_to=9,
+        max_margin_std=8.0,
+        negatives_per_query=4,
+        negatives_per_system=3,
+        strategy="top",
+        collapse_duplicates=True,
+        ensemble="weighted",
+        weights={"a": 2.0, "b": 1.0, "c": 1.0},
+        seed=3,
+    )
+    assert build_triples(graded, options, name="all").unchanged
+    saved = json.loads((graded.path("triples", "all") / "statistics.json").read_text())
+    assert saved["funnel"] == facts["funnel"] and saved["ensemble"]["weights"] == {"a": 2.0, "b": 1.0, "c": 1.0}
+    code, output, _ = prep(monkeypatch, capsys, "status", "-w", graded.root)
+    assert code == 0 and "triples/all" in output and "stale" not in output
+
+
+def test_lists_and_thresholds(graded, monkeypatch, capsys, tmp_path):
+    code, output, error = prep(monkeypatch, capsys, "build-lists", "--size", 4, "-w", graded.root)
+    assert code == 0 and "lists of at most 4 passages" in output and "read again: all" in output, error
+    code, output, _ = prep(monkeypatch, capsys, "status", "-w", graded.root)
+    assert code == 0 and "lists/default" in output and "size 4" in output and "stale" not in output
+    typed = ["--to", 2, "--csv", tmp_path / "t.csv", "--plot", tmp_path / "t.png"]
+    code, output, error = prep(monkeypatch, capsys, "explore-threshold", *typed, "-w", graded.root)
+    assert code == 0 and "relevant taken as negative" in output, error
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert lines[0] == "threshold,triples,queries,held_out,held_out_of" and len(lines) == 6
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "build-triples --weight a",
+        "build-triples --ensemble weighted --weight a=much",
+        "build-triples --memory-limit plenty",
+        "build-triples --strategy best",
+        "build-triples --threshold nan",
+        "build-lists --size 1",
+        "explore-threshold --step 0",
+        "explore-threshold --plot table.txt",
+    ],
+)
+def test_bad_words_are_usage_errors(graded, monkeypatch, capsys, typed):
+    code, _, error = prep(monkeypatch, capsys, *typed.split(), "-w", graded.root)
+    assert code == 2 and error and "Traceback" not in error
+
+
+def test_ray_actors_give_the_same_bytes(graded, monkeypatch):
+    monkeypatch.setattr("pipeline.triples.build.TRIPLES_PER_PART", 60)
+    build_triples(graded, TripleSettings(None), name="here", resources=Resources(processes=1))
+    cluster = ClusterSettings(num_actors=2, cpus_per_actor=0.5, gpus_per_actor=0.0)
+    made = build_triples(graded, TripleSettings(None), name="there", runner=actor_runner(cluster))
+    assert made.parts > 2 and files(graded, "triples", "here") == files(graded, "triples", "there")
+
+
+BUILD = """
+import sys
+from pipeline.triples.build import build as triples
+from pipeline.storage.workspace import Workspace
+triples.TRIPLES_PER_PART = 60
+triples.build_triples(Workspace.open(sys.argv[1]), triples.TripleSettings(None), name="cut")
+"""
+
+
+@pytest.mark.parametrize("sign", ["spill/*.rows", "triples/*.parquet"])
+def test_killed_in_either_pass_and_run_again(graded, monkeypatch, sign):
+    monkeypatch.setattr("pipeline.triples.build.TRIPLES_PER_PART", 60)
+    build_triples(graded, TripleSettings(None), name="whole")
+    for path in graded.parts("triples", "cut"):
+        path.unlink()
+    with subprocess.Popen([sys.executable, "-c", BUILD, str(graded.root)]) as run:
+        while run.poll() is None and not list(graded.root.glob(f".tmp-build-triples-*/{sign}")):
+            time.sleep(0.001)
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL and not graded.parts("triples", "cut")
+    build_triples(graded, TripleSettings(None), name="cut")
+    assert files(graded, "triples", "cut") == files(graded, "triples", "whole")
+    assert not list(graded.root.glob(".tmp-*"))

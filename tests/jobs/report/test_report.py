@@ -1,0 +1,278 @@
+"""The report: every section, from the data alone, whatever stands in the texts; what is missing is told."""
+
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.experiment.run import Sample
+from jobs.experiment.tables import Compared, Place
+from jobs.report.markup import Html, el
+from jobs.report.plot import Axis, Plot
+from jobs.report.result_rows import Results, workspace_results
+from jobs.report.results import findings
+from jobs.training.stage import train_student
+from pipeline.evaluation.significance import Comparison
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.storage.workspace import Workspace
+from pipeline.triples.build import TripleSettings, build_triples
+from students.settings import StudentSettings, TrainSettings
+from tests import worlds
+from tests.tiny_models import save_tiny
+
+HOSTILE = "</details></main><script>alert('x')</script>&amp;<img src=x onerror=alert(1)>"
+SECTIONS = ["results", "queries", "teachers", "triples", "training", "provenance"]
+
+
+def prep(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A collection whose every text is an attack, with two teachers, triples and two students, evaluated."""
+    directory = tmp_path_factory.mktemp("report")
+    files = worlds.write_files(directory)
+    for name in ("collection", "train", "dev"):
+        lines = files[name].read_text().splitlines()
+        files[name].write_text("".join(f"{line} {HOSTILE}\n" for line in lines))
+    workspace = Workspace.open(str(directory / "ws"), create=True)
+    splits = ([(split, files[f"{split}{kind}"]) for split in ("train", "dev")] for kind in ("", ".qrels"))
+    import_msmarco(workspace, files["collection"], *splits)
+    worlds.scored(worlds.paired(workspace), {"a": 1, "b": 2})
+    build_triples(workspace, TripleSettings(0.0))
+    prep("explore-threshold", "-w", workspace.root, "--from", -5, "--to", 5)
+    init = str(save_tiny("bert", directory / "tiny"))
+    shape = StudentSettings(max_query_tokens=8, max_passage_tokens=16)
+    for seed, name in enumerate(("bert_dot", "colbert")):
+        settings = TrainSettings(
+            name, init, "margin_mse", "default", max_steps=3, student=shape, seed=seed, eval_steps=2
+        )
+        train_student(workspace, name, settings)
+    students = ("--student", "bert_dot", "--student", "colbert")
+    prep("evaluate", "-w", workspace.root, "--run", "bm25", "--teacher", "a", "--teacher", "b", *students, "--latency")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def page(world):
+    prep("report", "-w", world.root)
+    return world.path("report.html").read_text()
+
+
+class Tags(HTMLParser):
+    """Open elements, which must be closed in order; and the text between them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.stack, self.seen, self.text = [], [], []
+        self.feed(page)
+        assert not self.stack
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_a_student_trained_anew_is_not_shown_as_fast_as_the_old(world):
+    def timed():
+        return {line.system for (line,) in workspace_results(world).paths}
+
+    assert timed() == {"bert_dot-rerank", "colbert-rerank"}
+    kept = world.read_json("runs", "dev-colbert.latency.json")
+    world.write_json({**kept, "inputs": {"students/colbert": "another"}}, "runs", "dev-colbert.latency.json")
+    assert timed() == {"bert_dot-rerank"}
+    world.write_json(kept, "runs", "dev-colbert.latency.json")
+
+
+def test_what_was_changed_since_is_told_and_not_compared(world, tmp_path):
+    facts = world.read_json("runs", "dev-a.json")
+    world.write_json(facts | {"inputs": facts["inputs"] | {"scores/a": "others"}}, "runs", "dev-a.json")
+    found = workspace_results(world)
+    prep("report", "-w", world.root, "-o", tmp_path / "page.html")
+    world.write_json(facts, "runs", "dev-a.json")
+    assert [(run, why) for run, _, why in found.stale] == [("dev-a.run", "changed since: scores/a")]
+    assert "a" not in {line.system for line in found.lines} and "b" in {line.system for line in found.lines}
+    assert "changed since: scores/a" in (tmp_path / "page.html").read_text()
+    assert not workspace_results(world).stale
+
+
+def test_splits_and_grades_are_compared_apart(world, tmp_path):
+    before = {path.name for path in (world.root / "runs").iterdir()}
+    options = ("--run", "bm25", "--teacher", "a", "--teacher", "b")
+    prep("evaluate", "-w", world.root, "--split", "train", *options, "--relevance-level", 2)
+    copied = tmp_path / "copied.run"
+    copied.write_bytes(world.path("runs", "train-bm25.run").read_bytes())
+    prep("evaluate", "-w", world.root, "--split", "train", "--run", copied, "--relevance-level", 2)
+    found = workspace_results(world)
+    prep("report", "-w", world.root, "-o", tmp_path / "page.html")
+    commands = [world.read_json("runs", f"train-{name}.json")["command"] for name in ("a", "copied")]
+    for path in (world.root / "runs").iterdir():
+        if path.name not in before:
+            path.unlink()
+    assert {line.sample for line in found.lines} == {Sample("dev", None, 1), Sample("train", None, 2)}
+    assert all("--relevance-level 2" in command for command in commands) and f"--run {copied}" in commands[1]
+    asked = {line.sample: len(line.rows[0].values) for line in found.lines}
+    for one in found.compared:
+        assert one.queries == asked[one.place.sample] >= one.found.wins + one.found.losses
+    page = (tmp_path / "page.html").read_text()
+    assert f"{worlds.DEV} of dev" in page and "of train, grade 2 up" in page
+    assert "rerank of dev" in page and "rerank of train" in page
+
+
+def test_every_section_and_figure_is_there(page):
+    tags = Tags(page)
+    assert [attrs["id"] for tag, attrs in tags.seen if tag == "section"] == SECTIONS
+    assert "Not here yet" not in page
+    titles = re.findall(r"<h3>\d+\. ([^<:]+)", page)
+    assert titles == [
+        "Results",
+        "Comparisons",
+        "Latency against effectiveness",
+        "Change by query",
+        "Best and worst queries",
+        "Scores of judged and unjudged pairs, by teacher",
+        "How far the teachers agree",
+        "Margins of candidates and triples",
+        "What each threshold keeps",
+        "The funnel",
+        "Loss by step",
+        "Validation by step",
+    ]
+    assert page.count("<figcaption>") == page.count("made from</summary>") == len(titles)
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        assert "nan" not in svg.lower().replace("finan", "") and "inf " not in svg
+
+
+def test_nothing_is_loaded_and_nothing_runs(page):
+    kinds = {tag for tag, _ in Tags(page).seen}
+    assert not kinds & {"script", "link", "img", "iframe", "object", "embed"}
+    attributes = {name for _, attrs in Tags(page).seen for name in attrs}
+    assert not {name for name in attributes if name.startswith("on")} and "src" not in attributes
+    assert "url(" not in page and "@import" not in page
+    links = [attrs["href"] for tag, attrs in Tags(page).seen if tag == "a"]
+    targets = {attrs["id"] for _, attrs in Tags(page).seen if "id" in attrs}
+    assert links and {link.removeprefix("#") for link in links} <= targets
+
+
+def test_hostile_texts_are_shown_as_texts(page):
+    assert "<script" not in page and "onerror=alert(1)>" not in page
+    assert page.count("&lt;script&gt;") > 4
+    assert HOSTILE in "".join(Tags(page).text)
+
+
+def test_the_same_data_gives_the_same_bytes(world, page, tmp_path):
+    prep("report", "-w", world.root, "-o", tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == page
+
+
+def test_the_best_of_those_that_differ_is_bold(page):
+    results = page[page.index("<table") : page.index("</table>")]
+    bold = {row.split("<td>")[2].partition("<")[0]: row.count('"best"') for row in results.split("<tr>")[2:]}
+    assert bold.pop("b") == 2 and set(bold.values()) == {0}  # all that re-rank have the same recall
+
+
+def test_figures_are_those_of_the_data(world, page):
+    facts = json.loads(world.path("runs", "dev-bm25.json").read_text())
+    assert f'<td class="n"><span>{facts["means"]["Recall@100"]:.3f}</span></td>' in page
+    assert facts["command"] == "prep evaluate --split dev --depth 1000 --run bm25" and facts["command"] in page
+    footer = json.loads(world.path("triples", "default", "statistics.json").read_text())
+    assert f'<span class="count">{footer["funnel"]["triples"]:,}</span>' in page
+    assert "prep build-triples --name default --threshold 0 --teacher a --teacher b" in page
+    assert "prep train --name bert_dot --architecture bert_dot" in page
+
+
+def test_what_is_missing_is_told_with_its_command(workspace):
+    prep("report", "-w", workspace.root)
+    page = workspace.path("report.html").read_text()
+    assert [attrs["id"] for tag, attrs in Tags(page).seen if tag == "section"] == SECTIONS
+    told = re.findall(r'<p class="missing">.*?<code>prep ([a-z-]+)', page)
+    assert told == ["evaluate", "evaluate", "evaluate", "build-pairs", "build-triples", "explore-threshold", "train"]
+
+
+def test_scores_that_are_not_complete_are_told(paired):
+    worlds.scored(paired, {"a": 1, "b": 2})
+    paired.parts("scores", "b")[0].unlink()
+    prep("report", "-w", paired.root)
+    page = paired.path("report.html").read_text()
+    assert "scores of b" in page and "run again: prep score --teacher b=CHECKPOINT" in page and "a · of unknown" in page
+
+
+def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
+    """The experiment's rows say what its runs must measure."""
+    config = tmp_path / "x.toml"
+    config.write_text(
+        'name = "x"\nstages = []\ncompare = [["T1", "labels"]]\n[train]\noptions = ""\n[evaluate]\noptions = ""\n'
+        '[[student]]\nname = "bert_dot"\noptions = ""\n[[target]]\nname = "T1"\noptions = ""\n'
+        '[[target]]\nname = "labels"\noptions = ""\n[[target]]\nname = "another"\noptions = ""\n[[grid]]\n'
+        'students = ["bert_dot"]\ntargets = ["T1", "labels", "another"]\nseeds = [1]\n'
+    )
+    means = {"MRR@10": 0.5, "nDCG@10": 0.5, "Recall@100": 0.5}
+    for target, value in (("T1", 1.0), ("labels", 0.0), ("another", 0.0)):
+        cell = {"student": "bert_dot", "target": target, "seed": 1, "train": "  ", "evaluate": [""]}
+        cell |= {"encode": None, "stages": []}
+        row = {"system": "bm25" if value else "a", "mode": "rerank", "student": "bert_dot", "target": target, "seed": 1}
+        row |= {"means": means, "values": [value] * worlds.DEV, "latency_ms": 5.0}
+        path = tmp_path / "x" / f"bert_dot-{target}-s1.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"cell": cell, "rows": [row]}))
+    prep("report", "-w", world.root, "--experiment", config, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "the runs here are not those that were measured" in page
+    assert "T1 against labels: better in bert_dot (rerank +1.000)." in page
+    assert "bert_dot · T1" in page and "prep experiment" in page
+    assert re.findall(r"<circle[^>]*><title>(\w+)", page) == ["labels", "T1", "another"]  # joined ones first
+
+
+def test_findings_tell_where_one_is_better_than_the_other():
+    def one(student, mode, difference, p, other="labels"):
+        place = Place(student, mode, Sample("dev", None, 1))
+        return Compared(place, "T2", other, 1, 9, Comparison(difference, 0, 0, p, p), p)
+
+    grid = [one("tk", "rerank", 0.2, 0.5), one("colbert", "rerank", 0.1, 0.001), one("colbert", "retrieve", 0.3, 0.001)]
+    grid += [one("prettr", "rerank", -0.1, 0.001), one("", "rerank", 0.2, 0.001, other="bm25")]
+    assert findings(Results("MRR@10", [], grid, [], [], [])) == [
+        "T2 against labels: better in colbert (rerank +0.100, retrieve +0.300); worse in prettr (rerank -0.100); "
+        "no difference shown in tk (rerank +0.200).",
+        "T2 against bm25: better (rerank +0.200).",
+    ]
+
+
+def test_markup_escapes_what_is_not_markup():
+    assert el("p", "<", Html("<b>"), title='"') == '<p title="&quot;">&lt;<b></p>'
+
+
+def test_words_beside_dots_cover_no_other():
+    plot = Plot(Axis("x", 0, 10), Axis("y", 0, 10))
+    words = ["labels", "T1", "T2", *(f"other{i}" for i in range(9))]
+    for i, word in enumerate(words):
+        plot.dot((5.0, 5 + 0.2 * i), 0, word)
+    assert re.findall(r"<title>(\w+)</title></circle>", plot.svg("told")) == words
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="note">(\w+)', plot.svg("told"))
+    boxes = [(float(x), float(y) - 11, float(x) + 7.5 * len(word), float(y) + 3) for x, y, word in found]
+    assert 3 < len(boxes) < len(words)
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
+def test_axes_have_round_ticks_and_hold_their_values():
+    assert Axis("x", 0, 10).ticks(5) == [0, 2, 4, 6, 8, 10]
+    assert Axis("x", -0.31, 0.33).ticks(4) == pytest.approx([-0.2, 0, 0.2])
+    assert Axis("x", 3, 800, log=True).ticks(9) == [5, 10, 20, 50, 100, 200, 500]
+    plot = Plot(Axis.decades("ms", [2.0, 900.0]), Axis.over("y", [0.5, 0.5]))
+    plot.line([(2.0, 0.5), (900.0, 0.5)], 0)
+    xs = [float(x) for x in re.findall(r"[ML]([\d.]+) ", plot.svg("told"))]
+    assert 54 < xs[0] < xs[1] < 406

@@ -1,0 +1,143 @@
+import duckdb
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.imports.beir import import_beir
+from pipeline.imports.irds import import_dataset, load
+from pipeline.storage.workspace import Workspace
+from tests.published_files import lines, write
+
+CORPUS = [
+    {"_id": "d1", "title": "Title", "text": "tab\tand\nline", "metadata": {}},
+    {"_id": "d2", "title": "", "text": "plain"},
+    {"_id": 7, "text": "number"},
+]
+QUERIES = [{"_id": f"q{i}", "text": f"query {i}"} for i in range(3)]
+QRELS = {"test": "q0\td1\t1\nq1\t7\t2\n", "train": "q0\td2\t0\n"}
+
+
+@pytest.fixture
+def empty(tmp_path):
+    return Workspace.open(str(tmp_path / "ws"), create=True)
+
+
+def dataset(directory, corpus=CORPUS, queries=QUERIES, qrels=QRELS, end=""):
+    (directory / "qrels").mkdir(parents=True)
+    write(directory / f"corpus.jsonl{end}", lines(corpus))
+    write(directory / f"queries.jsonl{end}", lines(queries))
+    for split, rows in qrels.items():
+        write(directory / f"qrels/{split}.tsv{end}", f"query-id\tcorpus-id\tscore\n{rows}".encode())
+    return directory
+
+
+def table(workspace, name, columns):
+    return duckdb.sql(f"SELECT {columns} FROM '{workspace.path(name)}/*.parquet' ORDER BY ALL").fetchall()
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_texts_keep_tabs_and_lines_and_queries_get_their_splits(empty, tmp_path, end):
+    directory = dataset(tmp_path / "beir", end=end)
+    added = import_beir(empty, directory)
+    assert (added.passages, added.queries, added.qrels) == (3, 3, 3)
+    assert table(empty, "passages", "external_id, text") == [
+        ("7", "number"), ("d1", "Title tab\tand\nline"), ("d2", "plain"),
+    ]  # fmt: skip
+    assert table(empty, "queries", "external_id, splits") == [
+        ("q0", ["test", "train"]), ("q1", ["test"]), ("q2", ["unjudged"]),
+    ]  # fmt: skip
+    assert sorted(row[0] for row in table(empty, "qrels", "grade")) == [0, 1, 2]
+    assert import_beir(empty, directory).unchanged
+
+
+def test_blank_lines_move_no_passage(empty, tmp_path):
+    directory = dataset(tmp_path / "beir")
+    first, second, third = (lines([one]) for one in CORPUS)
+    write(directory / "corpus.jsonl", first + b"\n\n" + second + first + b"\n" + third)
+    assert import_beir(empty, directory).passages == 3
+    assert table(empty, "passages", "passage_id, external_id, text") == [
+        (0, "d1", "Title tab\tand\nline"), (1, "d2", "plain"), (2, "7", "number"),
+    ]  # fmt: skip
+    hashes = table(empty, "passages", "text_hash = md5_number_lower(text)")
+    assert hashes == [(True,)] * 3
+
+
+def test_qrels_without_a_header(empty, tmp_path):
+    directory = dataset(tmp_path / "beir")
+    (directory / "qrels/test.tsv").write_text(QRELS["test"])
+    assert import_beir(empty, directory).qrels == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"corpus": [*CORPUS, {"_id": "d3"}]}, "line 4 is malformed"),
+        ({"corpus": [*CORPUS, {"_id": "d2", "text": "other"}]}, "line 4 gives passage d2 a second text"),
+        ({"queries": [*QUERIES, {"_id": None, "text": "x"}]}, "line 4 is malformed"),
+        ({"qrels": {"test": "q0\td9\t1\n"}}, "line 2 names an unknown passage"),
+        ({"qrels": {"test": "q9\td1\t1\n"}}, "line 2 names an unknown query"),
+        ({"qrels": {"test": "q0\td1\n"}}, "malformed"),
+        ({"qrels": {}}, "no qrels"),
+    ],
+)
+def test_bad_files_are_refused_and_leave_nothing(empty, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        import_beir(empty, dataset(tmp_path / "beir", **changes))
+    assert not empty.path("passages").exists() and not empty.path("queries").exists()
+
+
+def test_a_missing_file_is_named(empty, tmp_path):
+    directory = dataset(tmp_path / "beir")
+    (directory / "queries.jsonl").unlink()
+    with pytest.raises(InputError, match=r"no queries\.jsonl"):
+        import_beir(empty, directory)
+
+
+class Record(dict):
+    """A document or query as ir_datasets gives it."""
+
+    __getattr__ = dict.__getitem__
+
+    def default_text(self):
+        return self["text"]
+
+
+class FakeDataset:
+    """The part of ir_datasets' interface that is used."""
+
+    def has_docs(self):
+        return True
+
+    has_queries = has_qrels = has_docs
+
+    def docs_iter(self):
+        return iter([Record(doc_id="a", text="one"), Record(doc_id="b", text="two")])
+
+    def queries_iter(self):
+        return iter([Record(query_id="q", text="what")])
+
+    def qrels_iter(self):
+        return iter([Record(query_id="q", doc_id="b", relevance=2)])
+
+
+def test_what_ir_datasets_has(empty):
+    added = import_dataset(empty, "fake/one", FakeDataset(), "dev")
+    assert (added.passages, added.queries, added.qrels) == (2, 1, 1)
+    assert table(empty, "qrels", "*") == [(0, 1, 2)] and table(empty, "queries", "splits") == [(["dev"],)]
+    assert import_dataset(empty, "fake/one", FakeDataset(), "dev").unchanged
+
+
+def test_ir_datasets_itself(empty, tmp_path, monkeypatch):
+    """A data set of the real package, made of files that stand here."""
+    irds = pytest.importorskip("ir_datasets")
+    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path))
+    write(tmp_path / "docs.tsv", b"a\tone\nb\ttwo\n")
+    write(tmp_path / "queries.tsv", b"q\twhat\n")
+    write(tmp_path / "qrels", b"q 0 b 2\n")
+    made = irds.create_dataset(
+        docs_tsv=str(tmp_path / "docs.tsv"),
+        queries_tsv=str(tmp_path / "queries.tsv"),
+        qrels_trec=str(tmp_path / "qrels"),
+    )
+    assert import_dataset(empty, "own", made, "train").qrels == 1
+    with pytest.raises(InputError, match="no such data set"):
+        load("no-such-collection")

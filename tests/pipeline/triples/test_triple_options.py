@@ -1,0 +1,235 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import PrepError, UsageError
+from pipeline.retrieval.mining import mine
+from pipeline.retrieval.retrievers import RandomRetriever
+from pipeline.scores.pairs import build_pairs, load_pairs
+from pipeline.triples.build import Resources, TripleSettings, build_triples
+from pipeline.triples.ensemble import Sample, fit_weights
+from tests import worlds
+from tests.pipeline.triples.triple_reference import World, read, spread, triples
+
+TEACHERS = ["a", "b", "c"]
+KEYS = ("query_id", "positive_id", "negative_id")
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    workspace = worlds.graded(tmp_path_factory.mktemp("graded"))
+    assert min(footer.rows for footer in load_pairs(workspace).footers) < 20
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def world(graded):
+    return World(graded, TEACHERS)
+
+
+def built(workspace, options, name="t", teachers=()):
+    """Triples by their ids, or nothing where everything was dropped."""
+    try:
+        build_triples(workspace, options, name=name, teachers=teachers)
+    except PrepError as error:
+        assert "removes every triple" in str(error) or "remove every triple" in str(error)
+        return {}
+    return rows(workspace, name)
+
+
+def rows(workspace, name):
+    return {tuple(row.pop(key) for key in KEYS): tuple(row.values()) for row in read(workspace, f"triples/{name}")}
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for key, row in found.items():
+        assert row == pytest.approx(expected[key], abs=2e-5)
+
+
+def none_or(values):
+    return st.none() | st.sampled_from(values)
+
+
+# Scores are whole numbers, and so are many of these bounds: ties are met exactly.
+THRESHOLDS = st.fixed_dictionaries(
+    {
+        "threshold": none_or([-3.0, 0.0, 1.0, 2.5, 3.0]),
+        "threshold_on": st.sampled_from(["mean", "all", "any", "1", "2"]),
+        "anchor": st.sampled_from(["own", "min"]),
+        "relevance_level": st.sampled_from([1, 2]),
+    }
+)
+BOUNDS = st.fixed_dictionaries(
+    {
+        "threshold": none_or([-3.0, 2.0]),
+        "relative_margin": none_or([0.0, 0.5]),
+        "min_score": none_or([-6.0, -2.0]),
+        "max_score": none_or([-1.0, 3.0]),
+        "rank_from": none_or([2, 4]),
+        "rank_to": none_or([4, 8]),
+        "max_margin_std": none_or([2.0, 5.0]),
+        "anchor": st.sampled_from(["own", "min"]),
+    }
+)
+LIMITS = st.fixed_dictionaries(
+    {
+        "threshold": none_or([0.0]),
+        "negatives_per_query": none_or([1, 2, 5]),
+        "negatives_per_system": none_or([1, 3]),
+        "strategy": st.sampled_from(["top", "random", "log_random"]),
+        "collapse_duplicates": st.booleans(),
+        "seed": st.integers(0, 3),
+        "split": st.sampled_from(["train", "dev"]),
+    }
+)
+PLAIN = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@PLAIN
+@example(options={"threshold": None, "negatives_per_system": 5}, teachers=TEACHERS)  # what both retrievers found
+@given(options=THRESHOLDS | BOUNDS | LIMITS, teachers=st.sampled_from([TEACHERS, ["a", "b"]]))
+def test_every_option_equals_plain_loops(graded, world, options, teachers):
+    asked = TripleSettings(**options)
+    same(built(graded, asked, teachers=teachers), triples(world, asked, teachers))
+
+
+@settings(PLAIN, max_examples=5)
+@given(limits=LIMITS)
+def test_queries_without_a_positive_are_paired_in_a_circle(graded, world, limits):
+    asked = TripleSettings(**{**limits, "threshold": None, "pairs": "scored"})
+    found = built(graded, asked)
+    same(found, triples(world, asked, TEACHERS))
+    assert len(found) >= len(built(graded, dataclasses.replace(asked, pairs="judged"), name="j"))
+
+
+def test_weights_and_scales(graded, world):
+    given = {"a": 3.0, "b": 0.0, "c": 1.0}
+    for on in ("mean", "2"):
+        asked = TripleSettings(1.0, threshold_on=on, ensemble="weighted", weights=given)
+        same(built(graded, asked), triples(world, asked, TEACHERS, weights=list(given.values())))
+
+
+def test_zscore_makes_scales_equal(graded, world, monkeypatch):
+    monkeypatch.setattr("pipeline.triples.build.SAMPLE_SHARDS", 1_000)
+    every = {t: [s for (q, _), s in world.scores[t].items() if "train" in world.splits[q]] for t in TEACHERS}
+    scales = [spread(values) for values in every.values()]
+    centre = np.mean([np.mean(values) / scale for values, scale in zip(every.values(), scales, strict=True)])
+    asked = TripleSettings(0.4, ensemble="zscore", max_score=0.3, relative_margin=0.2)
+    same(built(graded, asked), triples(world, asked, TEACHERS, scales=scales, centre=centre))
+
+
+def test_the_sample_is_taken_where_the_split_is(graded, world, monkeypatch):
+    # The first shard holds queries of train alone.
+    monkeypatch.setattr("pipeline.triples.build.SAMPLE_SHARDS", 1)
+    for ensemble in ("zscore", "weighted", "mean"):
+        made = build_triples(graded, TripleSettings(None, split="dev", ensemble=ensemble), name="dev")
+        assert abs(made.correlations[0][1]) > 0 and made.margins
+    own = {t: [s for (q, _), s in world.scores[t].items() if "dev" in world.splits[q]] for t in TEACHERS}
+    made = build_triples(graded, TripleSettings(None, split="dev", ensemble="zscore"), name="dev")
+    assert all(0.3 < scale / spread(own[t]) < 3 for t, scale in made.ensemble["scales"].items())
+
+
+def test_a_split_without_pairs_is_named(workspace):
+    mine(workspace, ["train"], 5, RandomRetriever())
+    build_pairs(workspace, 40)
+    worlds.scored(workspace, {"a": 1, "b": 2})
+    with pytest.raises(PrepError, match="no query of the split"):
+        build_triples(workspace, TripleSettings(None, split="dev", ensemble="zscore"))
+
+
+def test_fitted_weights_follow_the_teacher_that_ranks():
+    rng = np.random.default_rng(0)
+    relevant = np.tile([True, False, False, False], 200)
+    noise = rng.normal(0, [2, 2, 1], (800, 3))
+    scores = noise + relevant[:, None] * [3.0, 0.0, -1.0]
+    weights = fit_weights(Sample(np.repeat(np.arange(200), 4), relevant, ~relevant, scores))
+    assert weights.sum() == pytest.approx(1) and weights[0] > 0.9 and weights[2] == 0
+    # No small step away from it lowers the loss.
+    margins = Sample(np.repeat(np.arange(200), 4), relevant, ~relevant, scores).margins()
+    losses = [np.log1p(np.exp(-margins @ (w * c))).mean() for w in [weights] for c in np.linspace(0.1, 3, 60)]
+    best = weights * np.linspace(0.1, 3, 60)[int(np.argmin(losses))]
+    for i in range(2):
+        moved = best.copy()
+        moved[i] += 0.1
+        assert np.log1p(np.exp(-margins @ moved)).mean() > min(losses)
+
+
+def test_same_text_never_on_both_sides(graded, world):
+    funnel = build_triples(graded, TripleSettings(None), name="d").funnel
+    assert funnel.same_text > 0
+    for query, positive, negative in rows(graded, "d"):
+        assert world.texts[positive] != world.texts[negative], query
+    assert build_triples(graded, TripleSettings(None, collapse_duplicates=True), name="d").funnel.pairs_collapsed > 0
+
+
+@settings(PLAIN, max_examples=8)
+@given(options=BOUNDS | LIMITS)
+def test_the_funnel_adds_up(graded, options):
+    try:
+        made = build_triples(graded, TripleSettings(**options), name="u")
+    except PrepError:
+        return
+    funnel, counted, found = made.funnel, made.statistics, rows(graded, "u")
+    lost = funnel.pairs_of_other_splits + funnel.pairs_collapsed + funnel.pairs_below_relevance_level
+    assert funnel.pairs == lost + funnel.positives + funnel.negatives
+    assert funnel.triples == len(found) == sum(counted.triple_margins.values())
+    assert funnel.candidates == sum(counted.candidate_margins.values())
+    assert funnel.queries_with_triples == len({query for query, *_ in found})
+    assert dict(counted.triple_margins) == _steps(found)
+
+
+def _steps(found):
+    steps = [int(np.floor(np.float64(row[2]) * 4 + 1e-6)) for row in found.values()]
+    return {step: steps.count(step) for step in steps}
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [{"processes": 2}, {"threads": 3}, {"memory_limit": "100MB", "threads": 1}, {"temp": True}],
+    ids=["processes", "threads", "memory", "elsewhere"],
+)
+def test_the_same_bytes_whoever_works(graded, tmp_path, monkeypatch, resources):
+    monkeypatch.setattr("pipeline.triples.build.TRIPLES_PER_PART", 60)
+    asked = TripleSettings(None, negatives_per_query=5)
+    build_triples(graded, asked, name="one", resources=Resources(processes=1))
+    elsewhere = {"temp_directory": tmp_path / "spill"} if resources.pop("temp", False) else {}
+    build_triples(graded, asked, name="two", resources=Resources(**resources, **elsewhere))
+    one, two = ([path.read_bytes() for path in graded.parts("triples", name)] for name in ("one", "two"))
+    assert len(one) > 2 and one == two
+    assert not list(tmp_path.glob("spill/*"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold_on": "most"},
+        {"threshold_on": "0"},
+        {"anchor": "max"},
+        {"strategy": "best"},
+        {"ensemble": "median"},
+        {"min_score": 2.0, "max_score": 1.0},
+        {"rank_from": 5, "rank_to": 4},
+        {"rank_from": 0},
+        {"relative_margin": -0.1},
+        {"max_margin_std": float("inf")},
+        {"pairs": "scored"},
+        {"weights": {"a": 1.0}},
+        {"ensemble": "weighted", "weights": {"a": -1.0}},
+        {"ensemble": "weighted", "weights": {"a": 0.0}},
+        {"negatives_per_system": 0},
+    ],
+)
+def test_bad_options_are_named(options):
+    with pytest.raises(UsageError):
+        TripleSettings(**options)
+
+
+def test_options_that_do_not_fit_the_teachers(graded):
+    with pytest.raises(UsageError, match="more teachers than there are"):
+        build_triples(graded, TripleSettings(threshold_on="4"))
+    with pytest.raises(UsageError, match="a weight for each teacher"):
+        build_triples(graded, TripleSettings(ensemble="weighted", weights={"a": 1.0}))
