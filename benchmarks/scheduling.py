@@ -20,7 +20,7 @@ import psutil
 import ray
 
 from jobs.cluster.pool import run_on_actors
-from jobs.scoring.stage import ClusterSettings
+from jobs.cluster.settings import ClusterSettings
 
 
 @dataclass(frozen=True)

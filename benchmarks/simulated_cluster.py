@@ -24,7 +24,7 @@ import psutil
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from jobs.cluster import pool as ray_pool
-from jobs.scoring.stage import ClusterSettings
+from jobs.cluster.settings import ClusterSettings
 
 REPORT_SECONDS = 1.0
 START_SECONDS = 30.0

@@ -14,18 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from jobs.cluster.ledger import Failure, Ledger
 from jobs.cluster.metrics import PoolMetrics
+from jobs.cluster.settings import ClusterSettings
 from jobs.cluster.worker import PoolWorker
 from pipeline.errors import PrepError, WorkspaceError
-
-if TYPE_CHECKING:
-    from jobs.scoring.stage import ClusterSettings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

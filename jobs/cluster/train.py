@@ -1,28 +1,32 @@
 """Training on Ray workers, through Ray Train: the same run in each, which takes its share of every batch.
 
-In: a run, and a number of workers. Out: nothing; the first worker leaves the result where the run says. Workers find
-the workspace by its path or URI. A run that fails is not tried again here: run the command again, and it goes on from
-its last checkpoint.
+In: what each worker does, and a number of workers. Out: nothing; the first worker leaves the result where the run says.
+Workers find the workspace by its path or URI. A run that fails is not tried again here: run the command again, and it
+goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from jobs.training.run import Run, work
-from jobs.training.stage import TrainCluster
+from jobs.cluster.settings import TrainCluster
 from pipeline.errors import PrepError
 from pipeline.storage.location import AnyPath, StorePath
 
+T = TypeVar("T")
 
-def work_on_cluster(run: Run, cluster: TrainCluster) -> None:
-    """Run on `cluster.num_workers` workers, each with a GPU where there are any.
+
+def work_on_cluster(work: Callable[[T], None], run: T, notes: AnyPath, cluster: TrainCluster) -> None:
+    """Call `work(run)` in each of `cluster.num_workers` workers, each with a GPU where there are any.
+
+    `notes` is where Ray Train keeps its own files; it may be removed when training is complete.
 
     Raises:
         PrepError: what a worker raised; the run's checkpoints stay.
@@ -37,13 +41,13 @@ def work_on_cluster(run: Run, cluster: TrainCluster) -> None:
         use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.num_workers  # type: ignore[no-untyped-call]
         trainer = TorchTrainer(
             _loop,
-            train_loop_config={"run": run},
+            train_loop_config={"work": work, "run": run},
             scaling_config=ScalingConfig(
                 num_workers=cluster.num_workers,
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
             ),
-            run_config=_storage(run.checkpoints / "ray"),  # goes when training is complete
+            run_config=_storage(notes),
         )
         trainer.fit()
     except TrainingFailedError as error:
@@ -61,7 +65,7 @@ def _storage(place: AnyPath) -> RunConfig:
 
 
 def _loop(config: dict[str, Any]) -> None:
-    work(config["run"])
+    config["work"](config["run"])
 
 
 def _cause(error: BaseException) -> PrepError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from jobs.scoring.stage import ClusterSettings
+from jobs.cluster.settings import ClusterSettings
 from pipeline.errors import IncompleteError
 from pipeline.triples.passes import Runner, Task, run_task
 from pipeline.triples.shard import Plan

@@ -60,8 +60,8 @@ def hold_out(
     split: Annotated[str, typer.Option(help="Split they are taken from.")] = "train",
 ) -> None:
     """Put part of a split's queries aside as a split of its own, to choose settings on."""
-    from jobs.commands.show import console
     from jobs.commands.summary import run_summary
+    from jobs.terminal.console import console
     from pipeline.collection.hold_out import hold_out as run
     from pipeline.errors import UsageError
     from pipeline.storage.workspace import Workspace
@@ -103,8 +103,8 @@ def mine(
     processes: Processes = None,
 ) -> None:
     """Retrieve the top k passages for every query of the splits."""
-    from jobs.commands.show import console
     from jobs.commands.summary import run_summary
+    from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.errors import UsageError
     from pipeline.retrieval.bm25 import Bm25Settings
@@ -154,8 +154,8 @@ def build_pairs(
     all_judged: Annotated[bool, typer.Option(help="Also judged pairs of queries that were not mined.")] = False,
 ) -> None:
     """Unite judgements and retrieved lists into pair shards."""
-    from jobs.commands.show import console
     from jobs.commands.summary import run_summary
+    from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.scores.pairs import build_pairs as run
     from pipeline.storage.workspace import Workspace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from jobs.commands.options import WorkspaceOption
 
 
 def experiment(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(help="The experiment, as TOML.")],
     workspace: WorkspaceOption,
     results: Annotated[
@@ -38,19 +38,16 @@ def experiment(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from jobs.cli import app
-    from jobs.commands.report import experiment_command
-    from jobs.commands.show import console
+    from jobs.commands.experiment_options import experiment_command, named_values
     from jobs.experiment.config import read_experiment
     from jobs.experiment.run import read_rows, run_experiment
     from jobs.experiment.tables import compare_targets, markdown
     from jobs.report.build import REPORT, Grid, write_report
+    from jobs.terminal.console import console, run_command
     from pipeline.storage.workspace import Workspace, atomic_write
 
     def run(command: str) -> None:
-        console.print(f"\n[bold]$ prep {command}[/]", soft_wrap=True, highlight=False)
-        if app(args=shlex.split(command), standalone_mode=False):
-            raise KeyboardInterrupt  # the library returns a code after Ctrl-C instead of raising
+        run_command(context, command)
 
     asked = read_experiment(config, named_values(values))
     where = results or config.parent / asked.name
@@ -69,17 +66,3 @@ def experiment(
         ws = Workspace.open(workspace)
         write_report(ws, ws.path(REPORT), Grid(asked, where, experiment_command(config, values)))
         console.print(f"report: {ws.path(REPORT)}", soft_wrap=True)
-
-
-def named_values(texts: list[str] | None) -> dict[str, str]:
-    """Read NAME=VALUE texts.
-
-    Raises:
-        UsageError: one is not of that form.
-    """
-    from pipeline.errors import UsageError
-
-    given = dict(text.partition("=")[::2] for text in texts or [])
-    if not all(given.values()):
-        raise UsageError("malformed --set", expected="NAME=VALUE", found=", ".join(texts or []))
-    return given

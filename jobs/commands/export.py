@@ -40,8 +40,8 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write triples or lists as a trainer reads them, with a card, ready for datasets.load_dataset."""
-    from jobs.commands.show import console
     from jobs.commands.summary import run_summary
+    from jobs.terminal.console import console
     from pipeline.exports.export import ExportSettings
     from pipeline.exports.export import export as run
     from pipeline.storage.workspace import Workspace

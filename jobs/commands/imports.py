@@ -230,7 +230,7 @@ def _one_list(name: str, read: Callable[[], Iterator[Rows]], systems: dict[str, 
 
 
 def _show_scores(teacher: str, found: ImportedScores) -> None:
-    from jobs.commands.show import console
+    from jobs.terminal.console import console
 
     if found.unchanged:
         console.print("these scores are in the workspace already; nothing to do")
@@ -259,8 +259,8 @@ def _import_one_list(
 
 
 def _import_lists(location: str, source: Source, options: ListOptions) -> None:
-    from jobs.commands.show import console
     from jobs.commands.summary import run_summary
+    from jobs.terminal.console import console
     from pipeline.imports.lists import import_lists as run
     from pipeline.storage.workspace import Workspace
 

@@ -63,11 +63,12 @@ def evaluate(
     summary: SummaryOption = None,
 ) -> None:
     """Measure systems on all judged queries of a split; ties go to the passage that comes first in the collection."""
-    from jobs.commands.show import console, show_evaluation
+    from jobs.commands.show import show_evaluation
     from jobs.commands.summary import run_summary
     from jobs.ranking.evaluate import EvaluationSettings, student_latencies
     from jobs.ranking.evaluate import evaluate as measure
     from jobs.ranking.run_facts import write_run_facts
+    from jobs.terminal.console import console
     from pipeline.storage.workspace import Workspace
 
     ws = Workspace.open(workspace)
@@ -103,9 +104,10 @@ def evaluate(
 
 
 def demo(
+    context: typer.Context,
     directory: Annotated[Path, typer.Option(help="Where the demo's workspace goes.")] = Path("demo"),
 ) -> None:
     """The whole job, small and offline, on docstrings of the installed packages; ends with a table."""
     from jobs.demo.demo import run_demo
 
-    run_demo(directory)
+    run_demo(context, directory)

@@ -30,10 +30,11 @@ def plan(
     pairs_per_shard: Annotated[int, typer.Option(min=1, help="Whole shards are handed out.")] = 500_000,
 ) -> None:
     """Work out hours, cost and storage of scoring on given machines; computes nothing else and writes nothing."""
-    from jobs.commands.show import console, show_plan
+    from jobs.commands.show import show_plan
     from jobs.models.checkpoints import locate_checkpoint, parse_named
     from jobs.scoring.plan import SHAPES, parse_machines
     from jobs.scoring.plan import plan as work_out
+    from jobs.terminal.console import console
     from pipeline.errors import PrepError, UsageError
     from pipeline.scores.pairs import load_pairs
     from pipeline.storage.workspace import Workspace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +31,10 @@ def report(
     ] = None,
 ) -> None:
     """One HTML page, without network: teachers, margins, training, results with significance, query by query."""
-    from jobs.commands.experiment import named_values
-    from jobs.commands.show import console
+    from jobs.commands.experiment_options import experiment_command, named_values
     from jobs.experiment.config import read_experiment
     from jobs.report.build import REPORT, Grid, write_report
+    from jobs.terminal.console import console
     from pipeline.storage.workspace import Workspace
 
     ws, grid = Workspace.open(workspace), None
@@ -46,15 +45,3 @@ def report(
     with console.status("reading the workspace"):
         write_report(ws, path, grid)
     console.print(f"report: {path}", soft_wrap=True)
-
-
-def experiment_command(config: Path, values: list[str] | None) -> str:
-    """The command that runs an experiment, for the page."""
-    return " ".join(
-        [
-            "prep experiment",
-            shlex.quote(str(config)),
-            *(f"--set {shlex.quote(text)}" for text in values or []),
-            "-w WORKSPACE",
-        ]
-    )

@@ -56,14 +56,15 @@ def score(
     ] = False,
 ) -> None:
     """Score every pair with teachers, cross-encoders or trained students of any architecture; only what is missing."""
-    from jobs.commands.show import console, show_estimates
+    from jobs.cluster.settings import ClusterSettings
+    from jobs.commands.show import show_estimates
     from jobs.commands.summary import run_summary
     from jobs.models.checkpoints import name_checkpoint, parse_named
     from jobs.scoring.estimate import estimate
     from jobs.scoring.shard import Teacher
-    from jobs.scoring.stage import ClusterSettings
     from jobs.scoring.stage import score as run
     from jobs.scoring.throughput import Throughput
+    from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace
     from teachers.scorer import Work
@@ -115,8 +116,8 @@ def verify(
 ) -> None:
     """Read everything again: rows against footers, tables against each other, a sample against transformers."""
     from jobs.checks.verify import verify as check
-    from jobs.commands.show import console
     from jobs.commands.summary import run_summary
+    from jobs.terminal.console import console
     from pipeline.errors import WorkspaceError
     from pipeline.storage.workspace import Workspace
 

@@ -27,10 +27,10 @@ def encode(
     ] = None,
 ) -> None:
     """Encode all passages with a student and keep the result; only what is new or stale."""
-    from jobs.commands.show import console
     from jobs.commands.summary import run_summary
     from jobs.models.checkpoints import named_student
     from jobs.ranking.encode import encode_passages
+    from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.errors import UsageError
     from pipeline.storage.workspace import Workspace
@@ -85,10 +85,11 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output, texts whole.")] = False,
 ) -> None:
     """Search the collection: by a student or BM25, re-ranked by a student and a teacher if so wished."""
-    from jobs.commands.show import console, show_answers
+    from jobs.commands.show import show_answers
     from jobs.commands.summary import run_summary
     from jobs.ranking.search import SearchSettings
     from jobs.ranking.search import search as run
+    from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from jobs.terminal.console import console
 
 if TYPE_CHECKING:
     from jobs.checks.status import Stage
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pipeline.triples.build import BuiltTriples
     from pipeline.triples.thresholds import Explored
 
-# Where nobody's window sets a width, lines are not broken.
-console = Console() if sys.stdout.isatty() else Console(width=140)
 SNIPPET = 90
 """Characters of a passage that are shown."""
 _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}

@@ -185,11 +185,12 @@ def train(
     summary: SummaryOption = None,
 ) -> None:
     """Train a student from triples, or a teacher from judgements; goes on where it was cut short."""
+    from jobs.cluster.settings import TrainCluster
     from jobs.commands.recipes import load_recipe, resolve_options
-    from jobs.commands.show import console
     from jobs.commands.summary import run_summary
+    from jobs.terminal.console import console
     from jobs.terminal.progress import progress
-    from jobs.training.stage import TrainCluster, train_student
+    from jobs.training.stage import train_student
     from pipeline.storage.workspace import Workspace
 
     chosen = load_recipe(recipe) if recipe else {}

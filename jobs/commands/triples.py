@@ -210,8 +210,9 @@ def explore_threshold(
 def _build(given: dict[str, Any], layout: Layout) -> None:
     """Build a set in that layout from a command's arguments, read it again, and tell what came of it."""
     options = _settings(given)
-    from jobs.commands.show import console, show_funnel
+    from jobs.commands.show import show_funnel
     from jobs.commands.summary import run_summary
+    from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace
     from pipeline.triples.audit import audit_set
@@ -265,8 +266,8 @@ def _resources(processes: int | None, threads: int | None, memory_limit: str, te
 
 def _runner(address: str | None, num_actors: int | None, resources: Resources) -> Callable[[Plan], Runner] | None:
     """Ray's runner where it is asked for."""
+    from jobs.cluster.settings import ClusterSettings
     from jobs.cluster.triples import actor_runner
-    from jobs.scoring.stage import ClusterSettings
 
     cluster = ClusterSettings(address, num_actors, float(resources.threads or 1), 0.0)
     return cast(Any, actor_runner(cluster)) if cluster.uses_ray else None

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import shlex
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import typer
 
-from jobs.commands.show import console
 from jobs.demo.docstrings import write_collection
+from jobs.terminal.console import console, run_command
 from pipeline.collection.texts import Texts
 from pipeline.errors import PrepError
 from pipeline.evaluation.runs import read_run
@@ -38,13 +40,17 @@ TEACHERS = {
 }
 
 
-def run_demo(directory: Path) -> None:
+def run_demo(context: typer.Context, directory: Path) -> None:
     """Run all stages in `directory`, printing each command, and end with the table and examples.
+
+    Args:
+        context: of the command that is running; its program's other commands are the stages.
+        directory: holds the collection and the workspace.
 
     Raises:
         PrepError: the packaged encoder is not installed.
     """
-    started = time.monotonic()
+    started, run = time.monotonic(), partial(_timed, context)
     encoder, files, ws = _encoder(), directory / "collection", directory / "workspace"
     collection = write_collection(files, limit=QUERIES)
     console.print(
@@ -57,27 +63,27 @@ def run_demo(directory: Path) -> None:
         for kind in ("queries", "qrels")
         for split in ("train", "dev")
     )
-    _prep(f"import msmarco {w} --collection {shlex.quote(str(files / 'collection.tsv'))} {given}")
-    _prep(f"mine {w} --system bm25 --k 3 --split train --max-queries {TRAIN_QUERIES}")
-    _prep(f"mine {w} --system random --k 2 --split train --max-queries {TRAIN_QUERIES}")
-    _prep(f"mine {w} --system bm25 --k 20 --split dev --max-queries {DEV_QUERIES}")
-    _prep(f"build-pairs {w} --pairs-per-shard 1500")
+    run(f"import msmarco {w} --collection {shlex.quote(str(files / 'collection.tsv'))} {given}")
+    run(f"mine {w} --system bm25 --k 3 --split train --max-queries {TRAIN_QUERIES}")
+    run(f"mine {w} --system random --k 2 --split train --max-queries {TRAIN_QUERIES}")
+    run(f"mine {w} --system bm25 --k 20 --split dev --max-queries {DEV_QUERIES}")
+    run(f"build-pairs {w} --pairs-per-shard 1500")
     for name, options in TEACHERS.items():
-        _prep(
+        run(
             f"train {w} --architecture bert_cat --targets qrels --name {name} --negatives 3 --batch-size 8 "
             f"--precision bfloat16 --max-length {MAX_LENGTH} {options.format(encoder=shlex.quote(encoder))}"
         )
     named = " ".join(f"--teacher {name}={name}" for name in TEACHERS)
-    _prep(f"score {w} {named} --num-actors 2 --max-length {MAX_LENGTH} --dtype bfloat16")
-    _prep(f"build-triples {w} --threshold {THRESHOLD}")
+    run(f"score {w} {named} --num-actors 2 --max-length {MAX_LENGTH} --dtype bfloat16")
+    run(f"build-triples {w} --threshold {THRESHOLD}")
     student = (
         f"train {w} --architecture bert_dot --init {shlex.quote(encoder)} --num-layers {STUDENT_LAYERS} "
         "--loss margin_mse --triples default --batch-size 32 --learning-rate 2e-4 --precision bfloat16 "
         f"--max-passage-length {MAX_LENGTH}"
     )
-    _prep(f"{student} --name untrained --max-steps 0")
-    _prep(f"{student} --name student --max-steps {STUDENT_STEPS}")
-    _prep(
+    run(f"{student} --name untrained --max-steps 0")
+    run(f"{student} --name student --max-steps {STUDENT_STEPS}")
+    run(
         f"evaluate {w} --split dev --max-queries {DEV_QUERIES} --run bm25 "
         + " ".join(f"--teacher {name}" for name in TEACHERS)
         + " --student untrained --student student --mode rerank --mode retrieve --dtype bfloat16"
@@ -97,25 +103,23 @@ def _encoder() -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def _prep(command: str) -> None:
+def _timed(context: typer.Context, command: str) -> None:
     """Run a command as if typed, and say how long it took."""
-    from jobs.cli import app
-
-    console.print(f"\n[bold]$ prep {command}[/]", soft_wrap=True, highlight=False)
     started = time.monotonic()
-    if app(args=shlex.split(command), standalone_mode=False):
-        raise KeyboardInterrupt  # the library returns a code after Ctrl-C instead of raising
+    run_command(context, command)
     console.print(f"[dim]{time.monotonic() - started:.0f} s[/]", highlight=False)
 
 
 def _examples(workspace: Workspace) -> None:
     """Searches of held-out queries: the student's first answers, a relevant one marked."""
-    run = read_run(workspace, workspace.path("runs", "dev-student-retrieve.run"))
+    found = read_run(workspace, workspace.path("runs", "dev-student-retrieve.run"))
     queries, passages = Texts(workspace, "queries"), Texts(workspace, "passages")
-    chosen = np.unique(run.query_id)[:: max(1, len(np.unique(run.query_id)) // EXAMPLES)][:EXAMPLES]
+    chosen = np.unique(found.query_id)[:: max(1, len(np.unique(found.query_id)) // EXAMPLES)][:EXAMPLES]
     for query in chosen:
-        rows = np.flatnonzero(run.query_id == query)[:ANSWERS]
+        rows = np.flatnonzero(found.query_id == query)[:ANSWERS]
         console.print(f"\n[bold]? {queries.take(np.array([query]))[0]}[/]", highlight=False)
-        for rank, (score, text) in enumerate(zip(run.score[rows], passages.take(run.passage_id[rows]), strict=True), 1):
+        for rank, (score, text) in enumerate(
+            zip(found.score[rows], passages.take(found.passage_id[rows]), strict=True), 1
+        ):
             shown = text if len(text) <= 200 else text[:200] + " …"
             console.print(f"  {rank}. {score:7.2f}  {shown}", markup=False, highlight=False)

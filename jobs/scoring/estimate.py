@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.cluster.settings import ClusterSettings
 from jobs.scoring.shard import ShardScorer, ShardTask, Teacher
-from jobs.scoring.stage import ClusterSettings, plan_scoring
+from jobs.scoring.stage import plan_scoring
 from pipeline.errors import PrepError
 from pipeline.storage.workspace import Workspace
 from teachers.scorer import Work

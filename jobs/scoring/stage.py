@@ -6,7 +6,6 @@ where it was. Ray itself stands in `jobs.cluster.pool`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jobs.cluster.ledger import Failure, Ledger
+from jobs.cluster.settings import ClusterSettings
 from jobs.models.checkpoints import local_checkpoint
 from jobs.models.token_stores import TABLES, make_stores
 from jobs.scoring.budgets import WORTH_TUNING
@@ -26,28 +26,6 @@ from pipeline.scores.scores import missing_shards, read_pair_ids
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import set_footers
 from teachers.scorer import Told, Work
-
-
-@dataclass(frozen=True)
-class ClusterSettings:
-    """Where scoring runs."""
-
-    address: str | None = None
-    """Ray cluster to connect to; None takes RAY_ADDRESS, which `ray job submit` sets."""
-    num_actors: int | None = None
-    """Actors to keep running; None: one for each GPU of the cluster, else as many as its CPUs allow."""
-    cpus_per_actor: float = 1.0
-    gpus_per_actor: float | None = None
-    """None: 1 where the cluster has GPUs, else 0."""
-    max_attempts: int = 3
-    """How often a shard is tried before it is set aside."""
-    hang_seconds: float = 900.0
-    """How long an actor may make no progress before it is replaced; it has its model to load, too."""
-
-    @property
-    def uses_ray(self) -> bool:
-        """One machine needs no Ray: it is used when asked for, and under `ray job submit`."""
-        return bool(self.address or self.num_actors or os.environ.get("RAY_ADDRESS"))
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.cluster.settings import TrainCluster
 from jobs.models.checkpoints import locate_checkpoint
 from jobs.ranking.candidates import retrieved_for
 from jobs.training.model_card import write_card
 from jobs.training.run import RESULT, TRAINER, Run, batch_source, prepare, read_facts, work
-from pipeline.errors import PrepError, UsageError, WorkspaceError
+from pipeline.errors import PrepError, WorkspaceError
 from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.schemas import SCHEMA_VERSION
@@ -32,20 +33,6 @@ from students.settings import STUDENT_FILE, TrainSettings
 from teachers.checkpoints.checkpoint import resolve
 
 _RECIPE_FILE = "recipe.json"
-
-
-@dataclass(frozen=True)
-class TrainCluster:
-    """Workers on Ray."""
-
-    num_workers: int
-    address: str | None = None
-    """Cluster; None is a cluster of this process's own, unless one is connected."""
-    cpus_per_worker: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.num_workers < 1 or not self.cpus_per_worker > 0:
-            raise UsageError("workers and their CPUs must be positive", found=(self.num_workers, self.cpus_per_worker))
 
 
 @dataclass(frozen=True)
@@ -142,7 +129,7 @@ def train_student(
             else:
                 from jobs.cluster.train import work_on_cluster
 
-                work_on_cluster(run, workers)
+                work_on_cluster(work, run, checkpoints / "ray", workers)
         except PrepError:
             if not (checkpoints / TRAINER).exists():  # nothing was trained that could be gone on with
                 remove(checkpoints)

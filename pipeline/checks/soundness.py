@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.collection.text_hashes import TextHashes
 from pipeline.errors import PrepError
+from pipeline.scores.pair_texts import TextHashes
 from pipeline.scores.pairs import PairSet, load_pairs
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace

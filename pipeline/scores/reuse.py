@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schemas
-from pipeline.collection.text_hashes import TextHashes
 from pipeline.collection.texts import CACHE
 from pipeline.errors import WorkspaceError
+from pipeline.scores.pair_texts import TextHashes
 from pipeline.scores.pairs import PairSet
 from pipeline.scores.scores import read_pair_ids, read_scores
 from pipeline.storage.location import AnyPath

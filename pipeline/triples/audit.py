@@ -153,7 +153,7 @@ def _filtered_again(
         for number in sorted({len(plan.shards) * i // count for i in range(count)}):
             worker.load(number)
             worker.measure()
-            rows = layout.rows(worker)
+            rows = layout.rows(worker.kept())
             extra = pairs.footers[number].extra
             rows = in_key_order(rows, keys(layout, rows, settings.seed), layout.ids)
             yield Again(number, extra["first_query"], extra["last_query"], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -14,7 +15,6 @@ from pipeline.triples.shuffle import row_type, shuffle_keys
 
 if TYPE_CHECKING:
     from pipeline.triples.settings import TripleSettings
-    from pipeline.triples.shard import ShardWorker
 
 
 class Layout(Protocol):
@@ -43,8 +43,8 @@ class Layout(Protocol):
     def asked(self, settings: TripleSettings) -> TripleSettings:
         """The settings with what the layout itself asks for."""
 
-    def rows(self, worker: ShardWorker) -> np.ndarray:
-        """Rows (N,) of the shard that was measured last, in any order."""
+    def rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows (N,) of a shard, in any order, from the columns of its triples."""
 
     def unpacked(self, table: pa.Table) -> np.ndarray:
         """Rows (N,) of a table, as they were before `batch`."""
@@ -75,9 +75,8 @@ class Triples:
         """See Layout."""
         return row_type([(field.name, "i4" if field.name in self.ids else "f4") for field in self.schema])
 
-    def rows(self, worker: ShardWorker) -> np.ndarray:
+    def rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """See Layout."""
-        columns = worker.kept()
         rows = np.zeros(len(columns["query_id"]), self.kind)
         for name, column in columns.items():
             rows[name] = column
@@ -131,9 +130,8 @@ class Lists:
         numbers = [(name, "i4") for name in (*self.ids, "length")]
         return row_type([*numbers, ("passage_ids", "i4", self.size), ("scores", "f4", self.size)])
 
-    def rows(self, worker: ShardWorker) -> np.ndarray:
+    def rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """See Layout."""
-        columns = worker.kept()
         query, positive, negative = (columns[name] for name in ("query_id", "positive_id", "negative_id"))
         order = np.lexsort([negative, -columns["negative_score"], positive, query])
         query, positive = query[order], positive[order]

@@ -42,7 +42,7 @@ class FilterTask:
         worker.measure()
         funnel, statistics = worker.count()
         plan = worker.plan
-        rows = plan.layout.rows(worker)
+        rows = plan.layout.rows(worker.kept())
         write_by_bucket(_rows_path(plan, self.shard), rows, keys(plan.layout, rows, plan.settings.seed))
         facts = {"funnel": funnel.as_dict(), "statistics": statistics.as_dict(), "rows": len(rows)}
         with atomic_write(_facts_path(plan, self.shard)) as stream:

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from jobs.cluster.settings import ClusterSettings
 from jobs.scoring.shard import Teacher
-from jobs.scoring.stage import ClusterSettings, score
+from jobs.scoring.stage import score
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import load_scores, read_scores
 from teachers.settings import ScoringSettings
@@ -21,7 +22,8 @@ SEED = int(os.environ.get("CHAOS_SEED", "0"))
 SETTINGS = ScoringSettings(max_length_tokens=24, batch_tokens=512)
 DRIVER = """
 import sys, time
-from jobs.scoring.stage import ClusterSettings, score
+from jobs.cluster.settings import ClusterSettings
+from jobs.scoring.stage import score
 from jobs.scoring.shard import ShardScorer, Teacher
 from pipeline.storage.workspace import Workspace
 from teachers.settings import ScoringSettings

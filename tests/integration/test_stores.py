@@ -10,7 +10,8 @@ import ray
 
 from jobs.checks.status import workspace_status
 from jobs.cli import app
-from jobs.training.stage import TrainCluster, train_student
+from jobs.cluster.settings import TrainCluster
+from jobs.training.stage import train_student
 from pipeline.imports.msmarco import import_msmarco
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import set_footers

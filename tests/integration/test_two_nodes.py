@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from jobs.cluster.settings import ClusterSettings
 from jobs.scoring.shard import Teacher
-from jobs.scoring.stage import ClusterSettings, score
+from jobs.scoring.stage import score
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import load_scores, read_scores
 from teachers.settings import ScoringSettings

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.checks.verify import verify
+from jobs.cluster.settings import ClusterSettings
 from jobs.scoring.shard import Teacher
-from jobs.scoring.stage import ClusterSettings, score
+from jobs.scoring.stage import score
 from pipeline import schemas
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import read_pair_ids, read_scores, write_scores

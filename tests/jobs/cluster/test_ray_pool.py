@@ -12,8 +12,8 @@ import ray
 
 from jobs.cluster import pool as ray_pool
 from jobs.cluster.pool import run_on_actors
+from jobs.cluster.settings import ClusterSettings
 from jobs.cluster.worker import stand_somewhere
-from jobs.scoring.stage import ClusterSettings
 from pipeline.errors import ModelError
 
 CLUSTER = ClusterSettings(num_actors=2, cpus_per_actor=0.5, max_attempts=3)

@@ -12,7 +12,8 @@ import ray
 import torch
 from safetensors.torch import load_file
 
-from jobs.training.stage import TrainCluster, train_student
+from jobs.cluster.settings import TrainCluster
+from jobs.training.stage import train_student
 from pipeline.errors import PrepError
 from pipeline.triples.build import TripleSettings, build_triples
 from students.settings import StudentSettings, TrainSettings
@@ -58,7 +59,7 @@ def watched(folder, dies_at=None):
 
     def loop(config):
         from jobs.training.run import work
-        from students import stream
+        from students.training import stream
 
         whole, killed = stream.BatchStream.__iter__, Path(folder, "killed")
         file = Path(folder, f"{'second' if killed.exists() else 'first'}-{os.getpid()}")

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from jobs.cluster.settings import ClusterSettings
 from jobs.cluster.triples import actor_runner
-from jobs.scoring.stage import ClusterSettings
 from pipeline.triples.build import Resources, TripleSettings, build_triples
 from tests import worlds
 from tests.jobs.test_cli import prep

@@ -213,7 +213,7 @@ def test_a_collection_that_grows_costs_what_is_new(tmp_path):
 
 
 def test_a_killed_run_keeps_whole_shards(world, monkeypatch):
-    from students import encoded
+    from students.inference import encoded
 
     write, count = encoded.write_encoded, 0
 

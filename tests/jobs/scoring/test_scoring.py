@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.cluster.settings import ClusterSettings
 from jobs.models.token_stores import make_stores, open_stores
 from jobs.scoring.estimate import estimate
 from jobs.scoring.shard import ShardScorer, Teacher, pairs_with_texts
-from jobs.scoring.stage import ClusterSettings, plan_scoring, score
+from jobs.scoring.stage import plan_scoring, score
 from pipeline.collection.texts import Texts
 from pipeline.errors import IncompleteError, ModelError, UsageError, WorkspaceError
 from pipeline.imports.msmarco import import_msmarco

@@ -9,10 +9,11 @@ from transformers import AutoModel, AutoTokenizer
 
 from jobs.checks.status import workspace_status
 from jobs.checks.verify import verify
+from jobs.cluster.settings import ClusterSettings
 from jobs.ranking.encode import encode_passages
 from jobs.scoring.estimate import estimate
 from jobs.scoring.shard import Teacher, pairs_with_texts
-from jobs.scoring.stage import ClusterSettings, score
+from jobs.scoring.stage import score
 from jobs.training.stage import train_student
 from pipeline import schemas
 from pipeline.collection.texts import Texts

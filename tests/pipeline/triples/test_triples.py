@@ -180,4 +180,4 @@ def test_an_empty_shard_gives_nothing(scored, tmp_path):
         worker.load(0)
         worker.measure()
         funnel, _ = worker.count()
-        assert not any(vars(funnel).values()) and not len(Triples().rows(worker))
+        assert not any(vars(funnel).values()) and not len(Triples().rows(worker.kept()))

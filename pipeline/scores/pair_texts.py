@@ -1,0 +1,32 @@
+"""Whether the ids of a file of pairs still mean the texts that they meant when it was written."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.collection.text_hashes import text_hashes
+from pipeline.scores.scores import read_pair_ids
+from pipeline.storage.location import AnyPath
+from pipeline.storage.workspace import Workspace
+from pipeline.tables.content import hash_arrays
+
+
+class TextHashes:
+    """Hashes of queries and passages, read when first asked for: 8 bytes a text."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def fit(self, path: AnyPath, texts: str) -> bool:
+        """Whether the pairs of a file have the texts that the fingerprint `texts` of a pair shard stands for."""
+        ids = read_pair_ids(path)
+        if any(len(column) and column.max() >= len(known) for column, known in zip(ids, self._hashes, strict=True)):
+            return False
+        return hash_arrays(*ids, *(known[column] for column, known in zip(ids, self._hashes, strict=True))) == texts
+
+    @cached_property
+    def _hashes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of queries and of passages, by id."""
+        return text_hashes(self._workspace, "queries"), text_hashes(self._workspace, "passages")
