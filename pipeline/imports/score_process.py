@@ -18,9 +18,8 @@ import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.imports.intake import Rows
-from pipeline.imports.pickle_entries import ENTRY
 from pipeline.imports.row_batches import id_array
-from pipeline.imports.score_pickle import Entries, RefusedError, read_pickle
+from pipeline.imports.score_pickle import ENTRY, Entries, RefusedError, read_pickle
 from pipeline.tables.json_lines import DAMAGED, open_binary
 
 MEMORY_BYTES = 1 << 30

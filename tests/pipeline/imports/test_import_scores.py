@@ -173,12 +173,12 @@ class Bomb:
 
 
 BAD = {
-    "class.pkl": (pickle.dumps({10: {100: Bomb()}}), "a class or function that is named"),
-    "call.pkl": (pickle.dumps(Bomb(), 2), "a class or function that is named"),
-    "numpy.pkl": (pickle.dumps({10: {100: np.float32(1)}}), "a class or function that is named"),
+    "class.pkl": (pickle.dumps({10: {100: Bomb()}}), "a class or function that is named or called"),
+    "call.pkl": (pickle.dumps(Bomb(), 2), "a class or function that is named or called"),
+    "numpy.pkl": (pickle.dumps({10: {100: np.float32(1)}}), "a class or function that is named or called"),
     "deep.pkl": (pickle.dumps({10: {100: {1: 2.0}}}), "an entry 100"),
     "flat.pkl": (pickle.dumps({10: 2.0}), "an entry 10"),
-    "none.pkl": (pickle.dumps({10: {100: None}}), "the instruction b'N'"),
+    "none.pkl": (pickle.dumps({10: {100: None}}), "the opcode NONE"),
     "cut.pkl": (pickle.dumps({10: {100: 1.0}})[:-4], "the end of the file after"),
     "text.pkl": (b"10\t100\t1\n", "no pickle of protocol"),
     "nan.pkl": (pickle.dumps({10: {100: 1.0}, 11: {100: float("nan")}}), "query 2 has a score that is no finite"),

@@ -1,6 +1,9 @@
 import gzip
 import io
 import pickle
+import pickletools
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.imports import score_pickle
-from pipeline.imports.pickle_entries import ENTRY
-from pipeline.imports.score_pickle import RefusedError, read_pickle
+from pipeline.imports.score_pickle import ENTRY, RefusedError, read_pickle
 from pipeline.imports.score_process import read_score_pickle
 
 IDS = st.one_of(st.integers(-(2**70), 2**70), st.integers(0, 300), st.integers(0, 70_000), st.text(max_size=5))
@@ -61,6 +63,45 @@ def test_any_bytes_give_scores_or_a_refusal(content):
         pass
     except AssertionError:
         pass  # a query given twice
+
+
+@pytest.mark.parametrize("code", sorted(set(range(256)) - {ord(code) for code in pickletools.code2op}))
+def test_a_byte_that_is_no_opcode_is_refused(code):
+    with pytest.raises(RefusedError, match="a malformed opcode, before byte 4"):
+        loaded(b"\x80\x04}" + bytes([code]))
+
+
+@pytest.mark.parametrize("opcode", pickletools.opcodes, ids=lambda opcode: opcode.name)
+def test_every_opcode_that_pickle_knows_is_followed_or_refused(opcode):
+    rest = b"0\n0\n" + bytes(8) + b"."
+    with pytest.raises(RefusedError) as error:
+        loaded(b"\x80\x04}(" + opcode.code.encode("latin-1") + rest)
+    calls = opcode.name in score_pickle._CALLS
+    assert ("a class or function that is named or called" in str(error.value)) == calls
+
+
+def test_a_string_that_no_table_could_hold_is_refused():
+    with pytest.raises(RefusedError, match="a string that is no UTF-8"):
+        loaded(pickle.dumps({1: {"\ud83d": 2.0}}))
+
+
+def test_a_value_that_claims_gigabytes_is_refused_before_it_is_read():
+    for code in (b"X", b"T", b"B", b"\x8b"):
+        with pytest.raises(RefusedError, match=f"a value of {2**31 - 1} bytes"):
+            loaded(b"\x80\x04}(" + code + struct.pack("<i", 2**31 - 1) + b"x.")
+    with pytest.raises(RefusedError, match="a line of more than"):
+        loaded(b"\x80\x04c" + b"x" * 10_000)
+
+
+def test_no_more_than_a_query_is_held():
+    """A million entries in little memory, although pickle fills the outer dict by a thousand queries at once."""
+    content = pickle.dumps({query: dict.fromkeys(range(10**6, 10**6 + 2000), 1.0) for query in range(500)})
+    tracemalloc.start()
+    try:
+        assert sum(len(entries.run) for entries in read_pickle(io.BytesIO(content))) == 500 * 2000 * ENTRY.itemsize
+        assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_dict_that_stands_twice_is_refused():
