@@ -18,7 +18,7 @@ from pipeline.exports.card import Config, Origin, card, is_card
 from pipeline.exports.formats import FORMATS
 from pipeline.exports.lines import NUMBERED
 from pipeline.exports.rows import Groups, list_groups, triple_batches, triple_groups
-from pipeline.exports.words import Table, Words
+from pipeline.exports.text_lookup import TextLookup, TextTable
 from pipeline.storage.location import AnyPath
 from pipeline.storage.publishing import staged_directory
 from pipeline.storage.workspace import Workspace
@@ -90,10 +90,12 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
     paths, origin = _load(workspace, settings)
     with staged_directory(directory, replace=True) as staged:
         form = FORMATS[settings.form]
-        words = Words(Table(workspace, "queries"), Table(workspace, "passages"), settings.ids or form.content == "ids")
+        lookup = TextLookup(
+            TextTable(workspace, "queries"), TextTable(workspace, "passages"), settings.ids or form.content == "ids"
+        )
         rows = _Rows(settings)
         with workspace.staging("export") as scratch, connect(scratch, memory_limit="1GB") as connection:
-            configs = form.write(rows.of(connection, paths), words, staged)
+            configs = form.write(rows.of(connection, paths), lookup, staged)
         if not configs[0].rows:
             raise UsageError(
                 "nothing to export",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipeline.exports import lines as export_lines
 from pipeline.exports import tables as export_tables
 from pipeline.exports.card import Config
-from pipeline.exports.words import Words
+from pipeline.exports.text_lookup import TextLookup
 
 _ST = "`train_dataset=load_dataset(DIRECTORY, split='train')`, with {}"
 
@@ -19,7 +19,7 @@ _ST = "`train_dataset=load_dataset(DIRECTORY, split='train')`, with {}"
 class Format:
     """How a format is written and read."""
 
-    write: Callable[[Any, Words, Path], list[Config]]
+    write: Callable[[Any, TextLookup, Path], list[Config]]
     rows: Literal["triples", "positive", "query"]
     """Triples as they come, or what each positive or each query has."""
     usage: str

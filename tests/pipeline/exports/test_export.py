@@ -14,7 +14,7 @@ from pipeline.exports.export import ExportSettings, export
 from pipeline.exports.formats import FORMATS
 from pipeline.exports.rows import list_groups
 from pipeline.imports.candidate_files import read_run_rows
-from pipeline.imports.lists import ListOptions, import_lists, one_list
+from pipeline.imports.lists import ListOptions, import_lists, system_source
 from pipeline.imports.scores import ScoreOptions, import_scores
 from pipeline.tables.parts import write_part
 from pipeline.tables.provenance import Recipe
@@ -243,7 +243,7 @@ def test_out_and_in_again_gives_the_same_scores_and_triples(world, tmp_path, for
 def test_a_run_out_and_in_again_is_a_list(world, tmp_path):
     export(world, tmp_path / "out", ExportSettings("lightning-ir"))
     other = worlds.imported(tmp_path)
-    source = one_list(tmp_path / "out/train.tsv", "run", "teacher", read_run_rows)
+    source = system_source(tmp_path / "out/train.tsv", "run", "teacher", read_run_rows)
     assert import_lists(other, source, ListOptions(strict=True)).systems["teacher"] > 100
 
 

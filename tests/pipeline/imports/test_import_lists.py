@@ -4,7 +4,7 @@ import pytest
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.imports.candidate_files import read_id_triples, read_run_rows, read_top1000
 from pipeline.imports.hard_negatives import read_lists
-from pipeline.imports.lists import ListOptions, file_source, import_lists, one_list
+from pipeline.imports.lists import ListOptions, file_source, import_lists, system_source
 from pipeline.scores.pairs import build_pairs, current_pairs
 from pipeline.tables.json_lines import LONGEST_LINE_BYTES
 from tests.published_files import (
@@ -157,21 +157,21 @@ def test_a_truncated_archive_is_refused(ws, tmp_path):
 
 def test_runs_in_both_forms(ws, tmp_path):
     scores = make_scores()
-    import_lists(ws, one_list(write_run(tmp_path / "a.run", scores), "run", "a", read_run_rows), ListOptions())
+    import_lists(ws, system_source(write_run(tmp_path / "a.run", scores), "run", "a", read_run_rows), ListOptions())
     best = {query: sorted(found, key=lambda p: (-found[p], p)) for query, found in scores.items()}
     assert stored(ws, "a") == best
     short = "".join(f"{q}\t{p}\t{rank}\r\n" for q, own in best.items() for rank, p in enumerate(own, 1))
     file = write(tmp_path / "b.tsv.gz", short.encode())
-    import_lists(ws, one_list(file, "run", "b", read_run_rows), ListOptions())
+    import_lists(ws, system_source(file, "run", "b", read_run_rows), ListOptions())
     assert stored(ws, "b") == best
 
 
 def test_top1000_and_triples_of_ids_are_candidates_without_order(ws, tmp_path):
     rows = "".join(f"{q}\t{p}\tquery\tpassage\n" for q, own in make_scores().items() for p in own)
-    import_lists(ws, one_list(write(tmp_path / "t", rows.encode()), "top1000", "top", read_top1000), ListOptions())
+    import_lists(ws, system_source(write(tmp_path / "t", rows.encode()), "top1000", "top", read_top1000), ListOptions())
     assert stored(ws, "top") == {query: sorted(own) for query, own in make_scores().items()}
     triples = "".join(f"{q}\t{positive(q)}\t{p}\r\n" for q, own in make_scores().items() for p in own)
-    source = one_list(write(tmp_path / "ids.gz", triples.encode()), "triples", "ids", read_id_triples)
+    source = system_source(write(tmp_path / "ids.gz", triples.encode()), "triples", "ids", read_id_triples)
     assert import_lists(ws, source, ListOptions()).counts.not_judged == 0
     assert stored(ws, "ids") == stored(ws, "top")
 
@@ -191,7 +191,7 @@ def test_triples_of_texts_are_found_by_content(ws, tmp_path):
         ("no such query", texts[120], texts[101]),
     ]
     file = write(tmp_path / "triples.tsv", "".join("\t".join(row) + "\r\n" for row in rows).encode())
-    source = replace(one_list(file, "text triples", "small", read_text_triples), by_text=True)
+    source = replace(system_source(file, "text triples", "small", read_text_triples), by_text=True)
     counts = import_lists(ws, source, ListOptions()).counts
     assert stored(ws, "small") == {10: [101, 888]}
     assert (counts.unknown_queries, counts.unknown_passages, counts.ambiguous, counts.not_judged) == (1, 1, 1, 1)
@@ -201,7 +201,9 @@ def test_status_and_evaluation_know_imported_lists(ws, tmp_path, monkeypatch, ca
     from jobs.checks.status import workspace_status
     from jobs.ranking.evaluate import EvaluationSettings, evaluate
 
-    import_lists(ws, one_list(write_run(tmp_path / "a.run", make_scores()), "run", "a", read_run_rows), ListOptions())
+    import_lists(
+        ws, system_source(write_run(tmp_path / "a.run", make_scores()), "run", "a", read_run_rows), ListOptions()
+    )
     (row,) = evaluate(ws, EvaluationSettings(split="train", runs=["a"]))
     assert row.queries == 20 and row.missing_queries == 0
     (stage,) = [one for one in workspace_status(ws) if one.name == "retrieved/a"]
@@ -210,7 +212,7 @@ def test_status_and_evaluation_know_imported_lists(ws, tmp_path, monkeypatch, ca
 
 def test_a_name_that_differs_from_another_in_case_only_is_refused(ws, tmp_path):
     file = write_run(tmp_path / "s.run", make_scores())
-    import_lists(ws, one_list(file, "run", "bm25", read_run_rows), DEFAULT)
+    import_lists(ws, system_source(file, "run", "bm25", read_run_rows), DEFAULT)
     with pytest.raises(WorkspaceError, match="differ in case only"):
-        import_lists(ws, one_list(file, "run", "BM25", read_run_rows), DEFAULT)
+        import_lists(ws, system_source(file, "run", "BM25", read_run_rows), DEFAULT)
     assert ws.names("retrieved") == ["bm25"]

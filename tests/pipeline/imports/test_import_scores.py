@@ -197,7 +197,7 @@ BAD = {
     "packed.tar.gz": (gzip.compress(b"1\t0\t10\t110\t100\n"), "an archive of files"),
     "d.jsonl": (b"[[[[", "line 1 is malformed"),
     "empty.jsonl": (b"", "empty file"),
-    "prose": (b"just some words\n", "not a form of scores that is known"),
+    "prose": (b"just some words\n", "not a known format of scores"),
     "no.parquet": (b"PAR1", "unreadable Parquet file"),
 }
 

@@ -19,7 +19,7 @@ from pipeline.storage.workspace import Workspace
 _ROWS_PER_BATCH = 16_384
 
 
-class Table:
+class TextTable:
     """Queries or passages by row number; those that are used are numbered anew, from 0, as they come."""
 
     def __init__(self, workspace: Workspace, table: Literal["queries", "passages"]) -> None:
@@ -55,11 +55,11 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Words:
+class TextLookup:
     """What ids stand for."""
 
-    queries: Table
-    passages: Table
+    queries: TextTable
+    passages: TextTable
     ids: bool
     """Whether external ids are written in place of texts."""
 
