@@ -1,8 +1,8 @@
-"""Formats that are Parquet tables: those of sentence-transformers, and PyLate's.
+"""Writers of Parquet formats: sentence-transformers and PyLate.
 
-A trainer of sentence-transformers takes the first of `label`, `labels`, `score`, `scores` for its label and every
-other column for an input, by order: so text exports hold inputs and at most one label, and no ids. Scores are raw
-logits of the ensemble, in float32.
+A trainer of sentence-transformers takes the first of `label`, `labels`, `score` and `scores` as the label, and every
+other column as an input, in their order. So exports with texts have inputs and at most one label, and no ids. Scores
+are raw logits of the ensemble, float32. Every writer returns the configurations that its files make up.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ Batches = Iterable[pa.RecordBatch]
 
 
 def triplet(batches: Batches, lookup: TextLookup, directory: Path) -> list[Config]:
-    """Query, positive, negative; no label (MultipleNegativesRankingLoss, TripletLoss)."""
+    """Write query, positive and negative, without a label (MultipleNegativesRankingLoss, TripletLoss)."""
     return _parquet(directory, (pa.table(_inputs(batch, lookup)) for batch in batches))
 
 
 def margin(batches: Batches, lookup: TextLookup, directory: Path) -> list[Config]:
-    """Query, positive, negative, and the margin as the label (MarginMSELoss)."""
+    """Write query, positive and negative, with the margin as the label (MarginMSELoss)."""
     return _parquet(
         directory, (pa.table({**_inputs(batch, lookup), "label": batch.column("margin")}) for batch in batches)
     )
 
 
 def n_tuple(groups: Iterable[Groups], lookup: TextLookup, directory: Path) -> list[Config]:
-    """Query, passages in columns of their own, and all their scores (MarginMSELoss, DistillKLDivLoss)."""
+    """Write a query, each passage in a separate column, and the list of scores (MarginMSELoss, DistillKLDivLoss)."""
 
     def tables() -> Iterator[pa.Table]:
         for group in groups:
             width = int(group.lengths[0])
-            form = lookup.column("{}", "{}_id")
-            names = [form.format("positive"), *(form.format(f"negative_{i}") for i in range(1, width))]
+            column = lookup.column("{}", "{}_id")
+            names = [column.format("positive"), *(column.format(f"negative_{i}") for i in range(1, width))]
             columns = {lookup.column("query", "query_id"): lookup.query(group.query)}
             for name, ids in zip(names, group.passage.reshape(-1, width).T, strict=True):
                 columns[name] = lookup.passage(ids)
@@ -50,7 +50,7 @@ def n_tuple(groups: Iterable[Groups], lookup: TextLookup, directory: Path) -> li
 
 
 def labelled_list(groups: Iterable[Groups], lookup: TextLookup, directory: Path) -> list[Config]:
-    """Query, a list of passages, the list of their scores (CrossEncoder's listwise losses)."""
+    """Write a query, the list of its passages, and the list of scores as labels (CrossEncoder's listwise losses)."""
 
     def tables() -> Iterator[pa.Table]:
         for group in groups:
@@ -65,7 +65,7 @@ def labelled_list(groups: Iterable[Groups], lookup: TextLookup, directory: Path)
 
 
 def pylate(groups: Iterable[Groups], lookup: TextLookup, directory: Path) -> list[Config]:
-    """PyLate's three tables: train (query_id, document_ids, scores), queries and documents (id, text)."""
+    """Write PyLate's three tables: train (query_id, document_ids, scores), queries and documents (id, text)."""
 
     def tables() -> Iterator[pa.Table]:
         for group in groups:

@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -308,14 +311,14 @@ def test_the_card_tells_where_the_rows_come_from(world, tmp_path):
 
 def test_only_own_exports_are_replaced(world, tmp_path):
     export(world, tmp_path / "out", ExportSettings("triplet"))
-    with pytest.raises(WorkspaceError, match="something is there already") as error:
+    with pytest.raises(WorkspaceError, match="the directory is not empty") as error:
         export(world, tmp_path / "out", ExportSettings("triplet"))
     assert "--overwrite" in str(error.value)
     export(world, tmp_path / "out", ExportSettings("kd", overwrite=True))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["README.md", "train.tsv"]
     (tmp_path / "own").mkdir()
     (tmp_path / "own/thesis.tex").write_text("x")
-    with pytest.raises(WorkspaceError, match="something is there already"):
+    with pytest.raises(WorkspaceError, match="the directory is not empty"):
         export(world, tmp_path / "own", ExportSettings("triplet", overwrite=True))
 
 
@@ -364,7 +367,16 @@ def test_settings_that_do_not_fit(settings, message):
         ExportSettings(**settings)
 
 
-def test_every_format_is_named_in_the_help():
-    from jobs.commands.export import EXPORT_FORMATS
+def test_the_registry_is_read_without_arrow():
+    """The command line lists the formats whenever it starts."""
+    code = "import sys, pipeline.exports.formats; assert not {'pyarrow', 'numpy', 'duckdb'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
-    assert set(EXPORT_FORMATS) == set(FORMATS)
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_format_declares_all_files_that_it_writes(world, tmp_path, form):
+    """What it does not declare would keep an export from being replaced."""
+    export(world, tmp_path, ExportSettings(form, negatives=3 if FORMATS[form].even else None))
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} - {"README.md"}
+    matches = {pattern: {file for file in files if re.fullmatch(pattern, file)} for pattern in FORMATS[form].files}
+    assert set().union(*matches.values()) == files and all(matches.values())
