@@ -5,8 +5,7 @@ few opcodes that build dicts, integers, floats and strings, and refuses every ot
 import a class or call a function. It holds one query's entries at a time: a pickle that takes 17 GB as dicts is read
 in a few dozen MB. Strings are kept for as long as the pickle may refer back to them.
 
-Imports NumPy and the standard library alone, because `pipeline.imports.score_process` runs it in a process with a
-memory limit.
+Imports NumPy and the standard library alone, because `score_worker` runs it in a process with a memory limit.
 """
 
 from __future__ import annotations
