@@ -56,7 +56,7 @@ def test_texts_keep_tabs_and_lines_and_queries_get_their_splits(empty, tmp_path,
 
 def test_blank_lines_move_no_passage(empty, tmp_path):
     directory = dataset(tmp_path / "beir")
-    first, second, third = (lines([one]) for one in CORPUS)
+    first, second, third = (lines([record]) for record in CORPUS)
     write(directory / "corpus.jsonl", first + b"\n\n" + second + first + b"\n" + third)
     assert import_beir(empty, directory).passages == 3
     assert table(empty, "passages", "passage_id, external_id, text") == [
@@ -98,7 +98,7 @@ def test_a_missing_file_is_named(empty, tmp_path):
 
 
 class Record(dict):
-    """A document or query as ir_datasets gives it."""
+    """A document or query as ir_datasets yields it."""
 
     __getattr__ = dict.__getitem__
 
@@ -107,7 +107,7 @@ class Record(dict):
 
 
 class FakeDataset:
-    """The part of ir_datasets' interface that is used."""
+    """The part of a data set of ir_datasets that is used."""
 
     def has_docs(self):
         return True

@@ -21,13 +21,13 @@ SCORES = st.one_of(st.floats(allow_nan=False), st.integers(-(2**40), 2**40))
 
 
 def loaded(content: bytes) -> dict:
-    found: dict = {}
+    read: dict = {}
     for query, run, others in read_pickle(io.BytesIO(content)):
         entries = np.frombuffer(run, ENTRY)
-        own = dict(zip(entries["passage"].tolist(), entries["score"].tolist(), strict=True)) | dict(others)
-        assert query not in found
-        found[query] = own
-    return found
+        passages = dict(zip(entries["passage"].tolist(), entries["score"].tolist(), strict=True)) | dict(others)
+        assert query not in read
+        read[query] = passages
+    return read
 
 
 @settings(max_examples=50)
@@ -44,8 +44,8 @@ def test_integers_of_all_lengths_among_many(protocol):
     for query in rng.permutation(2500).tolist():
         ids = (rng.integers(0, 2**31, rng.integers(1, 60)) >> rng.choice([0, 8, 16, 24])).tolist()
         scores[query * 40] = dict(zip(ids, rng.normal(0, 9, len(ids)).tolist(), strict=True))
-    found = loaded(pickle.dumps(scores, protocol))
-    assert found == scores and list(found) == list(scores)
+    read = loaded(pickle.dumps(scores, protocol))
+    assert read == scores and list(read) == list(scores)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
