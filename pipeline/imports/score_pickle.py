@@ -144,8 +144,8 @@ class _Window:
             match = _ENTRIES.match(self._buffer, self._at)
             assert match is not None
             long, mixed = match.groups()
-            yield long + _widened(mixed) if mixed else long
             self._at = match.end()
+            yield long + _widened(mixed) if mixed else long
             if match.end() == match.start() or len(self._buffer) - self._at >= ENTRY.itemsize:
                 return
 
