@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.experiment.config import Experiment
 from jobs.experiment.tables import ALPHA
-from jobs.report.markup import Content, el, join
-from jobs.report.page import render
+from jobs.report.page import Opening, render
 from jobs.report.queries import queries_section
 from jobs.report.result_rows import experiment_results, workspace_results
 from jobs.report.results import EVALUATE, findings, results_section
@@ -55,15 +54,15 @@ def build_report(workspace: Workspace, grid: Grid | None = None) -> str:
         training_section(workspace),
     ]
     name = grid.experiment.name if grid else workspace.root.name
-    lead: list[Content] = [el("p", LEAD), _counts(workspace)]
+    opening = Opening(LEAD, _counts(workspace))
     if found and found.compared:
         told = findings(found)
-        shown = [el("li", one) for one in told[:MOST_FINDINGS]]
+        shown = told[:MOST_FINDINGS]
         if len(told) > len(shown):
-            shown.append(el("li", f"{len(told) - len(shown)} more comparisons stand below."))
+            shown.append(f"{len(told) - len(shown)} more comparisons stand below.")
         how = f"What was compared, in {found.measure}; better and worse are those with an adjusted p below {ALPHA}:"
-        lead += [el("p", how), el("ul", shown, class_="findings")]
-    return render(f"Distillation report: {name}", join(lead), sections)
+        opening = replace(opening, findings_intro=how, findings=shown)
+    return render(f"Distillation report: {name}", opening, sections)
 
 
 def write_report(workspace: Workspace, path: AnyPath, grid: Grid | None = None) -> None:
@@ -73,7 +72,7 @@ def write_report(workspace: Workspace, path: AnyPath, grid: Grid | None = None) 
         stream.write(page.encode())
 
 
-def _counts(workspace: Workspace) -> Content:
+def _counts(workspace: Workspace) -> list[tuple[str, int]]:
     """What the workspace holds."""
     rows = []
     for table in ("passages", "queries", "qrels", "pairs"):
@@ -83,4 +82,4 @@ def _counts(workspace: Workspace) -> Content:
             rows.append((label, sum(footer.rows for footer in set_footers(parts))))
     for dataset, label in (("scores", "teachers"), ("triples", "sets of triples"), ("students", "trained models")):
         rows.append((label, len(workspace.names(dataset))))
-    return el("dl", [el("div", el("dt", label), el("dd", f"{count:,}")) for label, count in rows], class_="counts")
+    return rows

@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.report.markup import Html, el
+from markupsafe import Markup
+
+from jobs.report.markup import call, units
 
 WIDTH, HEIGHT = 420.0, 280.0
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 14.0, 46.0
@@ -76,14 +78,13 @@ class Plot:
 
     def __init__(self, x: Axis, y: Axis) -> None:
         self._x, self._y = x, y
-        self._marks: list[Html] = []
+        self._marks: list[Markup] = []
         self._words: list[tuple[float, float, str]] = []
         self._taken: list[Box] = []
 
     def line(self, points: Sequence[Point], series: int, *, dashed: bool = False) -> None:
         """A line through points."""
-        dash = "6 4" if dashed else None
-        self._marks.append(el("path", d=self._path(points), class_=f"line s{series % SERIES}", stroke_dasharray=dash))
+        self._marks.append(call("plot.svg", "path", self._path(points), f"line s{series % SERIES}", dashed))
 
     def area(self, edges: Sequence[float], heights: Sequence[float], series: int) -> None:
         """Steps from 0: heights (N,) between edges (N + 1,)."""
@@ -91,18 +92,17 @@ class Plot:
         for start, end, height in zip(edges, edges[1:], heights, strict=False):
             corners += [(start, height), (end, height)]
         path = self._path([*corners, (edges[-1], 0.0)])
-        self._marks.append(el("path", d=path + "Z", class_=f"area s{series % SERIES}"))
+        self._marks.append(call("plot.svg", "path", path + "Z", f"area s{series % SERIES}", False))
 
     def dot(self, point: Point, series: int, text: str = "") -> None:
         """A dot that tells its word under the pointer, and beside it where there is room."""
         x, y = self._at(point)
-        told = el("title", text) if text else None
-        self._marks.append(el("circle", told, cx=_n(x), cy=_n(y), r="5", class_=f"dot s{series % SERIES}"))
+        self._marks.append(call("plot.svg", "dot", x, y, f"dot s{series % SERIES}", text))
         self._taken.append((x - 5, y - 5, x + 5, y + 5))
         if text:
             self._words.append((x, y, text))
 
-    def _labels(self) -> list[Html]:
+    def _notes(self) -> list[tuple[float, float, str]]:
         """Each word at the first place beside its dot where it covers nothing; none where there is no such place."""
         taken, shown = list(self._taken), []
         for x, y, text in self._words:
@@ -114,65 +114,37 @@ class Plot:
                 continue
             box = free[0]
             taken.append(box)
-            shown.append(el("text", text, x=_n(box[0]), y=_n(box[3] - 3), class_="note"))
+            shown.append((box[0], box[3] - 3, text))
         return shown
 
     def vertical(self, x: float, text: str) -> None:
         """A marked value of x."""
         if self._x.low <= x <= self._x.high:
-            at = _n(self._at((x, self._y.low))[0])
-            anchor = "end" if float(at) > WIDTH - 120 else "start"
-            self._marks.append(el("line", x1=at, x2=at, y1=_n(TOP), y2=_n(HEIGHT - BOTTOM), class_="mark"))
-            aside = _n(float(at) + (-5 if anchor == "end" else 5))
-            self._marks.append(el("text", text, x=aside, y=_n(TOP + 11), text_anchor=anchor, class_="note"))
+            at = self._at((x, self._y.low))[0]
+            anchor = "end" if at > WIDTH - 120 else "start"
+            text_x = at - 5 if anchor == "end" else at + 5
+            self._marks.append(call("plot.svg", "vertical", at, TOP, HEIGHT - BOTTOM, text, text_x, anchor))
 
-    def svg(self, told: str) -> Html:
+    def svg(self, told: str) -> Markup:
         """The plot; `told` is what somebody hears who does not see it."""
         x_ticks = [(self._at((value, self._y.low))[0], self._x.written(value)) for value in self._x.ticks(6)]
         y_ticks = [(self._at((self._x.low, value))[1], self._y.written(value)) for value in self._y.ticks(5)]
-        left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
-        frame = [el("line", x1=_n(left), x2=_n(right), y1=_n(y), y2=_n(y), class_="grid") for y, _ in y_ticks]
-        frame += [el("text", text, x=_n(left - 6), y=_n(y + 4), text_anchor="end") for y, text in y_ticks]
-        frame += [el("line", x1=_n(x), x2=_n(x), y1=_n(bottom), y2=_n(bottom + 4), class_="axis") for x, _ in x_ticks]
-        kept = _apart(x_ticks)
-        frame += [el("text", text, x=_n(x), y=_n(bottom + 18), text_anchor="middle") for x, text in kept]
-        frame.append(el("line", x1=_n(left), x2=_n(right), y1=_n(bottom), y2=_n(bottom), class_="axis"))
-        middle = (top + bottom) / 2
-        words = el("text", self._x.label, x=_n((left + right) / 2), y=_n(HEIGHT - 8), text_anchor="middle")
-        turned = el(
-            "text", self._y.label, x="13", y=_n(middle), text_anchor="middle", transform=f"rotate(-90 13 {_n(middle)})"
-        )
-        return el(
-            "svg",
-            el("title", told),
-            frame,
-            self._marks,
-            self._labels(),
-            words,
-            turned,
-            viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
-            role="img",
-            xmlns="http://www.w3.org/2000/svg",
-        )
+        box = (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM, WIDTH, HEIGHT)
+        labels = (self._x.label, self._y.label)
+        ticks = (x_ticks, _apart(x_ticks), y_ticks)
+        return call("plot.svg", "plot", told, box, *labels, *ticks, self._marks, self._notes())
 
     def _at(self, point: Point) -> Point:
         x = self._x.place(point[0], LEFT, WIDTH - RIGHT)
         return x, self._y.place(point[1], HEIGHT - BOTTOM, TOP)
 
     def _path(self, points: Sequence[Point]) -> str:
-        return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in map(self._at, points))
+        return "M" + "L".join(f"{units(x)} {units(y)}" for x, y in map(self._at, points))
 
 
-def legend(entries: Sequence[tuple[str, int]], *, dashed: Sequence[int] = ()) -> Html:
+def legend(entries: Sequence[tuple[str, int]], *, dashed: Sequence[int] = ()) -> Markup:
     """Names of series with their colours."""
-    return el(
-        "ul",
-        [
-            el("li", el("i", class_=f"s{series % SERIES}" + (" dashed" if series in dashed else "")), name)
-            for name, series in entries
-        ],
-        class_="legend",
-    )
+    return call("parts.html", "legend", [(name, series % SERIES, series in dashed) for name, series in entries])
 
 
 def _within(box: Box) -> bool:
@@ -181,10 +153,6 @@ def _within(box: Box) -> bool:
 
 def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _n(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
 
 
 def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from markupsafe import Markup
 
 from jobs.ranking.evaluate import split_qrels
-from jobs.report.markup import Content, Html, el
+from jobs.report.markup import call
 from jobs.report.page import Figure, Missing, Section, panel, panels
 from jobs.report.plot import Axis, Plot
 from jobs.report.result_rows import Change, Results
@@ -39,7 +42,7 @@ def queries_section(workspace: Workspace, results: Results | None, make: str) ->
 
 
 def _bars(results: Results) -> Figure:
-    plots: list[Content] = []
+    plots: list[Markup] = []
     for change in results.changes:
         difference = np.sort(change.ones - change.others)[::-1]
         edges, heights = _runs(difference)
@@ -82,7 +85,7 @@ def _extremes(workspace: Workspace, change: Change, results: Results) -> Figure 
     best = [int(place) for place in order[::-1][:SHOWN] if difference[place] > 0]
     lookup = _Lookup(workspace, qrels, runs, found[0].query_id)
     columns = [
-        el("div", el("h4", title), [lookup.query(place, change) for place in places] or [el("p", "none")])
+        (title, [lookup.query(place, change) for place in places])
         for title, places in ((f"Greatest gains of {change.one}", best), (f"Greatest losses of {change.one}", worst))
     ]
     caption = (
@@ -90,8 +93,25 @@ def _extremes(workspace: Workspace, change: Change, results: Results) -> Figure 
         "system ranks first; ✓ marks a passage that is judged relevant. A top passage without it is not always wrong: "
         "it may never have been judged."
     )
-    body = el("div", columns, class_="columns")
+    body = call("parts.html", "query_columns", columns)
     return Figure(f"Best and worst queries: {change.title}", body, caption, results.sources)
+
+
+class _Passage(NamedTuple):
+    """A passage of a query: what it is, and its beginning."""
+
+    about: str
+    excerpt: str
+
+
+class _Query(NamedTuple):
+    """A query, its measure with both systems, and the passages to show."""
+
+    before: str
+    after: str
+    direction: str
+    text: str
+    passages: list[_Passage]
 
 
 class _Lookup:
@@ -101,7 +121,7 @@ class _Lookup:
         self._workspace, self._qrels, self._runs, self._queries = workspace, qrels, runs, queries
         self._texts = {table: Texts(workspace, table) for table in ("queries", "passages")}
 
-    def query(self, place: int, change: Change) -> Html:
+    def query(self, place: int, change: Change) -> _Query:
         """A query that opens."""
         query = int(self._queries[place])
         here = (self._qrels.query_id == query) & (self._qrels.grade >= change.sample.relevance_level)
@@ -109,7 +129,6 @@ class _Lookup:
         gain = change.ones[place] - change.others[place]
         (text,) = self._texts["queries"].take(np.array([query]))
         before, after = f"{change.others[place]:.2f}", f"{change.ones[place]:.2f}"
-        told = el("span", f"{before} → {after}", class_="change " + ("up" if gain > 0 else "down"))
         ranks = [self._rank(run, query, relevant) for run in self._runs]
         parts = []
         if len(relevant):
@@ -119,16 +138,16 @@ class _Lookup:
             top = run.passage_id[(run.query_id == query) & (run.rank == 1)]
             if len(top):
                 parts.append(self._passage(f"First with {name}", int(top[0]), "", relevant))
-        return el("details", el("summary", told, el("span", text)), parts, class_="query")
+        return _Query(before, after, "up" if gain > 0 else "down", text, parts)
 
     def _rank(self, run: Run, query: int, relevant: np.ndarray) -> str:
         ranks = run.rank[(run.query_id == query) & np.isin(run.passage_id, relevant)]
         return str(int(ranks.min())) if len(ranks) else "none"
 
-    def _passage(self, what: str, passage: int, where: str, relevant: np.ndarray) -> Html:
+    def _passage(self, what: str, passage: int, where: str, relevant: np.ndarray) -> _Passage:
         (text,) = self._texts["passages"].take(np.array([passage]))
         name = external_ids(self._workspace, "passages", np.array([passage]))[0]
         shown = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " …"
         mark = " ✓" if passage in relevant else ""
         about = f"{what}{mark} ({', '.join(filter(None, [str(name), where]))}): "
-        return el("p", el("strong", about), shown)
+        return _Passage(about, shown)

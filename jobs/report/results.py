@@ -6,7 +6,7 @@ from math import isclose
 
 from jobs.experiment.run import Sample
 from jobs.experiment.tables import ALPHA, Compared, Summed
-from jobs.report.markup import Content, el, join
+from jobs.report.markup import Content, call
 from jobs.report.page import Figure, Missing, Section, panel, panels, table
 from jobs.report.plot import SERIES, Axis, Plot, legend
 from jobs.report.result_rows import Results
@@ -94,8 +94,8 @@ def _table(results: Results) -> Figure:
             value, spread = line.mean(name), line.spread(name)
             shown = f"{value:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
             is_best = value == best.get((line.mode, line.sample, name))
-            marks = el("sup", _marks(line, lines, letters)) if name == results.measure else None
-            cells.append(join(el("span", shown, class_="best" if is_best else None), marks))
+            marks = _marks(line, lines, letters) if name == results.measure else None
+            cells.append(call("parts.html", "mean", shown, is_best, marks))
         latency = line.latency_ms()
         name = " · ".join(filter(None, [line.system, line.target]))
         cells.append("" if latency is None else f"{latency:.1f}")
@@ -138,7 +138,7 @@ def _comparisons(results: Results) -> Figure:
                 f"{one.one} - {one.other}",
                 ", ".join(filter(None, [one.place.student, one.place.mode, asked])),
                 _signed(f.difference),
-                el("span", verdict, class_=sign),
+                call("parts.html", "verdict", verdict, sign),
                 _p(one.adjusted_p),
                 _p(f.randomisation),
                 _p(f.t_test),

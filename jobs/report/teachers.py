@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
-from jobs.report.markup import Content, Html, el, join
+from jobs.report.markup import Content, call
 from jobs.report.page import Figure, Missing, Section, Source, panel, panels, table
 from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import score_command
@@ -87,7 +88,7 @@ def _distributions(found: Agreement, pairs: PairSet, scores: Sequence[ScoreSet],
     )
     if all(middle is not None for middle in middles):
         caption += f" Medians of the mean: {middles[0]:.2f} for relevant, {middles[1]:.2f} for unjudged pairs."
-    body = join(legend([(f"{name} ({int(rows[0].sum()):,})", series) for name, series, rows in there]), panels(*plots))
+    body = legend([(f"{name} ({int(rows[0].sum()):,})", series) for name, series, rows in there]) + panels(*plots)
     return Figure("Scores of judged and unjudged pairs, by teacher", body, caption, sources)
 
 
@@ -123,7 +124,7 @@ def _median(counts: np.ndarray, edges: np.ndarray) -> float | None:
 
 def _agreement(found: Agreement, sources: list[Source]) -> Figure:
     names = found.teachers
-    body: list[Content] = [panel("Correlation of scores (Pearson)", _matrix(names, found.correlations, "{:.2f}"))]
+    body: list[Markup] = [panel("Correlation of scores (Pearson)", _matrix(names, found.correlations, "{:.2f}"))]
     best = []
     if found.candidates:
         percent = "{:.1%}"
@@ -142,13 +143,10 @@ def _agreement(found: Agreement, sources: list[Source]) -> Figure:
     return Figure("How far the teachers agree", panels(*body, narrow=True), caption, sources)
 
 
-def _matrix(names: Sequence[str], values: np.ndarray, written: str) -> Html:
+def _matrix(names: Sequence[str], values: np.ndarray, written: str) -> Markup:
     rows: list[list[Content]] = []
     for place, name in enumerate(names):
-        cells = [
-            el("span", written.format(value), class_="shaded", style=f"background: rgba(var(--shade), {_tone(value)})")
-            for value in values[place]
-        ]
+        cells = [call("parts.html", "shaded", written.format(value), _tone(value)) for value in values[place]]
         rows.append([name, *cells])
     return table(["", *names], rows)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from jobs.report.markup import Content
 from jobs.report.page import Figure, Missing, Section, Source, panel, panels
 from jobs.report.plot import SERIES, Axis, Plot, legend
 from jobs.report.sources import command, train_command
@@ -34,7 +34,7 @@ def training_section(workspace: Workspace) -> Section:
             validated[name] = facts
     if not groups:
         return Section("training", "Training", INTRO, [Missing("training curves", _TRAIN, "no student was trained")])
-    plots: list[Content] = []
+    plots: list[Markup] = []
     for (architecture, loss), students in sorted(groups.items()):
         curves = {name: _smooth(facts["losses"]) for name, facts in students.items()}
         plots.append(panel(f"{architecture} · {loss}", *_plot(curves, f"loss ({loss}), moving mean")))
@@ -56,7 +56,7 @@ def _validation(students: Mapping[str, Facts]) -> Figure:
     return Figure("Validation by step", body, caption, _sources(students))
 
 
-def _plot(curves: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> list[Content]:
+def _plot(curves: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> list[Markup]:
     """A legend and a plot; students that differ in their seed alone share a colour."""
     families = list(dict.fromkeys(map(_family, curves)))
     points = [point for curve in curves.values() for point in curve]

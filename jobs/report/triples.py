@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jobs.report.markup import Content, Html, el, join
+from markupsafe import Markup
+
+from jobs.report.markup import call
 from jobs.report.page import Figure, Missing, Section, Source, panel, panels
 from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import command, triples_command
@@ -86,7 +88,7 @@ def _margins(sets: Sequence[_Set]) -> Figure:
         "All candidates in grey, those that became triples in blue. Left of 0 the ensemble holds the other passage for "
         "the better one: an error of the teachers, or a relevant passage that nobody judged."
     )
-    body = join(legend([("candidates", 5), ("triples", 0)]), panels(*plots))
+    body = legend([("candidates", 5), ("triples", 0)]) + panels(*plots)
     return Figure("Margins of candidates and triples", body, caption, [one.source for one in sets])
 
 
@@ -142,21 +144,19 @@ def _funnels(sets: Sequence[_Set]) -> Figure:
     for one in sets:
         counts = one.footer.extra["funnel"]
         shown.setdefault(str(sorted(counts.items())), ([], counts))[0].append(one.name)
-    bodies: list[Content] = [panel(", ".join(names), _funnel(Funnel(**counts))) for names, counts in shown.values()]
+    bodies: list[Markup] = [panel(", ".join(names), _funnel(Funnel(**counts))) for names, counts in shown.values()]
     caption = (
         "From pairs to triples, with every loss by its reason (orange). A candidate is a relevant passage with another "
         "of its query. Bars are of one scale within pairs and candidates, and of another for queries."
     )
-    return Figure("The funnel", bodies, caption, [one.source for one in sets])
+    return Figure("The funnel", Markup().join(bodies), caption, [one.source for one in sets])
 
 
-def _funnel(funnel: Funnel) -> Html:
+def _funnel(funnel: Funnel) -> Markup:
     widest = {"pairs": max(funnel.pairs, funnel.candidates, 1), "queries": max(funnel.queries, 1)}
     scale, rows = widest["pairs"], []
     for label, count, lost in funnel.lines():
         if label == "queries":
             scale = widest["queries"]
-        bar = el("b", style=f"width: {100 * count / scale:.2f}%")
-        count_text = el("span", f"{'-' if lost else ''}{count:,}", class_="count")
-        rows.append(el("div", el("span", label), el("span", bar), count_text, class_="lost" if lost else None))
-    return el("div", rows, class_="funnel")
+        rows.append((label, f"{100 * count / scale:.2f}", f"{'-' if lost else ''}{count:,}", lost))
+    return call("parts.html", "funnel", rows)

@@ -3,15 +3,19 @@
 import itertools
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.experiment.run import Sample
 from jobs.experiment.tables import Compared, Place
-from jobs.report.markup import Html, el
+from jobs.report.markup import call, render
 from jobs.report.plot import Axis, Plot
 from jobs.report.result_rows import Results, workspace_results
 from jobs.report.results import findings
@@ -25,6 +29,7 @@ from tests import worlds
 from tests.tiny_models import save_tiny
 
 HOSTILE = "</details></main><script>alert('x')</script>&amp;<img src=x onerror=alert(1)>"
+ROOT = Path(__file__).parents[3]
 SECTIONS = ["results", "queries", "teachers", "triples", "training", "provenance"]
 
 
@@ -251,8 +256,19 @@ def test_findings_tell_where_one_is_better_than_the_other():
     ]
 
 
-def test_markup_escapes_what_is_not_markup():
-    assert el("p", "<", Html("<b>"), title='"') == '<p title="&quot;">&lt;<b></p>'
+def test_templates_escape_all_but_markup():
+    cells = ["<", Markup("<b>")]
+    assert '<td class="n">&lt;</td><td class="n"><b></td>' in call("parts.html", "table", ["", '"'], [cells], 0)
+    with pytest.raises(UndefinedError):
+        render("page.html", title="no sections")
+
+
+def test_templates_are_package_data():
+    """The wheel has them: every file beside the code is matched by a pattern of pyproject.toml."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["jobs.report"]
+    package = ROOT / "jobs" / "report"
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*") if path.suffix in (".html", ".svg", ".css")} == packed != set()
 
 
 def test_words_beside_dots_cover_no_other():
