@@ -5,7 +5,7 @@ import pytest
 from jobs.cli import app
 from jobs.experiment.config import read_experiment
 from jobs.experiment.run import Row
-from jobs.experiment.tables import compare_targets, markdown, summed
+from jobs.experiment.tables import compare_targets, markdown, result_lines
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -133,8 +133,8 @@ def test_comparisons_are_over_seeds_and_queries(config):
         )
     ]
     (found,) = compare_targets(experiment, rows)
-    assert found.seeds == 2 and found.found.difference == pytest.approx((1 + 0.5 + 0) / 3)
-    assert (found.found.wins, found.found.losses) == (2, 0)
+    assert found.seeds == 2 and found.comparison.difference == pytest.approx((1 + 0.5 + 0) / 3)
+    assert (found.comparison.wins, found.comparison.losses) == (2, 0)
     assert "+0.500 | 2 / 0" in markdown(experiment, rows, [found])
 
 
@@ -160,8 +160,8 @@ def test_other_queries_or_grades_are_other_lines(config):
         for target, gain in (("labels", 0.5), ("T1", 1.0))
     ]
     compared = compare_targets(experiment, rows)
-    assert [one.found.difference for one in compared] == [0.25, 0.125, 0.5, 0.375]
-    lines = summed(rows, compared)
+    assert [pair.comparison.difference for pair in compared] == [0.25, 0.125, 0.5, 0.375]
+    lines = result_lines(rows, compared)
     assert len(lines) == 8 and all(len(line.rows) == 1 for line in lines)
     table = markdown(experiment, rows, compared)
     assert "| rerank | 8 of dl19, grade 2 up | 1 | 0.750 |" in table
@@ -185,7 +185,7 @@ def test_significance_is_marked_on_the_better_target_only(config):
             Row("dot", "rerank", "dot", better, 1, {"MRR@10": 1.0}, [1.0] * 30),
             Row("dot", "rerank", "dot", worse, 1, {"MRR@10": 0.5}, [0.5] * 30),
         ]
-        marked = {line.target: line.better_than for line in summed(rows, compare_targets(experiment, rows))}
+        marked = {line.target: line.better_than for line in result_lines(rows, compare_targets(experiment, rows))}
         assert marked == {better: [worse], worse: []}
 
 

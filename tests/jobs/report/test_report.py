@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.experiment.run import Sample
-from jobs.experiment.tables import Compared, Place
+from jobs.experiment.tables import ComparedPair, Condition
 from jobs.report.markup import call, render
 from jobs.report.plot import Axis, Plot
 from jobs.report.result_rows import Results, workspace_results
@@ -132,7 +132,7 @@ def test_splits_and_grades_are_compared_apart(world, tmp_path):
     assert all("--relevance-level 2" in command for command in commands) and f"--run {copied}" in commands[1]
     asked = {line.sample: len(line.rows[0].values) for line in found.lines}
     for one in found.compared:
-        assert one.queries == asked[one.place.sample] >= one.found.wins + one.found.losses
+        assert one.queries == asked[one.condition.sample] >= one.comparison.wins + one.comparison.losses
     page = (tmp_path / "page.html").read_text()
     assert f"{worlds.DEV} of dev" in page and "of train, grade 2 up" in page
     assert "rerank of dev" in page and "rerank of train" in page
@@ -141,7 +141,7 @@ def test_splits_and_grades_are_compared_apart(world, tmp_path):
 def test_every_section_and_figure_is_there(page):
     tags = Tags(page)
     assert [attrs["id"] for tag, attrs in tags.seen if tag == "section"] == SECTIONS
-    assert "Not here yet" not in page
+    assert "Not available" not in page
     titles = re.findall(r"<h3>\d+\. ([^<:]+)", page)
     assert titles == [
         "Results",
@@ -150,14 +150,14 @@ def test_every_section_and_figure_is_there(page):
         "Change by query",
         "Best and worst queries",
         "Scores of judged and unjudged pairs, by teacher",
-        "How far the teachers agree",
+        "Agreement of the teachers",
         "Margins of candidates and triples",
         "What each threshold keeps",
         "The funnel",
         "Loss by step",
         "Validation by step",
     ]
-    assert page.count("<figcaption>") == page.count("made from</summary>") == len(titles)
+    assert page.count("<figcaption>") == page.count("Data and commands</summary>") == len(titles)
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         assert "nan" not in svg.lower().replace("finan", "") and "inf " not in svg
 
@@ -213,7 +213,8 @@ def test_scores_that_are_not_complete_are_told(paired):
     paired.parts("scores", "b")[0].unlink()
     prep("report", "-w", paired.root)
     page = paired.path("report.html").read_text()
-    assert "scores of b" in page and "run again: prep score --teacher b=CHECKPOINT" in page and "a · of unknown" in page
+    assert "scores of b" in page and "run again: prep score --teacher b=CHECKPOINT" in page
+    assert "a · architecture not recorded" in page
 
 
 def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
@@ -236,22 +237,22 @@ def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
         path.write_text(json.dumps({"cell": cell, "rows": [row]}))
     prep("report", "-w", world.root, "--experiment", config, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "the runs here are not those that were measured" in page
-    assert "T1 against labels: better in bert_dot (rerank +1.000)." in page
+    assert "the run files in this workspace are not those that were measured" in page
+    assert "T1 against labels: better for bert_dot (rerank +1.000)." in page
     assert "bert_dot · T1" in page and "prep experiment" in page
     assert re.findall(r"<circle[^>]*><title>(\w+)", page) == ["labels", "T1", "another"]  # joined ones first
 
 
 def test_findings_tell_where_one_is_better_than_the_other():
     def one(student, mode, difference, p, other="labels"):
-        place = Place(student, mode, Sample("dev", None, 1))
-        return Compared(place, "T2", other, 1, 9, Comparison(difference, 0, 0, p, p), p)
+        place = Condition(student, mode, Sample("dev", None, 1))
+        return ComparedPair(place, "T2", other, 1, 9, Comparison(difference, 0, 0, p, p), p)
 
     grid = [one("tk", "rerank", 0.2, 0.5), one("colbert", "rerank", 0.1, 0.001), one("colbert", "retrieve", 0.3, 0.001)]
     grid += [one("prettr", "rerank", -0.1, 0.001), one("", "rerank", 0.2, 0.001, other="bm25")]
     assert findings(Results("MRR@10", [], grid, [], [], [])) == [
-        "T2 against labels: better in colbert (rerank +0.100, retrieve +0.300); worse in prettr (rerank -0.100); "
-        "no difference shown in tk (rerank +0.200).",
+        "T2 against labels: better for colbert (rerank +0.100, retrieve +0.300); worse for prettr (rerank -0.100); "
+        "no significant difference for tk (rerank +0.200).",
         "T2 against bm25: better (rerank +0.200).",
     ]
 
