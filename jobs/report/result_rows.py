@@ -28,7 +28,7 @@ from jobs.experiment.tables import (
 from jobs.ranking.evaluate import split_qrels
 from jobs.ranking.run_facts import changed_inputs, read_latencies, read_run_facts
 from jobs.report.page import Source
-from pipeline.evaluation.metrics import evaluate_run
+from pipeline.evaluation.metrics import Qrels, evaluate_run
 from pipeline.evaluation.runs import read_run
 from pipeline.evaluation.significance import compare, holm
 from pipeline.fingerprint import digest_json
@@ -100,7 +100,9 @@ def workspace_results(workspace: Workspace) -> Results | None:
     if not facts and not stale:
         return None
     latencies = {(timed["split"], timed["student"]): timed for timed in read_latencies(workspace)}
-    rows = [_row(workspace, run, latencies) for run in facts]
+    samples = dict.fromkeys((run["split"], run["max_queries"]) for run in facts)
+    qrels = {sample: split_qrels(workspace, *sample) for sample in samples}
+    rows = [_row(workspace, run, qrels[run["split"], run["max_queries"]], latencies) for run in facts]
     lines: list[ResultLine] = []
     compared: list[ComparedPair] = []
     for sample in dict.fromkeys(row.sample for row in rows):
@@ -129,8 +131,9 @@ def run_path(workspace: Workspace, row: Row) -> AnyPath:
     return workspace.path("runs", f"{row.split}-{row.system}.run")
 
 
-def _row(workspace: Workspace, facts: dict[str, Any], latencies: dict[tuple[str, str], dict[str, Any]]) -> Row:
-    qrels = split_qrels(workspace, facts["split"], facts["max_queries"])
+def _row(
+    workspace: Workspace, facts: dict[str, Any], qrels: Qrels, latencies: dict[tuple[str, str], dict[str, Any]]
+) -> Row:
     values = evaluate_run(read_run(workspace, facts["run"]), qrels, facts["relevance_level"]).values[MEASURE]
     system, kind = facts["system"], facts["kind"]
     timed = latencies.get((facts["split"], system.removesuffix(f"-{kind}"))) if kind == "rerank" else None

@@ -1,4 +1,4 @@
-"""The report: every section, from the data alone, whatever stands in the texts; what is missing is told."""
+"""The report: every section shows the data, hostile texts stay texts, and missing data is named with its command."""
 
 import itertools
 import json
@@ -72,7 +72,7 @@ def page(world):
 
 
 class Tags(HTMLParser):
-    """Open elements, which must be closed in order; and the text between them."""
+    """Checks that elements are closed in order, and collects them and their text."""
 
     def __init__(self, page):
         super().__init__()
@@ -92,7 +92,7 @@ class Tags(HTMLParser):
         self.text.append(data)
 
 
-def test_a_student_trained_anew_is_not_shown_as_fast_as_the_old(world):
+def test_the_latency_of_an_earlier_training_is_not_shown(world):
     def timed():
         return {line.system for (line,) in workspace_results(world).paths}
 
@@ -103,7 +103,7 @@ def test_a_student_trained_anew_is_not_shown_as_fast_as_the_old(world):
     world.write_json(kept, "runs", "dev-colbert.latency.json")
 
 
-def test_what_was_changed_since_is_told_and_not_compared(world, tmp_path):
+def test_stale_runs_are_named_and_not_compared(world, tmp_path):
     facts = world.read_json("runs", "dev-a.json")
     world.write_json(facts | {"inputs": facts["inputs"] | {"scores/a": "others"}}, "runs", "dev-a.json")
     found = workspace_results(world)
@@ -200,15 +200,23 @@ def test_figures_are_those_of_the_data(world, page):
     assert "prep train --name bert_dot --architecture bert_dot" in page
 
 
-def test_what_is_missing_is_told_with_its_command(workspace):
+def test_missing_figures_name_their_command(workspace):
     prep("report", "-w", workspace.root)
     page = workspace.path("report.html").read_text()
     assert [attrs["id"] for tag, attrs in Tags(page).seen if tag == "section"] == SECTIONS
-    told = re.findall(r'<p class="missing">.*?<code>prep ([a-z-]+)', page)
-    assert told == ["evaluate", "evaluate", "evaluate", "build-pairs", "build-triples", "explore-threshold", "train"]
+    commands = re.findall(r'<p class="missing">.*?<code>prep ([a-z-]+)', page)
+    assert commands == [
+        "evaluate",
+        "evaluate",
+        "evaluate",
+        "build-pairs",
+        "build-triples",
+        "explore-threshold",
+        "train",
+    ]
 
 
-def test_scores_that_are_not_complete_are_told(paired):
+def test_incomplete_scores_are_named(paired):
     worlds.scored(paired, {"a": 1, "b": 2})
     paired.parts("scores", "b")[0].unlink()
     prep("report", "-w", paired.root)
@@ -243,7 +251,7 @@ def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
     assert re.findall(r"<circle[^>]*><title>(\w+)", page) == ["labels", "T1", "another"]  # joined ones first
 
 
-def test_findings_tell_where_one_is_better_than_the_other():
+def test_findings_say_where_left_is_better_than_right():
     def one(student, mode, difference, p, other="labels"):
         place = Condition(student, mode, Sample("dev", None, 1))
         return ComparedPair(place, "T2", other, 1, 9, Comparison(difference, 0, 0, p, p), p)
@@ -272,7 +280,7 @@ def test_templates_are_package_data():
     assert {path for path in package.rglob("*") if path.suffix in (".html", ".svg", ".css")} == packed != set()
 
 
-def test_words_beside_dots_cover_no_other():
+def test_names_beside_dots_do_not_overlap():
     plot = Plot(Axis("x", 0, 10), Axis("y", 0, 10))
     words = ["labels", "T1", "T2", *(f"other{i}" for i in range(9))]
     for i, word in enumerate(words):
