@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
+from keyword import iskeyword
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -101,8 +102,9 @@ class Option:
 
     @property
     def key(self) -> str:
-        """Name in recipes and in Python: the option's name with underscores."""
-        return self.word.removeprefix("--").replace("-", "_")
+        """Name in recipes and in Python: the option's name with underscores; the field's if that is a keyword."""
+        key = self.word.removeprefix("--").replace("-", "_")
+        return self.name if iskeyword(key) else key
 
     @property
     def optional(self) -> bool:

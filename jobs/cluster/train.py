@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def work_on_cluster(work: Callable[[T], None], run: T, notes: AnyPath, cluster: TrainCluster) -> None:
-    """Call `work(run)` in each of `cluster.num_workers` workers, each with a GPU where there are any.
+    """Call `work(run)` in each of `cluster.workers` workers, each with a GPU where there are any.
 
     `notes` is where Ray Train keeps its own files; it may be removed when training is complete.
 
@@ -38,12 +38,12 @@ def work_on_cluster(work: Callable[[T], None], run: T, notes: AnyPath, cluster: 
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
-        use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.num_workers  # type: ignore[no-untyped-call]
+        use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers  # type: ignore[no-untyped-call]
         trainer = TorchTrainer(
             _loop,
             train_loop_config={"work": work, "run": run},
             scaling_config=ScalingConfig(
-                num_workers=cluster.num_workers,
+                num_workers=cluster.workers,
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
             ),
