@@ -181,7 +181,7 @@ def test_candidates_are_encoded_on_the_spot_where_nothing_is_stored(world, tmp_p
 def test_no_word_in_common_finds_nothing(world):
     found = search(world, SearchSettings("bert_dot", "bm25", "bert_cat"), ["zzz", QUERIES[0]])
     assert not found.answers[0].hits and found.answers[1].hits
-    assert "no passage has a word of it" in prep(world, "search", "--first", "bm25", "zzz")
+    assert "no passage contains a word of the query" in prep(world, "search", "--first", "bm25", "zzz")
 
 
 def test_a_collection_that_grows_costs_what_is_new(tmp_path):
@@ -263,7 +263,7 @@ def test_commands_say_what_they_did(world, tmp_path):
         (["search", "--student", "who", "a"], WorkspaceError, "no student 'who'"),
         (["search", "--student", "prettr", "a"], UsageError, "cannot search a collection"),
         (["search", "--student", "bert_dot", "--candidates", "5", "a"], UsageError, "hands to a student"),
-        (["search", "--first", "splade", "a"], UsageError, "unknown first stage"),
+        (["search", "--first", "splade", "a"], UsageError, "unknown --first"),
         (["search", "--first", "bm25", "--teacher", "bert_dot", "a"], UsageError, "read query and passage together"),
         (["search", "--first", "bm25", "--teacher", "bert_cat", "--k", "60", "a"], UsageError, "last stage reads"),
         (["encode", "--student", "bert_cat"], ModelError, "nothing to encode"),
