@@ -1,10 +1,10 @@
-"""An experiment as a TOML file says it: stages, then a grid of students, targets and seeds.
+"""Reads an experiment, a TOML file with stages and a grid of students, targets and seeds.
 
-Commands are those of the command line, without `prep` and `-w`. `{name}` in them stands for a value: a setting, if it
-stands under `[set]` in the file, and part of what a cell is; else a place that is given with `--set name=value`, like
-the directory of the data, which differs from machine to machine. `{here}` is the file's own directory. The own stages
-of a target or a baseline run only when one of its cells does. A file that `extends` another has all entries of that one
-but those that it gives itself.
+Commands in the file are those of the command line, without `prep` and `-w`. `{name}` in a command is a placeholder. Its
+value is a setting if `[set]` in the file has the name: settings belong to a cell, and changing one makes other cells.
+Otherwise it is a local value, such as the directory of the data, which differs from machine to machine and comes from
+`--set name=value`. `{here}` is the directory of the file. Stages of a target or a baseline run only if one of its cells
+does. A file that `extends` another takes over its entries and replaces those that it has itself.
 """
 
 from __future__ import annotations
@@ -28,100 +28,108 @@ _KEYS = {"name", "extends", "set", "stages", "train", "evaluate", "baseline", "s
 
 @dataclass(frozen=True)
 class Cell:
-    """One student, trained to one target with one seed; or a baseline, which is only evaluated and has no student."""
+    """A student trained for a target with a seed, or a baseline, which has no student and is only evaluated."""
 
     student: str
     target: str
     seed: int
     train: str
-    """The training command's options."""
+    """Options of `train`."""
     evaluate: list[str]
-    """Options of each evaluation."""
+    """Options of each `evaluate`."""
     encode: str | None
-    """Options of `encode` before that, so that several evaluations share the passages; None goes without."""
+    """Options of `encode`, which runs before the evaluations so that they share the passages; None skips it."""
     stages: list[str]
-    """Commands that come first, in order: those of the experiment, then its target's. Other teachers, another cell."""
+    """Commands that run before, in order: those of the experiment, then those of the target. They are part of the cell:
+    with other teachers it is another cell."""
 
     @property
     def name(self) -> str:
-        """Of the student in the workspace, and of the result's file."""
+        """Name of the student in the workspace, and of the file with the result."""
         return f"{self.student}-{self.target}-s{self.seed}" if self.student else f"baseline-{self.seed}"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is to be run."""
+    """The cells of an experiment, and how they are compared."""
 
     name: str
     cells: list[Cell]
     comparisons: list[tuple[str, str]]
-    """Pairs of targets: is the first better than the second, for each student."""
+    """Pairs of targets to compare, for each student: is the first better than the second?"""
     baselines: list[Cell]
     """Evaluations of retrievers and teachers."""
     measure: str
-    """What comparisons are made of."""
+    """Measure of the comparisons, such as MRR@10."""
     places: Mapping[str, str]
-    """Values that differ from machine to machine; commands hold their names."""
+    """Values that differ from machine to machine, by placeholder; commands keep the placeholder."""
 
     def placed(self, command: str) -> str:
-        """A command as it is run here."""
+        """The command with its local values, as it runs on this machine."""
         return _PLACEHOLDER.sub(lambda match: shlex.quote(self.places[match[1]]), command)
 
 
 def read_experiment(path: Path, values: Mapping[str, str]) -> Experiment:
-    """Read a file, with values for its placeholders.
+    """Read an experiment's file, with values for its placeholders.
 
     Raises:
-        InputError: not TOML, unknown or missing keys, a cell twice, or files that extend each other.
+        InputError: not TOML, unknown or missing keys, two cells of one name, or files that extend each other.
         UsageError: a placeholder without a value.
     """
-    facts = _read(path)
-    settings = facts.get("set", {})
+    entries = _read(path)
+    settings = entries.get("set", {})
     places = {name: value for name, value in values.items() if name not in settings} | {"here": str(path.parent)}
     fill = _Filler({**settings, **{name: values[name] for name in settings.keys() & values.keys()}}, places, path)
     try:
-        _only(facts["train"], {"options"}, path)
-        _only(facts["evaluate"], {"options", "measure"}, path)
-        stages = [fill(stage) for stage in facts["stages"]]
-        found = Experiment(
-            check_name("experiment", facts["name"]),
-            _cells(facts, stages, fill, path),
-            [(one, other) for one, other in facts.get("compare", [])],
-            _baselines(facts, stages, fill, path),
-            facts["evaluate"].get("measure", "MRR@10"),
+        _only(entries["train"], {"options"}, path)
+        _only(entries["evaluate"], {"options", "measure"}, path)
+        stages = [fill(stage) for stage in entries["stages"]]
+        experiment = Experiment(
+            check_name("experiment", entries["name"]),
+            _cells(entries, stages, fill, path),
+            [(first, second) for first, second in entries.get("compare", [])],
+            _baselines(entries, stages, fill, path),
+            entries["evaluate"].get("measure", "MRR@10"),
             places,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError("not an experiment", where=path, found=f"{type(error).__name__}: {error}") from error
-    twice = sorted(name for name, count in Counter(cell.name for cell in found.cells).items() if count > 1)
+        raise InputError(
+            "not an experiment",
+            where=path,
+            expected=f"the keys {', '.join(sorted(_KEYS))}, with their tables",
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+    twice = sorted(name for name, count in Counter(cell.name for cell in experiment.cells).items() if count > 1)
     if twice:
-        raise InputError("a cell stands twice in the grid", where=path, found=", ".join(twice))
-    return found
+        raise InputError(
+            "the grid has a cell twice", where=path, found=", ".join(twice), todo="remove one of its entries"
+        )
+    return experiment
 
 
 def _read(path: Path, *extending: Path) -> dict[str, Any]:
-    """A file's entries, over those of the file that it extends."""
+    """The entries of a file, and of the file that it extends where it has none."""
     if path.resolve() in extending:
         raise InputError("experiments extend each other", where=path)
     try:
-        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError("not an experiment", where=path, expected="a TOML file", found=error) from error
-    _only(facts, _KEYS, path)
-    extended = facts.pop("extends", None)
+    _only(entries, _KEYS, path)
+    extended = entries.pop("extends", None)
     if extended is None:
-        return facts
-    return {**_read(path.parent / str(extended), path.resolve(), *extending), **facts}
+        return entries
+    return {**_read(path.parent / str(extended), path.resolve(), *extending), **entries}
 
 
-def _cells(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) -> list[Cell]:
-    students = _named(facts["student"], {"name", "options", "evaluate", "encode"}, path)
-    targets = _named(facts["target"], {"name", "options", "stages"}, path)
+def _cells(entries: dict[str, Any], stages: list[str], fill: _Filler, path: Path) -> list[Cell]:
+    students = _named(entries["student"], {"name", "options", "evaluate", "encode"}, path)
+    targets = _named(entries["target"], {"name", "options", "stages"}, path)
     cells = []
-    for part in facts["grid"]:
+    for part in entries["grid"]:
         for seed, student, target in product(part["seeds"], part["students"], part["targets"]):
-            train = (facts["train"]["options"], students[student]["options"], targets[target]["options"])
-            evaluate = [(facts["evaluate"]["options"], own) for own in _list(students[student].get("evaluate", ""))]
+            train = (entries["train"]["options"], students[student]["options"], targets[target]["options"])
+            evaluate = [(entries["evaluate"]["options"], more) for more in _list(students[student].get("evaluate", ""))]
             cells.append(
                 Cell(
                     student,
@@ -136,13 +144,13 @@ def _cells(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) 
     return cells
 
 
-def _baselines(facts: dict[str, Any], stages: list[str], fill: _Filler, path: Path) -> list[Cell]:
+def _baselines(entries: dict[str, Any], stages: list[str], fill: _Filler, path: Path) -> list[Cell]:
     cells = []
-    for number, baseline in enumerate(facts.get("baseline", []), 1):
+    for number, baseline in enumerate(entries.get("baseline", []), 1):
         _only(baseline, {"options", "stages"}, path)
-        own = [*stages, *(fill(stage) for stage in baseline.get("stages", []))]
-        options = f"{facts['evaluate']['options']} {baseline['options']}"
-        cells.append(Cell("", "", number, "", [fill(options)], None, own))
+        commands = [*stages, *(fill(stage) for stage in baseline.get("stages", []))]
+        options = f"{entries['evaluate']['options']} {baseline['options']}"
+        cells.append(Cell("", "", number, "", [fill(options)], None, commands))
     return cells
 
 
@@ -152,7 +160,7 @@ def _list(value: str | list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Filler:
-    """Puts settings for their placeholders; those of places stay."""
+    """Replaces placeholders of settings by their values; placeholders of local values stay."""
 
     settings: Mapping[str, Any]
     places: Mapping[str, str]
@@ -162,7 +170,7 @@ class _Filler:
         missing = sorted(set(_PLACEHOLDER.findall(text)) - self.settings.keys() - self.places.keys())
         if missing:
             raise UsageError(
-                f"no value for {', '.join(missing)}", where=self.path, todo=f"give --set {missing[0]}=VALUE"
+                f"no value for {', '.join(missing)}", where=self.path, todo=f"pass --set {missing[0]}=VALUE"
             )
         return _PLACEHOLDER.sub(lambda match: str(self.settings.get(match[1], match[0])), text)
 
@@ -173,7 +181,7 @@ def _named(entries: list[dict[str, Any]], known: set[str], path: Path) -> dict[s
     return {check_name("student or target", entry["name"]): entry for entry in entries}
 
 
-def _only(facts: Mapping[str, Any], known: set[str], path: Path) -> None:
-    unknown = sorted(facts.keys() - known)
+def _only(entries: Mapping[str, Any], known: set[str], path: Path) -> None:
+    unknown = sorted(entries.keys() - known)
     if unknown:
         raise InputError("unknown keys", where=path, expected=", ".join(sorted(known)), found=", ".join(unknown))

@@ -221,7 +221,7 @@ def test_significance_is_marked_on_the_better_target_only(config):
     [
         (lambda text: text + "[unknown]\n", "unknown keys"),
         (lambda text: text.replace("name = ", "name = = "), "a TOML file"),
-        (lambda text: text.replace("seeds = [1, 2]", "seeds = [1, 1]"), "a cell stands twice"),
+        (lambda text: text.replace("seeds = [1, 2]", "seeds = [1, 1]"), "the grid has a cell twice"),
         (
             lambda text: text.replace('options = "--loss ranknet', 'encode = ""\noptions = "--loss ranknet'),
             "unknown keys",
