@@ -66,10 +66,16 @@ def test_words_and_values_by_key():
     words = "x --mode b --name n --name m --weight t=0.5 --limit none --no-quick --width 4"
     assert command_words(Sample, asdict(sample)) == words.split()
     assert command_words(Sample, {"mode": "a", "rate": 0.1}, always=["rate"]) == ["--rate", "0.1"]
-    assert (
-        command_words(Sample, asdict(sample), without=["names", "weights"])
-        == ["x", "--mode", "b", "--limit", "none", "--no-quick", "--width", "4"]
-    )
+    assert command_words(Sample, asdict(sample), without=["names", "weights"]) == [
+        "x",
+        "--mode",
+        "b",
+        "--limit",
+        "none",
+        "--no-quick",
+        "--width",
+        "4",
+    ]
     assert [option.key for option in options_of(Sample)][-2:] == ["quick", "width"]
     assert option_of(Sample, "mode").help == "Mode: a or b."
 
