@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.collection.texts import CACHE, Texts
 from pipeline.fingerprint import digest_json
 from pipeline.processes import map_in_order
-from pipeline.storage.publishing import remove
+from pipeline.storage.atomic_files import remove
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import set_content, set_footers
 from pipeline.tokens.pairs import TokenChunk, TokenizedTexts

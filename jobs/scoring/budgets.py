@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.collection.texts import CACHE
 from pipeline.fingerprint import digest_json
-from pipeline.storage.publishing import put_first
+from pipeline.storage.atomic_files import write_if_absent
 from pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,5 +27,5 @@ def settle_budget(workspace: Workspace, scorer: CrossEncoderScorer) -> int:
     path = workspace.path(CACHE, "budgets", f"{name}.json")
     if not path.exists():
         facts = {"device": scorer.device_name, "batch_tokens": scorer.tune()}
-        put_first(path, json.dumps(facts).encode())
+        write_if_absent(path, json.dumps(facts).encode())
     return int(workspace.read_json(CACHE, "budgets", path.name)["batch_tokens"])

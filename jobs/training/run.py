@@ -20,7 +20,7 @@ from jobs.training.validation import reranking_measure
 from pipeline.errors import ModelError
 from pipeline.scores.pairs import current_pairs
 from pipeline.storage.location import AnyPath, StorePath
-from pipeline.storage.publishing import current, replace_directory
+from pipeline.storage.published_sets import current_version, replace_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.triples.sets import load_lists, load_triples
 from pipeline.triples.turns import load_turns
@@ -137,7 +137,7 @@ def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: 
 
     from students.architectures import architecture
 
-    if not (current(place) / CONFIG).exists():
+    if not (current_version(place) / CONFIG).exists():
         torch.manual_seed(settings.seed)
         with workspace.staging(stage_of(place.parent)) as staging:
             (staging / _START).mkdir()

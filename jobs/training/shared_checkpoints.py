@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.storage.location import AnyPath, StorePath
-from pipeline.storage.publishing import at_now, download, replace_directory
+from pipeline.storage.published_sets import current_version, download, replace_directory
 from pipeline.storage.workspace import Workspace
 
 
@@ -27,7 +27,7 @@ def on_disk(workspace: Workspace, place: AnyPath) -> Iterator[tuple[Path, Callab
         yield place, lambda checkpoint: None
         return
     with workspace.staging(stage_of(place.parent)) as staging:
-        directory, now = staging / "trainer", at_now(place)
+        directory, now = staging / "trainer", current_version(place)
         if now != place:
             download(now, directory)
         yield directory, lambda checkpoint: _keep(checkpoint, place)

@@ -22,8 +22,9 @@ from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.scores.pairs import current_pairs
+from pipeline.storage.atomic_files import atomic_write, remove, write_json
 from pipeline.storage.location import AnyPath, StorePath
-from pipeline.storage.publishing import at_now, atomic_write, download, remove, replace_directory, write_json
+from pipeline.storage.published_sets import current_version, download, replace_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import set_content, set_footers
 from pipeline.tables.provenance import Recipe
@@ -180,7 +181,7 @@ def _publish(workspace: Workspace, name: str, recipe: Recipe, run: Run, given: M
     with workspace.staging(f"train-{name}") as staging:
         result = run.checkpoints / RESULT
         if isinstance(result, StorePath):
-            download(at_now(result), staging / name)
+            download(current_version(result), staging / name)
         else:
             shutil.move(result, staging / name)
         facts = {

@@ -12,8 +12,8 @@ from pipeline.collection.selection import require_split, view_tables
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
+from pipeline.storage.atomic_files import publish_file
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import move_file
 from pipeline.storage.workspace import MANIFEST, Workspace
 from pipeline.tables.database import connect, one_row, sql
 from pipeline.tables.delimited import read_tsv
@@ -78,7 +78,7 @@ def hold_out(workspace: Workspace, name: str, split: str, which: int | AnyPath) 
         inputs = {"files": digest_json(manifest.get("imports", []))}
         staged = staging / part_name(0)
         write_part(staged, reader, schemas.QUERIES, Recipe("queries", {HELD_OUT: {name: wanted}}, inputs))
-        move_file(staged, workspace.place("queries") / staged.name)
+        publish_file(staged, workspace.place("queries") / staged.name)
     return count
 
 

@@ -21,7 +21,7 @@ from pipeline.collection.hold_out import leave_held_out, taken_from
 from pipeline.collection.new_rows import chunks, numbered
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.fingerprint import digest_json
-from pipeline.storage.publishing import move_file
+from pipeline.storage.atomic_files import publish_file
 from pipeline.storage.workspace import MANIFEST, Workspace
 from pipeline.tables.database import connect, one_row, sql, view_parquet
 from pipeline.tables.parts import part_name, write_part
@@ -95,7 +95,7 @@ def import_tables(
 def _publish(workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path) -> Imported:
     for dataset in ("passages", "queries", "qrels"):
         for staged in sorted(staging.glob(f"{dataset}/*.parquet")):
-            move_file(staged, workspace.place(dataset) / staged.name)
+            publish_file(staged, workspace.place(dataset) / staged.name)
     passages, queries, qrels, repeated = one_row(connection, "SELECT passages, queries, qrels, repeated FROM added")
     return Imported(passages, queries, qrels, repeated, unchanged=False)
 

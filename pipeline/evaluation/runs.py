@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from pipeline.collection.selection import view_tables
 from pipeline.errors import InputError
+from pipeline.storage.atomic_files import remove
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import remove
 from pipeline.storage.workspace import Workspace, atomic_write
 from pipeline.tables.database import connect
 from pipeline.tables.delimited import read_fields

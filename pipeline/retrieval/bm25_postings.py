@@ -33,7 +33,7 @@ from pipeline.retrieval.bm25 import (
 )
 from pipeline.retrieval.bm25_index import Bm25Index, Chunk
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import set_content, set_footers
 

@@ -24,8 +24,8 @@ from pipeline.errors import WorkspaceError
 from pipeline.scores.pair_texts import TextHashes
 from pipeline.scores.pairs import PairSet
 from pipeline.scores.scores import read_pair_ids, read_scores
+from pipeline.storage.atomic_files import move_file, remove
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import move_into, remove
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parquet import metadata_of
 from pipeline.tables.parts import open_part
@@ -68,7 +68,7 @@ def find_old_scores(
         if in_place and keep:
             kept = _place(workspace, description) / f"{uuid.uuid4().hex[:12]}.parquet"
             try:
-                path = move_into(path, kept)
+                path = move_file(path, kept)
             except FileNotFoundError:  # another run keeps it
                 continue
         found.append(OldScores(path, *_queries(path)))

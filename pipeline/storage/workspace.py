@@ -27,22 +27,19 @@ from filelock import FileLock, Timeout
 from pipeline.errors import WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.schemas import SCHEMA_VERSION
-from pipeline.storage.leases import lease
-from pipeline.storage.location import AnyPath, StorePath, parse_location
-from pipeline.storage.publishing import (
+from pipeline.storage.atomic_files import (
     TEMPORARY,
     atomic_write,
-    current,
-    download,
-    is_temporary,
-    local_copies,
+    is_temporary_name,
+    local_cache,
     remove,
     remove_leftovers,
-    replace_directory,
-    temporary,
-    upload,
+    temporary_name,
     write_json,
 )
+from pipeline.storage.leases import lease
+from pipeline.storage.location import AnyPath, StorePath, parse_location
+from pipeline.storage.published_sets import current_version, download, replace_directory, upload
 
 MANIFEST = "workspace.json"
 DEFAULT_LOCATION = "workspace"
@@ -99,7 +96,7 @@ class Workspace:
         """A directory on this machine for what cannot stand in a store: the workspace itself, where it is one."""
         if isinstance(self.root, Path):
             return self.root
-        place = local_copies() / digest_json(self.location)
+        place = local_cache() / digest_json(self.location)
         place.mkdir(parents=True, exist_ok=True)
         return place
 
@@ -109,7 +106,7 @@ class Workspace:
 
     def place(self, *dataset: str) -> AnyPath:
         """Where the files of a set stand now, and new ones are added."""
-        return current(self.path(*dataset))
+        return current_version(self.path(*dataset))
 
     def names(self, dataset: str) -> list[str]:
         """Names of the sets under a dataset, sorted: retrievers, teachers, triple sets, students."""
@@ -170,7 +167,7 @@ class Workspace:
         with self._held(stage):
             for root in {self.root, self.local}:
                 for left in root.glob(f"{TEMPORARY}*"):
-                    if is_temporary(left.name, stage):
+                    if is_temporary_name(left.name, stage):
                         remove(left)
             yield
 
@@ -216,7 +213,7 @@ class Workspace:
 
 @contextmanager
 def _scratch(root: _Place, name: str) -> Iterator[_Place]:
-    path = root / temporary(name)
+    path = root / temporary_name(name)
     path.mkdir(parents=True)
     try:
         yield path

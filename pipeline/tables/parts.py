@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import WorkspaceError
 from pipeline.fingerprint import digest_json
+from pipeline.storage.atomic_files import atomic_write
 from pipeline.storage.location import AnyPath, StorePath
-from pipeline.storage.publishing import atomic_write
 from pipeline.tables.content import ContentHash
 from pipeline.tables.parquet import open_parquet
 from pipeline.tables.provenance import FOOTER_KEY, Footer, Recipe, read_footer

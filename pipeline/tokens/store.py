@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import WorkspaceError
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from pipeline.tokens.pairs import TokenChunk, TokenizedTexts
 
 FACTS = "store.json"

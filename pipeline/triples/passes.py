@@ -10,8 +10,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 from pipeline.processes import map_in_order
+from pipeline.storage.atomic_files import atomic_write
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import atomic_write
 from pipeline.tables.database import fed_threads
 from pipeline.tables.parts import part_name, write_part
 from pipeline.tables.provenance import Recipe

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.storage.atomic_files import atomic_write
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import atomic_write
 
 BUCKET_BITS = 12
 BUCKETS = 1 << BUCKET_BITS

@@ -18,7 +18,7 @@ from numpy.lib.format import open_memmap
 from pipeline.collection.texts import CACHE
 from pipeline.fingerprint import digest_json
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql, view_parquet
 from pipeline.tables.parts import set_content

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ModelError, WorkspaceError
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from students.architectures.separate import States
 from students.settings import ENCODED_FILE, Storage
 

@@ -15,7 +15,7 @@ from transformers import Trainer
 from transformers.utils import WEIGHTS_NAME
 
 from pipeline.errors import PrepError
-from pipeline.storage.publishing import TEMPORARY, sync_directory, sync_files
+from pipeline.storage.atomic_files import TEMPORARY, sync_directory, sync_files
 from students.architectures.base import Student
 from students.training.objective import Objective
 from students.training.stream import split_inputs

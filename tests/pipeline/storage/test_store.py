@@ -10,9 +10,10 @@ from pyarrow.fs import FileInfo, FileType
 
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.storage import leases
+from pipeline.storage.atomic_files import atomic_write, write_if_absent
 from pipeline.storage.leases import lease
 from pipeline.storage.location import StorePath, parse_location
-from pipeline.storage.publishing import atomic_write, current, download, put_first, replace_directory
+from pipeline.storage.published_sets import current_version, download, replace_directory
 from pipeline.storage.workspace import Workspace
 from tests import stores
 
@@ -100,7 +101,7 @@ def test_a_file_appears_whole_or_not_at_all(place):
         stream.write(b"whole")
         assert below(place) == []
     assert (place / "file").read_bytes() == b"whole"
-    put_first(place / "file", b"later")
+    write_if_absent(place / "file", b"later")
     assert (place / "file").read_bytes() == b"whole"
 
 
@@ -125,7 +126,7 @@ def test_a_set_is_the_old_one_until_the_new_one_is_complete(place, tmp_path, mon
     assert len(ws.parts("pairs")) == 2
     replace_directory(tmp_path / "new", ws.path("pairs"))
     assert [path.read_text() for path in ws.parts("pairs")] == ["new"] * 3
-    version = current(ws.path("pairs")).name
+    version = current_version(ws.path("pairs")).name
     assert {name.split("/")[0] for name in below(ws.path("pairs"))} == {".current", version}
     put(ws.place("pairs"), "part-00003.parquet")  # what is added later belongs to it
     assert len(ws.parts("pairs")) == 4
@@ -222,9 +223,9 @@ def test_names_from_a_store_never_become_other_paths(place, tmp_path, monkeypatc
     put(place / "set", "fine")
     hostile = [FileInfo(f"{place.full}/set/{name}", FileType.File) for name in ("fine", "below/../../outside")]
     monkeypatch.setattr(StorePath, "entries", lambda self, **_: hostile)
-    with pytest.raises(WorkspaceError, match="no file's"):
+    with pytest.raises(WorkspaceError, match="not a valid file path"):
         download(place / "set", tmp_path / "copy")
     assert not (tmp_path / "copy").exists() and not (tmp_path / "outside").exists()
     (place / "set" / ".current").write_text('{"version": "../elsewhere"}')
     with pytest.raises(WorkspaceError, match="does not name a version"):
-        current(place / "set")
+        current_version(place / "set")

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from pipeline.errors import PrepError, UsageError, WorkspaceError
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from pipeline.storage.workspace import Workspace, atomic_write, replace_directory
 
 
