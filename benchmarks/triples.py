@@ -33,12 +33,12 @@ import pyarrow as pa
 from meter import Meter
 
 from pipeline import schemas
-from pipeline.collection.same_texts import same_texts
+from pipeline.collection.texts_by_content import same_texts
 from pipeline.scores.pairs import pairs_recipe
 from pipeline.scores.scores import score_recipe
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql
-from pipeline.tables.parts import part_name, set_content, set_footers, write_part
+from pipeline.tables.parts import content_fingerprint, part_name, read_footers, write_part
 from pipeline.tables.provenance import Footer, Recipe
 from pipeline.triples.build import TRIPLES, Resources, TripleSettings, build_triples, make_plan, scored_inputs
 from pipeline.triples.shard import ShardWorker
@@ -60,7 +60,7 @@ def make(folder: Path, pairs: int, teachers: int) -> None:
         write_part(ws.path(table, part_name(0)), _texts(count, schema), schema, made)
     few = [pa.RecordBatch.from_pydict({"query_id": [0], "passage_id": [0], "grade": [1]}, schema=schemas.QRELS)]
     write_part(ws.path("qrels", part_name(0)), few, schemas.QRELS, made)
-    passages_content = set_content(set_footers(ws.parts("passages")))
+    passages_content = content_fingerprint(read_footers(ws.parts("passages")))
     one = {"query_id": [0], "passage_id": [1], "rank": [1], "score": [1.0]}
     write_part(
         ws.path("retrieved", "bm25", part_name(0, "train")),
@@ -343,7 +343,7 @@ def benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     built = measured("ours", ws, str(options.processes))
     rows, digest = content(files(ws, "triples", "made"))
     facts = {
-        "pairs": sum(footer.rows for footer in set_footers(ws.parts("pairs"))),
+        "pairs": sum(footer.rows for footer in read_footers(ws.parts("pairs"))),
         "teachers": options.teachers,
         "triples": rows,
         "scan_seconds": scan,

@@ -17,8 +17,8 @@ from pipeline.retrieval.lists import IMPORTED, load_retrieved
 from pipeline.scores.pairs import is_current, load_pairs
 from pipeline.scores.scores import load_scores
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.database import connect, one_row
-from pipeline.tables.parts import set_content, set_footers
+from pipeline.tables.database import connect, single_row
+from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.triples.build import triples_recipe
 from pipeline.triples.sets import STAGES, layout_of, load_set, settings_of
 from students.settings import STUDENT_FILE, TrainSettings
@@ -82,7 +82,7 @@ def _collection(workspace: Workspace) -> Iterator[Stage]:
         if not workspace.parts(table):
             yield Stage(table, "missing", "run: prep import msmarco")
             continue
-        footers = set_footers(workspace.parts(table))
+        footers = read_footers(workspace.parts(table))
         detail = f"{sum(footer.rows for footer in footers):,}"
         if table == "queries":
             with connect(workspace.local) as connection:
@@ -91,12 +91,12 @@ def _collection(workspace: Workspace) -> Iterator[Stage]:
                     "SELECT string_agg(split || ' ' || n, ', ' ORDER BY split) FROM "
                     "(SELECT split, count(*) AS n FROM (SELECT unnest(splits) AS split FROM queries) GROUP BY split)"
                 )
-                detail += f" ({one_row(connection, counts)[0]})"
+                detail += f" ({single_row(connection, counts)[0]})"
         yield Stage(table, "done", detail)
 
 
 def _retrieved(workspace: Workspace, system: str) -> tuple[State, str]:
-    passages = set_content(set_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
+    passages = content_fingerprint(read_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
     found = load_retrieved(workspace, system)
     shown = []
     for split, footers in sorted(found.splits().items()):

@@ -53,7 +53,7 @@ def verify(
         on_file(path)
 
     found.problems += data_problems(workspace, count)
-    tables = {workspace.place(table) for table in TABLES}
+    tables = {workspace.current_path(table) for table in TABLES}
     if any(problem.path.parent in tables for problem in found.problems):
         found.notes.append("nothing beyond the tables of texts and judgements was read: all else stands on them")
         return found

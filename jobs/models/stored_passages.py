@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.models.checkpoints import locate_checkpoint
-from pipeline.collection.text_hashes import text_hashes
+from pipeline.collection.texts_by_content import text_hashes
 from pipeline.errors import WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.schemas import SCHEMA_VERSION

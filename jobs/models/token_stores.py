@@ -20,7 +20,7 @@ from pipeline.fingerprint import digest_json
 from pipeline.processes import map_in_order
 from pipeline.storage.atomic_files import remove
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_content, set_footers
+from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.tokens.pairs import TokenChunk, TokenizedTexts
 from pipeline.tokens.store import FACTS, open_store, write_store
 from teachers.checkpoints.checkpoint import resolve
@@ -78,7 +78,7 @@ def open_stores(workspace: Workspace, checkpoint: str) -> tuple[TokenizedTexts, 
 
 
 def _place(workspace: Workspace, table: str, checkpoint: str) -> Path:
-    content = set_content(set_footers(workspace.parts(table)))
+    content = content_fingerprint(read_footers(workspace.parts(table)))
     made_by = digest_json({"tokenizer": resolve(checkpoint).tokenizer_hash, **_libraries()})
     return workspace.local / CACHE / "tokens" / f"{table}-{content}-{made_by}"
 

@@ -17,7 +17,7 @@ from jobs.report.training import training_section
 from jobs.report.triples import triples_section
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, atomic_write
-from pipeline.tables.parts import set_footers
+from pipeline.tables.parts import read_footers
 
 REPORT = "report.html"
 MOST_FINDINGS = 20
@@ -80,7 +80,7 @@ def _counts(workspace: Workspace) -> Content:
         parts = workspace.parts(table)
         if parts:
             label = {"qrels": "judgements"}.get(table, table)
-            rows.append((label, sum(footer.rows for footer in set_footers(parts))))
+            rows.append((label, sum(footer.rows for footer in read_footers(parts))))
     for dataset, label in (("scores", "teachers"), ("triples", "sets of triples"), ("students", "trained models")):
         rows.append((label, len(workspace.names(dataset))))
     return el("dl", [el("div", el("dt", label), el("dd", f"{count:,}")) for label, count in rows], class_="counts")

@@ -11,7 +11,7 @@ from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import command, triples_command
 from pipeline.errors import PrepError
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_content
+from pipeline.tables.parts import content_fingerprint
 from pipeline.tables.provenance import Footer
 from pipeline.triples.build import input_contents, scored_inputs
 from pipeline.triples.funnel import Funnel
@@ -43,7 +43,7 @@ def triples_section(workspace: Workspace) -> Section:
             parts.append(Missing(f"triples {name}", error.todo or _BUILD, error.what))
             continue
         made = triples_command(name, footers[0].recipe.settings)
-        sets.append(_Set(name, footers[0], Source(made, {f"triples/{name}": set_content(footers)})))
+        sets.append(_Set(name, footers[0], Source(made, {f"triples/{name}": content_fingerprint(footers)})))
     shown: list[Figure | Missing] = []
     if sets:
         shown.append(_margins(sets[:MOST_SETS]))

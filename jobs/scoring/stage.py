@@ -24,7 +24,7 @@ from pipeline.scores.pairs import PairSet, current_pairs
 from pipeline.scores.reuse import OldScores, discard_old_scores, find_old_scores, overlapping, take_scores
 from pipeline.scores.scores import missing_shards, read_pair_ids
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_footers
+from pipeline.tables.parts import read_footers
 from teachers.scorer import Told, Work
 
 
@@ -152,5 +152,5 @@ def _worth_storing(workspace: Workspace, tasks: Sequence[ShardTask]) -> list[str
         tokenizer = task.description["tokenizer_hash"]
         pairs[tokenizer] = pairs.get(tokenizer, 0) + task.pairs
         checkpoints.setdefault(tokenizer, task.teacher.checkpoint)
-    texts = sum(footer.rows for table in TABLES for footer in set_footers(workspace.parts(table)))
+    texts = sum(footer.rows for table in TABLES for footer in read_footers(workspace.parts(table)))
     return [checkpoints[tokenizer] for tokenizer, count in pairs.items() if count > texts]

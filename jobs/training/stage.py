@@ -26,7 +26,7 @@ from pipeline.storage.atomic_files import atomic_write, remove, write_json
 from pipeline.storage.location import AnyPath, StorePath
 from pipeline.storage.published_sets import current_version, download, replace_directory
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_content, set_footers
+from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.tables.provenance import Recipe
 from pipeline.triples.sets import load_lists, load_triples
 from students.identity import student_fingerprint
@@ -64,17 +64,17 @@ def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
     if settings.in_batch_teacher is not None:
         inputs["in_batch_teacher"] = student_fingerprint(locate_checkpoint(workspace, settings.in_batch_teacher), "")
     for table in ("passages", "queries"):
-        inputs[table] = set_content(set_footers(workspace.parts(table)))
+        inputs[table] = content_fingerprint(read_footers(workspace.parts(table)))
     if settings.lists is not None:
-        inputs[f"lists/{settings.lists}"] = set_content(load_lists(workspace, settings.lists)[1])
+        inputs[f"lists/{settings.lists}"] = content_fingerprint(load_lists(workspace, settings.lists)[1])
     elif settings.triples is not None:
-        inputs[f"triples/{settings.triples}"] = set_content(load_triples(workspace, settings.triples)[1])
+        inputs[f"triples/{settings.triples}"] = content_fingerprint(load_triples(workspace, settings.triples)[1])
     else:
         inputs["pairs"] = current_pairs(workspace).content
     if settings.eval_steps is not None:
         lists = retrieved_for(workspace, settings.eval_candidates, settings.eval_split)
         inputs[f"retrieved/{lists.system} of {settings.eval_split}"] = lists.content_of(settings.eval_split)
-        inputs["qrels"] = set_content(set_footers(workspace.parts("qrels")))
+        inputs["qrels"] = content_fingerprint(read_footers(workspace.parts("qrels")))
     return Recipe("students", settings.as_dict(), inputs)
 
 

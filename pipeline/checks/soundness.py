@@ -91,7 +91,7 @@ class _Files:
         """Every pair has one finite score, in its shard's order, of one model."""
         for teacher in self._workspace.names("scores"):
             fingerprints = set()
-            folder = self._workspace.place("scores", teacher)
+            folder = self._workspace.current_path("scores", teacher)
             scored = set(self._workspace.parts("scores", teacher))
             for number, (pair_path, pair_footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
                 path = folder / pair_path.name

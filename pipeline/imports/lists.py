@@ -18,7 +18,7 @@ from pipeline.imports.positives import settle_positives
 from pipeline.names import check_name, refuse_case_twins
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.database import connect
-from pipeline.tables.parts import footer_of, set_content, set_footers
+from pipeline.tables.parts import content_fingerprint, footer_of, read_footers
 
 SMALL_MEMORY = "128MB"
 Reader = Callable[[dict[str, int]], Iterator[Rows]]
@@ -109,7 +109,7 @@ def import_lists(workspace: Workspace, source: Source, options: ListOptions) -> 
         inputs = {"source": source.content}
         for table in ("passages", "queries"):
             # Not under the table's own name: lists that were imported do not become stale when it grows.
-            inputs[f"known {table}"] = set_content(set_footers(workspace.parts(table)))
+            inputs[f"known {table}"] = content_fingerprint(read_footers(workspace.parts(table)))
         origin = digest_json([inputs, options.prefix, options.reconciled, options.add_positives])
         done = _done(workspace, origin)
         # Who is strict wants to know what is in the file.
@@ -161,7 +161,7 @@ def _done(workspace: Workspace, origin: str) -> dict[str, int] | None:
     found: dict[str, int] = {}
     wanted: set[str] = set()
     for system in workspace.names("retrieved"):
-        footers = set_footers(workspace.parts("retrieved", system))
+        footers = read_footers(workspace.parts("retrieved", system))
         if footers and footers[0].recipe.settings.get("origin") == origin:
             found[system] = sum(footer.rows for footer in footers)
             wanted |= set(footers[0].extra["systems"])

@@ -12,8 +12,8 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.imports.intake import Counts
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.database import one_row, sql, view_parquet
-from pipeline.tables.parts import part_name, set_content, set_footers, write_part
+from pipeline.tables.database import single_row, sql, view_parquet
+from pipeline.tables.parts import content_fingerprint, part_name, read_footers, write_part
 from pipeline.tables.provenance import Recipe
 
 
@@ -40,7 +40,7 @@ def settle_positives(
     for records in buckets:
         columns = {"query_id": records["query"].copy(), "passage_id": records["passage"].copy()}
         connection.register("positives", pa.table(columns))
-        (new,) = one_row(connection, sql("imports/positives_not_judged"))
+        (new,) = single_row(connection, sql("imports/positives_not_judged"))
         found += new
         if add and new:
             connection.execute(sql("imports/positives_new"))
@@ -50,7 +50,7 @@ def settle_positives(
         return 0
     if found:
         rows = connection.sql(sql("imports/positives_qrels")).to_arrow_reader(65_536)
-        inputs = {"qrels": set_content(set_footers(parts)), "positives": str(found)}
+        inputs = {"qrels": content_fingerprint(read_footers(parts)), "positives": str(found)}
         recipe = Recipe("qrels", {"source": "published positives"}, inputs)
         write_part(staging / "qrels" / part_name(0), rows, schemas.QRELS, recipe)
     return found

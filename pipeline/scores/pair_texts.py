@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.collection.text_hashes import text_hashes
+from pipeline.collection.texts_by_content import text_hashes
 from pipeline.scores.scores import read_pair_ids
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace

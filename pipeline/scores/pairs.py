@@ -25,8 +25,8 @@ from pipeline.retrieval.lists import load_retrieved
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.content import hash_arrays
-from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, one_row, parquet_names, sql, view_parquet
-from pipeline.tables.parts import is_made, part_name, require_complete, set_content, set_footers, write_part
+from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, parquet_names, single_row, sql, view_parquet
+from pipeline.tables.parts import content_fingerprint, is_made, part_name, read_footers, require_complete, write_part
 from pipeline.tables.provenance import Footer, Recipe
 
 # How many query ids one counting pass takes on: bounds its memory.
@@ -54,7 +54,7 @@ class PairSet:
     @property
     def content(self) -> str:
         """Content fingerprint of the whole set."""
-        return set_content(self.footers)
+        return content_fingerprint(self.footers)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def load_pairs(workspace: Workspace) -> PairSet:
         WorkspaceError: none yet, or files are missing or mixed.
     """
     paths = workspace.parts("pairs")
-    footers = set_footers(paths)
+    footers = read_footers(paths)
     require_complete("pairs", paths, footers, TODO)
     if len({footer.fingerprint for footer in footers}) > 1:
         raise WorkspaceError("pair shards of two builds are mixed", where=workspace.path("pairs"), todo=TODO)
@@ -119,7 +119,9 @@ def pairs_recipe(workspace: Workspace, pairs_per_shard: int, all_judged: bool, o
     if not systems:
         raise WorkspaceError("nothing retrieved yet", where=workspace.root, todo="run: prep mine --system bm25")
     refuse_case_twins("retriever", systems)
-    inputs = {name: set_content(set_footers(workspace.parts(name))) for name in ("passages", "queries", "qrels")}
+    inputs = {
+        name: content_fingerprint(read_footers(workspace.parts(name))) for name in ("passages", "queries", "qrels")
+    }
     for name in systems:
         inputs[f"retrieved/{name}"] = load_retrieved(workspace, name, inputs["passages"]).content
     settings = {"systems": systems, "pairs_per_shard": pairs_per_shard, "all_judged": all_judged}
@@ -188,7 +190,7 @@ def _build(
         connection, "scores/count_listed_pairs" if recipe.settings.get("only") else "scores/count_pairs"
     )
     cuts = shard_ends(counts, recipe.settings["pairs_per_shard"])
-    (left_out,) = one_row(connection, "SELECT count(*) FROM qrels ANTI JOIN mined USING (query_id)")
+    (left_out,) = single_row(connection, "SELECT count(*) FROM qrels ANTI JOIN mined USING (query_id)")
     extra = {"queries": len(queries), "judged": judged, "unmined_judgements": left_out}
     schema = schemas.pairs(systems)
     ranks = ", ".join(f'min("rank_{system}") AS "rank_{system}"' for system in systems)
@@ -224,7 +226,7 @@ def _candidates_sql(connection: duckdb.DuckDBPyConnection, workspace: Workspace,
 
 def _count(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Query ids (Q,) ascending, their numbers of pairs (Q,), and the number of judged pairs."""
-    (last,) = one_row(connection, "SELECT coalesce(max(query_id), -1) FROM mined")
+    (last,) = single_row(connection, "SELECT coalesce(max(query_id), -1) FROM mined")
     parts = [
         connection.execute(sql(query), {"first": first, "last": first + QUERIES_PER_PASS - 1}).fetchnumpy()
         for first in range(0, last + 1, QUERIES_PER_PASS)

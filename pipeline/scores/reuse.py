@@ -55,7 +55,7 @@ def find_old_scores(
     """
     texts = TextHashes(workspace)
     current = {footer.extra["texts"] for footer in pairs.footers}
-    standing = workspace.place("scores", teacher)
+    standing = workspace.current_path("scores", teacher)
     found = []
     for path in _candidates(workspace, description):
         file, footer = open_part(path, schemas.SCORES)

@@ -18,7 +18,7 @@ from pipeline.errors import WorkspaceError
 from pipeline.scores.pairs import PairSet
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import open_part, part_name, read_part, set_content, set_footers, write_part
+from pipeline.tables.parts import content_fingerprint, open_part, part_name, read_footers, read_part, write_part
 from pipeline.tables.provenance import Footer, Recipe
 
 
@@ -33,7 +33,7 @@ class ScoreSet:
     @property
     def content(self) -> str:
         """Content fingerprint of the whole set."""
-        return set_content(self.footers)
+        return content_fingerprint(self.footers)
 
 
 def score_recipe(description: Mapping[str, Any], pairs: Footer) -> Recipe:
@@ -103,7 +103,7 @@ def write_scores(
         raise ValueError("a score file takes one finite float32 for each pair")
     batch = pa.RecordBatch.from_arrays([pa.array(ids[0]), pa.array(ids[1]), pa.array(scores)], schema=schemas.SCORES)
     write_part(
-        workspace.place("scores", teacher) / part_name(number),
+        workspace.current_path("scores", teacher) / part_name(number),
         [batch],
         schemas.SCORES,
         score_recipe(description, pairs),
@@ -164,7 +164,7 @@ def _standing(
     """The score files that stand where the pair shards want them, by name, with their footers."""
     wanted = {part_name(number) for number in range(len(pairs.footers))}
     paths = [path for path in workspace.parts("scores", teacher) if path.name in wanted]
-    return {path.name: (path, footer) for path, footer in zip(paths, set_footers(paths, schema), strict=True)}
+    return {path.name: (path, footer) for path, footer in zip(paths, read_footers(paths, schema), strict=True)}
 
 
 def read_scores(path: AnyPath) -> np.ndarray:

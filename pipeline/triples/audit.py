@@ -16,8 +16,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.collection.same_texts import same_texts
 from pipeline.collection.selection import view_tables
+from pipeline.collection.texts_by_content import same_texts
 from pipeline.errors import WorkspaceError
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import ContentHash

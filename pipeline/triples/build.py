@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.collection.same_texts import same_texts
 from pipeline.collection.selection import require_split, view_tables
+from pipeline.collection.texts_by_content import same_texts
 from pipeline.errors import PrepError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
@@ -30,7 +30,7 @@ from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, sql
-from pipeline.tables.parts import is_made, set_content, set_footers
+from pipeline.tables.parts import content_fingerprint, is_made, read_footers
 from pipeline.tables.provenance import Footer, Recipe
 from pipeline.triples.ensemble import Ensemble, Sample, resolve
 from pipeline.triples.funnel import Funnel
@@ -97,7 +97,7 @@ def triples_recipe(
 ) -> Recipe:
     """What a build would make: settings, the SQL itself, and the fingerprints of all inputs."""
     inputs = input_contents(pairs, scores)
-    inputs |= {name: set_content(set_footers(workspace.parts(name))) for name in ("queries", "passages")}
+    inputs |= {name: content_fingerprint(read_footers(workspace.parts(name))) for name in ("queries", "passages")}
     return Recipe(
         layout.dataset,
         {
@@ -141,7 +141,7 @@ def build_triples(
         recipe = triples_recipe(workspace, pairs, scores, settings, layout)
         standing = workspace.parts(layout.dataset, name)
         if is_made(standing, recipe):
-            footers = set_footers(standing)
+            footers = read_footers(standing)
             return _found(name, footers[0], len(footers), unchanged=True)
         with (
             # Only other machines need to see what is under way; on this one it stays on disk.
@@ -169,7 +169,7 @@ def build_triples(
             made.mkdir()
             tasks = [PartTask(number, parts, made, recipe, extra) for number in range(parts)]
             run(tasks, lambda done: on_progress(shards + shards * done // parts, 2 * shards))
-            built = _found(name, set_footers([made / tasks[0].file])[0], parts, unchanged=False)
+            built = _found(name, read_footers([made / tasks[0].file])[0], parts, unchanged=False)
             (made / STATISTICS_FILE).write_text(json.dumps(built.as_dict(), indent=2) + "\n", encoding="utf-8")
             replace_directory(made, workspace.path(layout.dataset, name))
         return built

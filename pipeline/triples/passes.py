@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.processes import map_in_order
 from pipeline.storage.atomic_files import atomic_write
 from pipeline.storage.location import AnyPath
-from pipeline.tables.database import fed_threads
+from pipeline.tables.database import threads_for_memory
 from pipeline.tables.parts import part_name, write_part
 from pipeline.tables.provenance import Recipe
 from pipeline.triples.funnel import Funnel
@@ -97,7 +97,7 @@ def local_runner(plan: Plan, processes: int | None, pairs: int) -> Runner:
     """A runner in this process or in several."""
     cores = os.cpu_count() or 1
     count = processes or (cores if pairs >= WORTH_PROCESSES else 1)
-    threads = plan.threads or fed_threads(max(1, cores // count), plan.memory_limit)
+    threads = plan.threads or threads_for_memory(max(1, cores // count), plan.memory_limit)
     shared = Plan(**{**vars(plan), "threads": threads})
 
     def run(tasks: Sequence[Task], on_done: Callable[[int], None]) -> None:

@@ -9,7 +9,7 @@ from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import require_complete, set_footers
+from pipeline.tables.parts import read_footers, require_complete
 from pipeline.tables.provenance import Footer
 from pipeline.triples.ensemble import Ensemble
 from pipeline.triples.layouts import Layout, Lists, Triples
@@ -31,7 +31,7 @@ def load_set(workspace: Workspace, dataset: str, name: str) -> tuple[list[AnyPat
         raise WorkspaceError(
             f"no {dataset} {name!r}", where=workspace.root, expected=f"one of: {known}", todo=f"run: {STAGES[dataset]}"
         )
-    footers = set_footers(paths)
+    footers = read_footers(paths)
     require_complete(f"{dataset} {name!r}", paths, footers, f"run: {STAGES[dataset]}")
     return paths, footers
 

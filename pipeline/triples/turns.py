@@ -21,7 +21,7 @@ from pipeline.storage.location import AnyPath
 from pipeline.storage.published_sets import staged_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql, view_parquet
-from pipeline.tables.parts import set_content
+from pipeline.tables.parts import content_fingerprint
 from pipeline.tables.provenance import Footer
 
 _COLUMNS = {
@@ -48,7 +48,7 @@ class TripleTurns(NamedTuple):
 
 def load_turns(workspace: Workspace, paths: Sequence[AnyPath], footers: Sequence[Footer], seed: int) -> TripleTurns:
     """A set of triples by query; sorts it, beyond the memory's bounds on disk, if that has not been done."""
-    place = workspace.local.joinpath(CACHE, "turns", digest_json([set_content(footers), seed]))
+    place = workspace.local.joinpath(CACHE, "turns", digest_json([content_fingerprint(footers), seed]))
     if not place.is_dir():
         with staged_directory(place) as staged:
             _write(staged, list(paths), sum(footer.rows for footer in footers), seed)

@@ -39,7 +39,7 @@ def test_newer_foreign_and_remote_workspaces_are_refused(tmp_path):
     with pytest.raises(WorkspaceError, match="newer version") as error:
         Workspace.open(f"file://{tmp_path}/ws")
     assert "99" in str(error.value)
-    with pytest.raises(UsageError, match="unknown kind of store"):
+    with pytest.raises(UsageError, match="unknown type of store"):
         Workspace.open("ftp://host/ws")
 
 
