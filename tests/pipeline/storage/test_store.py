@@ -3,6 +3,7 @@
 import pickle
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,9 @@ def below(place: StorePath) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("ftp://host/x", "unknown kind of store"),
-        ("s3:///x", "not an address"),
-        ("s3://bucket/../x", "not an address"),
+        ("ftp://host/x", "unknown type of store"),
+        ("s3:///x", "malformed store URI"),
+        ("s3://bucket/../x", "malformed store URI"),
         ("s3://key:secret-word@bucket/x", "takes no credentials"),
         ("s3://bucket/x?access_key=key&secret_key=secret-word", "takes no credentials"),
     ],
@@ -128,7 +129,7 @@ def test_a_set_is_the_old_one_until_the_new_one_is_complete(place, tmp_path, mon
     assert [path.read_text() for path in ws.parts("pairs")] == ["new"] * 3
     version = current_version(ws.path("pairs")).name
     assert {name.split("/")[0] for name in below(ws.path("pairs"))} == {".current", version}
-    put(ws.place("pairs"), "part-00003.parquet")  # what is added later belongs to it
+    put(ws.current_path("pairs"), "part-00003.parquet")  # what is added later belongs to it
     assert len(ws.parts("pairs")) == 4
 
 
@@ -163,16 +164,32 @@ def fast(monkeypatch):
         monkeypatch.setattr(leases, name, seconds)
 
 
-def test_a_stage_runs_once_at_a_time_and_after_a_killed_run(place, fast):
+def test_a_stage_runs_once_at_a_time_and_after_a_killed_run(place, fast, monkeypatch):
     with lease(place, "build"):
         with pytest.raises(WorkspaceError, match="another run holds the stage 'build'") as error, lease(place, "build"):
             pass
         assert "process" in str(error.value)
     assert below(place) == []
     put(place, "left by a killed run.json")
-    started = time.monotonic()
-    with lease(place, "build"):
-        assert time.monotonic() - started > 2
+    entries, looks = StorePath.entries, []
+
+    def aging(path, **options):
+        """The left claim is fresh at the first look and older than a lease at the second."""
+        found = entries(path, **options)
+        looks.append(sorted(entry.base_name for entry in found))
+        age = timedelta(seconds=(leases.LEASE_SECONDS + 1) * (len(looks) > 1))
+        return [
+            FileInfo(entry.path, entry.type, size=entry.size, mtime=entry.mtime - age)
+            if entry.base_name.startswith("left")
+            else entry
+            for entry in found
+        ]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StorePath, "entries", aging)
+        with lease(place, "build"):
+            assert [len(names) for names in looks] == [2, 2], "it waits while the claim may be alive"
+            assert len(entries(place)) == 1
     assert below(place) == []
 
 
