@@ -40,11 +40,11 @@ def lease(claims: StorePath, stage: str) -> Iterator[None]:
     Raises:
         WorkspaceError: another run holds the stage.
     """
-    own = claims / f"{uuid.uuid4().hex[:12]}.json"
+    claim = claims / f"{uuid.uuid4().hex[:12]}.json"
     ended = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(own, ended), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(claim, ended), daemon=True)
     try:
-        _wait_for_others(claims, own, stage)
+        _wait_for_others(claims, claim, stage)
         renewing.start()
         yield
     finally:
@@ -52,24 +52,24 @@ def lease(claims: StorePath, stage: str) -> Iterator[None]:
         if renewing.ident is not None:
             renewing.join()
         try:
-            own.unlink(missing_ok=True)
+            claim.unlink(missing_ok=True)
         except OSError as error:  # the lease expires anyway, and an error of the block matters more
-            log.warning("%s: cannot remove the claim: %s", own, error)
+            log.warning("%s: cannot remove the claim: %s", claim, error)
 
 
-def _put(own: StorePath) -> None:
-    own.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+def _put(claim: StorePath) -> None:
+    claim.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
 
 
-def _renew(own: StorePath, ended: threading.Event) -> None:
+def _renew(claim: StorePath, ended: threading.Event) -> None:
     while not ended.wait(RENEW_SECONDS):
         try:
-            _put(own)
+            _put(claim)
         except OSError as error:  # a claim outlives several failed renewals
-            log.warning("%s: cannot renew the claim: %s", own, error)
+            log.warning("%s: cannot renew the claim: %s", claim, error)
 
 
-def _wait_for_others(claims: StorePath, own: StorePath, stage: str) -> None:
+def _wait_for_others(claims: StorePath, claim: StorePath, stage: str) -> None:
     """Return once there is no other claim.
 
     Raises:
@@ -77,9 +77,9 @@ def _wait_for_others(claims: StorePath, own: StorePath, stage: str) -> None:
     """
     first_seen: dict[StorePath, datetime] = {}
     while True:
-        _put(own)
+        _put(claim)
         times = {claims / entry.base_name: entry.mtime for entry in claims.entries() if entry.is_file}
-        now, waiting = times.pop(own), False
+        now, waiting = times.pop(claim), False
         for other, renewed in times.items():
             if (now - renewed).total_seconds() > LEASE_SECONDS:
                 other.unlink(missing_ok=True)

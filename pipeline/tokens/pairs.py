@@ -1,4 +1,4 @@
-"""Pairs of token ids, laid out and truncated as a tokenizer's own pair call does it.
+"""Pairs of token ids, laid out and truncated as a tokenizer's pair call does it.
 
 Input: token ids of queries and passages, each tokenised once and without special tokens; two row numbers for each pair;
 a `PairTemplate`; a limit in tokens. Output: the length of every pair in tokens, computed without assembling the pairs,
