@@ -1,4 +1,4 @@
-"""Published files of every form about one small collection, and what they say, as plain dicts."""
+"""Writes small published files in every format of scores, from plain dicts: query -> {passage -> score}."""
 
 import gzip
 import json
@@ -53,7 +53,7 @@ def lines(values) -> bytes:
 
 
 def triples_of(scores: Scores) -> list[tuple[int, int, int]]:
-    return [(q, positive(q), p) for q, found in scores.items() for p in found if p != positive(q)]
+    return [(q, positive(q), p) for q, passages in scores.items() for p in passages if p != positive(q)]
 
 
 def write_kd(path: Path, scores: Scores) -> Path:
@@ -66,7 +66,7 @@ def write_pickle(path: Path, scores: Scores) -> Path:
 
 
 def write_parquet_pairs(path: Path, scores: Scores) -> Path:
-    rows = [(str(q), str(p), s) for q, found in scores.items() for p, s in found.items()]
+    rows = [(str(q), str(p), s) for q, passages in scores.items() for p, s in passages.items()]
     query, passage, score = (list(column) for column in zip(*rows, strict=True))
     pq.write_table(pa.table({"query_id": query, "passage_id": passage, "score": score}), path)
     return path
@@ -75,8 +75,8 @@ def write_parquet_pairs(path: Path, scores: Scores) -> Path:
 def write_parquet_lists(path: Path, scores: Scores) -> Path:
     columns = {
         "query_id": list(scores),
-        "corpus_id": [list(found) for found in scores.values()],
-        "score": [list(found.values()) for found in scores.values()],
+        "corpus_id": [list(passages) for passages in scores.values()],
+        "score": [list(passages.values()) for passages in scores.values()],
     }
     pq.write_table(pa.table(columns), path)
     return path
@@ -85,7 +85,7 @@ def write_parquet_lists(path: Path, scores: Scores) -> Path:
 def write_scored_lists(path: Path, scores: Scores) -> Path:
     """The older schema of msmarco-hard-negatives.jsonl."""
 
-    def told(query, passages):
+    def scored(query, passages):
         return [{"pid": p, "ce-score": scores[query][p]} for p in passages]
 
     return write(
@@ -93,20 +93,20 @@ def write_scored_lists(path: Path, scores: Scores) -> Path:
         lines(
             {
                 "qid": q,
-                "pos": told(q, [positive(q)]),
-                "neg": {"bm25": told(q, list(found)[1:4]), "x-1": told(q, list(found)[2:])},
+                "pos": scored(q, [positive(q)]),
+                "neg": {"bm25": scored(q, list(passages)[1:4]), "x-1": scored(q, list(passages)[2:])},
             }
-            for q, found in scores.items()
+            for q, passages in scores.items()
         ),
     )
 
 
 def write_colbert(path: Path, scores: Scores) -> Path:
-    return write(path, lines([q, *([p, s] for p, s in found.items())] for q, found in scores.items()))
+    return write(path, lines([q, *([p, s] for p, s in passages.items())] for q, passages in scores.items()))
 
 
 def write_run(path: Path, scores: Scores) -> Path:
-    rows = (f"{q} Q0 {p} 1 {s!r} tag\n" for q, found in scores.items() for p, s in found.items())
+    rows = (f"{q} Q0 {p} 1 {s!r} tag\n" for q, passages in scores.items() for p, s in passages.items())
     return write(path, "".join(rows).encode())
 
 

@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from jobs.commands.options import WorkspaceOption
+from pipeline.exports.formats import FORMATS
 
-EXPORT_FORMATS = (
-    *("triplet", "margin", "n-tuple", "labelled-list", "pylate"),
-    *("colbert", "flag-embedding", "tevatron", "lightning-ir", "kd"),
-)
+_NEGATIVES = ", ".join(f"{name} {form.negatives}" for name, form in FORMATS.items() if form.negatives)
 
 
 def export(
@@ -20,7 +18,7 @@ def export(
         str,
         typer.Argument(
             metavar="FORMAT",
-            help=f"One of {', '.join(EXPORT_FORMATS)}.",
+            help=f"One of {', '.join(FORMATS)}.",
             show_default=False,
         ),
     ],
@@ -31,9 +29,7 @@ def export(
     ids: Annotated[bool, typer.Option("--ids", help="External ids in place of texts.")] = False,
     negatives: Annotated[
         int | None,
-        typer.Option(
-            help="For each positive or query. [n-tuple 7, pylate 31, colbert 63, others all]", show_default=False
-        ),
+        typer.Option(help=f"For each positive or query. [{_NEGATIVES}, others all]", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order and of the draw among negatives.")] = 0,
     license_name: Annotated[str, typer.Option("--license", help="Licence, for the card.")] = "unknown",

@@ -15,8 +15,8 @@ from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
 
 if TYPE_CHECKING:
-    from pipeline.imports.intake import Rows
-    from pipeline.imports.lists import ListOptions, Source
+    from pipeline.imports.intake import CandidateBatch
+    from pipeline.imports.lists import CandidateSource, ListOptions
     from pipeline.imports.scores import ImportedScores
 
 FileArgument = Annotated[Path, typer.Argument(help="File, plain or .gz.", show_default=False)]
@@ -88,10 +88,10 @@ def import_triples(
     from dataclasses import replace
 
     from pipeline.imports.candidate_files import read_id_triples, read_text_triples
-    from pipeline.imports.lists import ListOptions, one_list
+    from pipeline.imports.lists import ListOptions, system_source
 
     kind, read = ("text triples", read_text_triples) if texts else ("triples", read_id_triples)
-    source = replace(one_list(file, kind, system, read), by_text=texts)
+    source = replace(system_source(file, kind, system, read), by_text=texts)
     _import_lists(workspace, source, ListOptions("", add_positives, strict, overwrite))
 
 
@@ -132,12 +132,13 @@ def import_beir(
     """Import a data set in BEIR's form; a query is in the splits that judge it."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
-    from pipeline.imports.beir import import_beir as run
+    from pipeline.imports.beir import beir_collection
+    from pipeline.imports.collection_source import import_collection
     from pipeline.storage.workspace import Workspace
 
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-beir") as facts:
-        added = run(ws, directory)
+        added = import_collection(ws, beir_collection(directory))
         facts |= vars(added)
     show_added(added)
 
@@ -150,13 +151,14 @@ def import_ir_dataset(
     """Import documents, queries and judgements by ir_datasets (to be installed beside prep)."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
-    from pipeline.imports.irds import import_dataset, load
+    from pipeline.imports.collection_source import import_collection
+    from pipeline.imports.irds import ir_collection, load
     from pipeline.storage.workspace import Workspace
 
     dataset = load(name)
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-ir-dataset") as facts:
-        added = import_dataset(ws, name, dataset, split)
+        added = import_collection(ws, ir_collection(name, dataset, split))
         facts |= vars(added)
     show_added(added)
 
@@ -182,10 +184,9 @@ def import_hub(
     """Import passages, queries, scores or triples of ids from a Hugging Face data set, as a stream."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
-    from pipeline.collection.importing import Rows as TextRows
-    from pipeline.collection.importing import import_tables
+    from pipeline.imports.collection_source import import_collection
     from pipeline.imports.hub import KINDS, HubTable
-    from pipeline.imports.lists import ListOptions, Source
+    from pipeline.imports.lists import CandidateSource, ListOptions
     from pipeline.imports.scores import ScoreOptions, import_score_source
     from pipeline.storage.workspace import Workspace
 
@@ -195,25 +196,24 @@ def import_hub(
     kind = kind or table.kind
     if kind == "passages" or kind == "queries":
         ws = Workspace.open(workspace, create=True)
-        rows = TextRows(table.where, partial(table.texts, kind), table.content)
-        splits = [(check_name("split", queries_split), rows)] if kind == "queries" else []
+        source = table.collection(kind, queries_split)
         with run_summary(ws, "import-hub") as facts:
-            added = import_tables(ws, rows if kind == "passages" else None, splits, [], source="hub")
+            added = import_collection(ws, source)
             facts |= vars(added)
         show_added(added)
     elif kind == "triples":
         named = _given("--system", system)
-        source = Source(
+        candidates = CandidateSource(
             table.where, digest_json([table.content, named]), partial(_one_list, named, table.triples), "row"
         )
-        _import_lists(workspace, source, ListOptions("", add_positives, strict, overwrite))
+        _import_lists(workspace, candidates, ListOptions("", add_positives, strict, overwrite))
     else:
         named = _given("--teacher", teacher)
-        source = Source(table.where, table.content, partial(_one_list, named, table.scores), "row")
+        candidates = CandidateSource(table.where, table.content, partial(_one_list, named, table.scores), "row")
         options = ScoreOptions(None, as_pairs, 500_000, add_positives, strict, overwrite)
         ws = Workspace.open(workspace)
         with run_summary(ws, "import-hub") as facts:
-            found = import_score_source(ws, source, named, "hub", options)
+            found = import_score_source(ws, candidates, named, "hub", options)
             facts |= {**vars(found), "counts": vars(found.counts)}
         _show_scores(named, found)
 
@@ -224,7 +224,9 @@ def _given(option: str, name: str | None) -> str:
     return check_name(option.removeprefix("--"), name)
 
 
-def _one_list(name: str, read: Callable[[], Iterator[Rows]], systems: dict[str, int]) -> Iterator[Rows]:
+def _one_list(
+    name: str, read: Callable[[], Iterator[CandidateBatch]], systems: dict[str, int]
+) -> Iterator[CandidateBatch]:
     systems[name] = 0
     return read()
 
@@ -249,16 +251,16 @@ def _import_one_list(
     file: Path,
     kind: str,
     system: str,
-    read: Callable[[Path], Iterator[Rows]],
+    read: Callable[[Path], Iterator[CandidateBatch]],
     strict: bool,
     overwrite: bool,
 ) -> None:
-    from pipeline.imports.lists import ListOptions, one_list
+    from pipeline.imports.lists import ListOptions, system_source
 
-    _import_lists(location, one_list(file, kind, system, read), ListOptions("", False, strict, overwrite))
+    _import_lists(location, system_source(file, kind, system, read), ListOptions("", False, strict, overwrite))
 
 
-def _import_lists(location: str, source: Source, options: ListOptions) -> None:
+def _import_lists(location: str, source: CandidateSource, options: ListOptions) -> None:
     from jobs.commands.summary import run_summary
     from jobs.terminal.console import console
     from pipeline.imports.lists import import_lists as run

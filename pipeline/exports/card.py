@@ -1,4 +1,4 @@
-"""The card of an exported data set: README.md with what `datasets` needs to load it, and where it comes from."""
+"""The card of an exported data set: a README.md that says how to load it and what it was made from."""
 
 from __future__ import annotations
 
@@ -13,43 +13,53 @@ from pipeline.triples.funnel import Funnel
 
 @dataclass(frozen=True)
 class Config:
-    """One configuration of a data set."""
+    """A configuration of a data set, as `datasets.load_dataset` names it."""
 
     name: str
     files: str
+    """Glob pattern, relative to the card."""
     rows: int
     options: dict[str, Any] | None = None
-    """What the loader needs beside the files."""
+    """Further options of the loader, such as the separator of a table."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the rows were made of."""
+    """What the rows were made from."""
 
     dataset: str
-    """The set in the workspace."""
+    """Triple set or lists of the workspace, such as `triples/default`."""
     settings: Mapping[str, Any]
-    """Settings of the recipe it was made by."""
+    """Settings that made the set."""
     fingerprint: str
-    """Of that recipe."""
+    """Fingerprint of the set's recipe."""
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Name → what its scores say of it."""
+    """Name → settings in the footers of its scores."""
     funnel: Funnel | None = None
 
 
 def card(title: str, usage: str, configs: Sequence[Config], origin: Origin, licence: str, left_out: int) -> str:
-    """Text of README.md; `usage` says how its trainer reads the files."""
+    """The text of README.md.
+
+    Args:
+        title: heading.
+        usage: how its trainer reads the files.
+        configs: configurations of the data set.
+        origin: what the rows were made from.
+        licence: of the data, as the Hub names it.
+        left_out: groups left out because they have too few negatives.
+    """
     body = _body(title, usage, configs, origin, left_out)
     return "\n".join(["---", *_front_matter(configs, licence), "---", "", *body, ""])
 
 
 def is_card(text: str) -> bool:
-    """Whether it is a text of `card`: it names the recipe of the rows."""
+    """Whether `card` wrote the text: it names the recipe of the rows."""
     return re.search(r"^Made of `[^`\n]+`, recipe `[0-9a-f]{32}`:$", text, re.MULTILINE) is not None
 
 
 def _front_matter(configs: Sequence[Config], licence: str) -> list[str]:
-    """YAML; every value is written as JSON, which is YAML too."""
+    """Lines of YAML; values are written as JSON, which is valid YAML."""
     lines = [f"license: {json.dumps(licence)}", "task_categories:", '- "text-ranking"', "tags:", '- "distillation"']
     lines.append("configs:")
     for config in configs:
@@ -87,5 +97,5 @@ def _body(title: str, usage: str, configs: Sequence[Config], origin: Origin, lef
 
 
 def _cell(value: object) -> str:
-    """Text that stays in its cell."""
+    """Text without line breaks and separators of a Markdown table."""
     return " ".join(str(value).replace("|", "\\|").split())

@@ -1,6 +1,6 @@
-"""Triples or n-way lists of a workspace in the form a trainer reads, as a directory that `datasets` loads.
+"""Exports triples or n-way lists of a workspace in the format of a trainer, as a directory that `datasets` loads.
 
-The directory is written beside its place and renamed, so that one that is there is complete.
+The directory is written under a temporary name and renamed, so a directory that exists is complete.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import duckdb
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.exports.card import Config, Origin, card, is_card
 from pipeline.exports.formats import FORMATS
-from pipeline.exports.lines import NUMBERED
 from pipeline.exports.rows import Groups, list_groups, triple_batches, triple_groups
-from pipeline.exports.words import Table, Words
+from pipeline.exports.text_lookup import TextLookup, TextTable
 from pipeline.storage.location import AnyPath
 from pipeline.storage.published_sets import staged_directory
 from pipeline.storage.workspace import Workspace
@@ -29,11 +28,9 @@ from pipeline.triples.funnel import Funnel
 from pipeline.triples.sets import load_set
 
 CARD = "README.md"
-FOLDERS = {"train", "queries", "documents", NUMBERED}
-_FILES = re.compile(
-    rf"{re.escape(CARD)}|examples\.json|train\.(jsonl|tsv)|(queries|docs)\.jsonl"
-    rf"|(train|queries|documents)/train-\d+\.parquet|{NUMBERED}/(examples\.json|(queries|collection)\.tsv)"
-)
+_PATTERNS = [re.escape(CARD), *(pattern for form in FORMATS.values() for pattern in form.files)]
+_FILES = re.compile("|".join(_PATTERNS))
+_FOLDERS = {pattern.rpartition("/")[0] for pattern in _PATTERNS} - {""}
 
 
 @dataclass(frozen=True)
@@ -70,55 +67,57 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """What an export wrote."""
 
     directory: Path
     configs: list[Config]
     left_out: int
-    """Groups with too few negatives."""
+    """Groups left out because they have too few negatives."""
 
 
 def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> Exported:
-    """Write an export to a directory that is not there yet, or is empty.
+    """Write an export to a directory, which must be missing or empty, or hold an export and `overwrite` be set.
 
     Raises:
         WorkspaceError: no such triples or lists, or the directory holds something else.
-        UsageError: nothing would be left.
+        UsageError: all groups have too few negatives.
     """
     directory = directory.expanduser().absolute()
     _refuse_foreign(directory, settings.overwrite)
     paths, origin = _load(workspace, settings)
     with staged_directory(directory, replace=True) as staged:
         form = FORMATS[settings.form]
-        words = Words(Table(workspace, "queries"), Table(workspace, "passages"), settings.ids or form.content == "ids")
-        rows = _Rows(settings)
+        lookup = TextLookup(
+            TextTable(workspace, "queries"), TextTable(workspace, "passages"), settings.ids or form.content == "ids"
+        )
+        reader = _RowReader(settings)
         with workspace.staging("export") as scratch, connect(scratch, memory_limit="1GB") as connection:
-            configs = form.write(rows.of(connection, paths), words, staged)
+            configs = form.write(reader.read(connection, paths), lookup, staged)
         if not configs[0].rows:
             raise UsageError(
                 "nothing to export",
-                expected=f"queries with {rows.negatives} negatives",
-                found=f"{rows.left_out:,} groups have fewer",
+                expected=f"queries with {reader.negatives} negatives",
+                found=f"{reader.left_out:,} groups have fewer",
                 todo="lower --negatives",
             )
         title = f"{settings.form} from {origin.dataset}"
-        text = card(title, form.usage, configs, origin, settings.licence, rows.left_out)
+        text = card(title, form.usage, configs, origin, settings.licence, reader.left_out)
         (staged / CARD).write_text(text, encoding="utf-8")
-    return Exported(directory, configs, rows.left_out)
+    return Exported(directory, configs, reader.left_out)
 
 
-class _Rows:
-    """The rows a format asks for; groups that are too small are counted."""
+class _RowReader:
+    """Reads the rows that a format takes, and counts the groups that it leaves out."""
 
     def __init__(self, settings: ExportSettings) -> None:
         self._settings, self._form = settings, FORMATS[settings.form]
         self.negatives = settings.negatives or self._form.negatives
         self.left_out = 0
 
-    def of(self, connection: duckdb.DuckDBPyConnection, paths: list[AnyPath]) -> Iterator[Any]:
-        """Batches of triples, or groups."""
+    def read(self, connection: duckdb.DuckDBPyConnection, paths: list[AnyPath]) -> Iterator[Any]:
+        """Yields batches of triples, or `Groups`, as the format says."""
         if self._settings.lists is not None and self._form.rows == "positive":
-            # As they are: a list's negatives have an order, and were drawn when it was built.
+            # In their order, without a draw: the negatives of a list were drawn when it was built.
             return self._even(list_groups(paths, self.negatives and self.negatives + 1))
         if self._settings.lists is not None:
             view_parquet(connection, "lists", paths)
@@ -152,9 +151,9 @@ def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:
         parts = workspace.parts("scores", name)
         teachers[name] = dict(footer_of(parts[0]).recipe.settings) if parts else {}
         teachers[name]["scores"] = footer.recipe.inputs.get(f"scores/{name}", "")
-    told = footer.extra.get("funnel")
-    known = {name: count for name, count in (told or {}).items() if name in Funnel.__dataclass_fields__}
-    funnel = Funnel(**known) if told else None
+    counts = footer.extra.get("funnel")
+    known = {name: count for name, count in (counts or {}).items() if name in Funnel.__dataclass_fields__}
+    funnel = Funnel(**known) if counts else None
     return Origin(dataset, footer.recipe.settings, footer.fingerprint, teachers, funnel)
 
 
@@ -164,17 +163,17 @@ def _refuse_foreign(directory: Path, overwrite: bool) -> None:
     foreign = _foreign(directory)
     if foreign or not overwrite:
         todo = "name a new directory" if foreign else "pass --overwrite to replace it"
-        expected = "nothing but what an export writes" if foreign else None
-        raise WorkspaceError("something is there already", where=directory, expected=expected, found=foreign, todo=todo)
+        expected = "an earlier export and nothing else" if foreign else None
+        raise WorkspaceError("the directory is not empty", where=directory, expected=expected, found=foreign, todo=todo)
 
 
 def _foreign(directory: Path) -> str | None:
-    """What in it no export has written, if anything."""
+    """The first file or folder that no export writes, if there is one."""
     file = directory / CARD
     if not file.is_file() or not is_card(file.read_text(encoding="utf-8", errors="replace")):
         return f"no {CARD} of an export"
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
-        if path.is_symlink() or not (name in FOLDERS if path.is_dir() else _FILES.fullmatch(name)):
+        if path.is_symlink() or not (name in _FOLDERS if path.is_dir() else _FILES.fullmatch(name)):
             return name
     return None

@@ -1,4 +1,4 @@
-"""The files an export is made of: Parquet in parts, JSON lines, tab-separated lines."""
+"""Writers for the files of an export: Parquet in parts, JSON lines, tab-separated lines."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ ROWS_PER_FILE = 1_000_000
 
 
 def write_parquet(directory: Path, tables: Iterable[pa.Table]) -> int:
-    """Tables of one schema as `train-NNNNN.parquet`; returns the number of rows."""
+    """Write tables of the same schema as `train-NNNNN.parquet`, a million rows each; returns the number of rows."""
     directory.mkdir(parents=True, exist_ok=True)
-    writer, parts, room, rows = None, 0, 0, 0
+    writer, parts, rows_left, rows = None, 0, 0, 0
     try:
         for table in tables:
-            if writer is None or room <= 0:
+            if writer is None or rows_left <= 0:
                 if writer is not None:
                     writer.close()
                 writer = pq.ParquetWriter(directory / part_name(parts, "train"), table.schema, compression="zstd")
-                parts, room = parts + 1, ROWS_PER_FILE
+                parts, rows_left = parts + 1, ROWS_PER_FILE
             writer.write_table(table)
-            room -= table.num_rows
+            rows_left -= table.num_rows
             rows += table.num_rows
     finally:
         if writer is not None:
@@ -37,7 +37,7 @@ def write_parquet(directory: Path, tables: Iterable[pa.Table]) -> int:
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> int:
-    """One JSON value a line; returns how many."""
+    """Write each value as a line of JSON; returns the number of lines."""
     count = 0
     with text_file(path) as stream:
         for value in values:
@@ -47,7 +47,7 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> int:
 
 
 def write_tsv(path: Path, batches: Iterable[Iterable[Iterable[str]]]) -> int:
-    """Batches of rows of fields; returns the number of rows."""
+    """Write batches of rows of fields, without a header; returns the number of rows."""
     count = 0
     with text_file(path) as stream:
         for batch in batches:
@@ -58,13 +58,17 @@ def write_tsv(path: Path, batches: Iterable[Iterable[Iterable[str]]]) -> int:
 
 
 def number(value: float) -> str:
-    """A float32 as text that gives the same float32 again."""
+    """A float32 as text that reads back as the same float32.
+
+    >>> number(0.1), number(-2.5)
+    ('0.1', '-2.5')
+    """
     return f"{value:.9g}"
 
 
 @contextmanager
 def text_file(path: Path) -> Iterator[TextIO]:
-    """A new file for UTF-8 text, in a folder that is made for it."""
+    """Open a new file for UTF-8 text with Unix line ends; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         yield stream

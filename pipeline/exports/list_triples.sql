@@ -1,4 +1,4 @@
--- The view `lists`, in which the positive comes first, as triples; list by list.
+-- The view `lists` as triples, list by list; the first passage of a list is its positive.
 SELECT *, positive_score - negative_score AS margin
 FROM (
     SELECT query_id, passage_ids[1] AS positive_id, unnest(passage_ids[2:]) AS negative_id,

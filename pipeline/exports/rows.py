@@ -1,7 +1,7 @@
-"""The rows of an export: triples as they come, or what a query has, positives first.
+"""Reads the rows of an export: triples in their order, or groups of a query and its passages, positives first.
 
-Groups come in an order that depends on the seed alone; of more negatives than are wanted, a draw by the seed is
-kept. Memory is bounded by a batch and its last query; sorting spills to disk.
+The order of groups depends on the seed alone; so does the choice among negatives where a group has more than it may
+have. Memory is bounded by a batch and its last query; sorting spills to disk.
 
 Shapes: G groups of a batch, M passages of all of them.
 """
@@ -16,58 +16,45 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.storage.location import AnyPath
-from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import sql
-from pipeline.tables.parquet import open_parquet, read_columns
+from pipeline.tables.parquet import open_parquet
 
 ROWS_PER_BATCH = 16_384
 PASSAGES_PER_BATCH = 1 << 18
 
 
 class Groups(NamedTuple):
-    """Queries with their passages."""
+    """Queries with their passages, the positives first."""
 
     query: np.ndarray
     """(G,) int32"""
     positives: np.ndarray
-    """(G,) how many of a group's first passages are positives."""
+    """(G,) number of positives, which are the first passages of the group."""
     lengths: np.ndarray
-    """(G,) passages of each group."""
+    """(G,) number of passages of each group."""
     passage: np.ndarray
     """(M,) int32"""
     score: np.ndarray
     """(M,) float32"""
 
     def where(self, kept: np.ndarray) -> Groups:
-        """The groups of a mask (G,)."""
+        """The groups that a mask (G,) selects."""
         rows = np.repeat(kept, self.lengths)
         return Groups(self.query[kept], self.positives[kept], self.lengths[kept], self.passage[rows], self.score[rows])
 
     def lists(self, values: pa.Array) -> pa.ListArray:
-        """Values (M,) as a list for each group."""
+        """Values (M,) as an Arrow list for each group."""
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values)
 
     def split(self, values: Sequence[object]) -> list[list[object]]:
-        """Values (M,) as one list for each group."""
+        """Values (M,) as a Python list for each group."""
         ends = np.cumsum(self.lengths)
         return [list(values[end - length : end]) for end, length in zip(ends, self.lengths, strict=True)]
 
 
-class Names:
-    """External ids of queries or passages, in memory."""
-
-    def __init__(self, workspace: Workspace, table: Literal["queries", "passages"]) -> None:
-        tables = [read_columns(part, ["external_id"]) for part in workspace.parts(table)]
-        self._names = pa.concat_tables(tables).column("external_id")
-
-    def take(self, ids: np.ndarray) -> pa.Array:
-        """External ids (N,) of row numbers (N,)."""
-        return self._names.take(pa.array(ids)).combine_chunks()
-
-
 def triple_batches(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-    """The view `triples` in its order."""
+    """Yields the view `triples` in its order."""
     yield from connection.sql("FROM triples").to_arrow_reader(ROWS_PER_BATCH)
 
 
@@ -77,7 +64,7 @@ def triple_groups(
     by: Literal["positive", "query"],
     negatives: int | None,
 ) -> Iterator[Groups]:
-    """The view `triples` by query and positive, or by query, with up to that many negatives."""
+    """Yields the view `triples` grouped by query and positive, or by query, with up to `negatives` in each group."""
     rows = connection.sql(sql("exports/sorted"), params={"seed": seed}).to_arrow_reader(ROWS_PER_BATCH)
     pending: list[pa.RecordBatch] = []
     for batch in rows:
@@ -95,14 +82,14 @@ def triple_groups(
 
 
 def list_groups(paths: Sequence[AnyPath], passages: int | None) -> Iterator[Groups]:
-    """N-way lists in their order, the positive first, with up to that many passages each."""
+    """Yields n-way lists in their order, the positive first, with up to `passages` of each."""
     for path in paths:
         with open_parquet(path) as file:
             for batch in _sliced(file.iter_batches(ROWS_PER_BATCH)):
                 ids, scores = batch.column("passage_ids"), batch.column("scores")
                 lengths = np.diff(ids.offsets.to_numpy())
-                place = _places(lengths)
-                kept = place < (len(place) if passages is None else passages)
+                rank = _ranks(lengths)
+                kept = rank < (len(rank) if passages is None else passages)
                 yield Groups(
                     batch.column("query_id").to_numpy(),
                     np.ones(len(lengths), np.int64),
@@ -113,7 +100,7 @@ def list_groups(paths: Sequence[AnyPath], passages: int | None) -> Iterator[Grou
 
 
 def _sliced(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Batches of lists, cut where long ones make them large."""
+    """Cuts batches of lists into smaller ones where long lists make them large."""
     for batch in batches:
         longest = max(1, int(np.diff(batch.column("passage_ids").offsets.to_numpy()).max(initial=0)))
         rows = max(1, PASSAGES_PER_BATCH // longest)
@@ -121,14 +108,14 @@ def _sliced(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _last_run(query: np.ndarray) -> int:
-    """Where the rows of the last query begin."""
+    """Index of the first row of the last query."""
     return int(np.flatnonzero(np.diff(query))[-1]) + 1
 
 
-def _places(lengths: np.ndarray) -> np.ndarray:
-    """Place (M,) of each passage in its group, from 0."""
-    places: np.ndarray = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return places
+def _ranks(lengths: np.ndarray) -> np.ndarray:
+    """Rank (M,) of each passage in its group, from 0."""
+    ranks: np.ndarray = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return ranks
 
 
 def _grouped(table: pa.Table, by: Literal["positive", "query"], negatives: int | None) -> Groups:
@@ -139,8 +126,8 @@ def _grouped(table: pa.Table, by: Literal["positive", "query"], negatives: int |
         new[1:] |= positive[1:] != positive[:-1]
     group = np.cumsum(new) - 1
     good, bad = _first_of_each(group, positive), _first_of_each(group, negative)
-    place = _places(np.bincount(group[bad]))
-    bad = bad[place < (len(place) if negatives is None else negatives)]
+    rank = _ranks(np.bincount(group[bad]))
+    bad = bad[rank < (len(rank) if negatives is None else negatives)]
     order = np.argsort(np.concatenate([group[good] * 2, group[bad] * 2 + 1]), kind="stable")
     return Groups(
         query[new],
@@ -152,6 +139,6 @@ def _grouped(table: pa.Table, by: Literal["positive", "query"], negatives: int |
 
 
 def _first_of_each(group: np.ndarray, passage: np.ndarray) -> np.ndarray:
-    """Rows where a passage appears for the first time in its group, ascending."""
+    """Ascending indices of the rows in which a passage appears for the first time in its group."""
     _, rows = np.unique(group.astype(np.int64) << 32 | passage, return_index=True)
     return np.sort(rows)

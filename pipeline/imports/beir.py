@@ -1,7 +1,7 @@
-"""Import of a data set in BEIR's form: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, each plain or .gz.
+"""Reads a collection in BEIR's format: corpus.jsonl, queries.jsonl and qrels/<split>.tsv, each plain or .gz.
 
-A passage is its title and its text with a space between, as BEIR's own evaluation joins them. A query is in the
-splits that judge it; one that none judges is in the split `unjudged`.
+The text of a passage is its title and its text with a space between, as BEIR's own evaluation joins them. A query
+belongs to every split that judges it, or to the split `unjudged` if none does.
 """
 
 from __future__ import annotations
@@ -13,35 +13,34 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.collection.importing import Imported, Rows, import_tables
+from pipeline.collection.importing import Rows
 from pipeline.errors import InputError, UsageError
 from pipeline.fingerprint import digest_file, digest_json
-from pipeline.imports.row_batches import is_id
-from pipeline.imports.text_rows import JUDGEMENT_COLUMNS, TEXT_COLUMNS, string_rows, titled
+from pipeline.imports.candidate_batches import is_id
+from pipeline.imports.collection_source import JUDGEMENT_COLUMNS, TEXT_COLUMNS, CollectionSource
+from pipeline.imports.text_rows import string_rows, titled
 from pipeline.names import check_name
-from pipeline.storage.workspace import Workspace
 from pipeline.tables.delimited import first_line, read_tsv
 from pipeline.tables.json_lines import bad_line, read_objects
 
 UNJUDGED = "unjudged"
 
 
-def import_beir(workspace: Workspace, directory: Path) -> Imported:
-    """Import corpus, queries and all qrels of a directory.
+def beir_collection(directory: Path) -> CollectionSource:
+    """The collection in a directory. Reads queries and qrels, to learn which split each query belongs to.
 
     Raises:
-        InputError: a file is missing or malformed; ids without a text; what `import_msmarco` refuses.
-        WorkspaceError: another import is running.
+        InputError: a file is missing or malformed, or the name of a qrels file cannot be the name of a split.
     """
     corpus, queries = (_file(directory, f"{name}.jsonl") for name in ("corpus", "queries"))
     qrels = {_split(path): path for path in sorted((directory / "qrels").glob("*.tsv*"))}
     if not qrels:
         raise InputError("no qrels/<split>.tsv", where=directory, expected="corpus.jsonl, queries.jsonl, qrels/")
-    judged = {split: _judged(path) for split, path in qrels.items()}
-    judged[UNJUDGED] = {name for _, (name, _) in _texts(queries, _text)} - set().union(*judged.values())
+    judged = {split: _judged_queries(path) for split, path in qrels.items()}
+    judged[UNJUDGED] = {query for _, (query, _) in _texts(queries, _text)} - set().union(*judged.values())
     content = digest_json([digest_file(queries), *([split, digest_file(path)] for split, path in qrels.items())])
-    return import_tables(
-        workspace,
+    return CollectionSource(
+        "beir",
         Rows(corpus, lambda: string_rows(_texts(corpus, _titled), TEXT_COLUMNS), digest_file(corpus)),
         [
             (split, Rows(queries, partial(_queries, queries, names), digest_json([content, split])))
@@ -49,7 +48,6 @@ def import_beir(workspace: Workspace, directory: Path) -> Imported:
             if names
         ],
         [(split, Rows(path, partial(_judgements, path), digest_file(path))) for split, path in qrels.items()],
-        source="beir",
     )
 
 
@@ -64,7 +62,7 @@ def _split(path: Path) -> str:
     try:
         return check_name("split", path.name.removesuffix(".gz").removesuffix(".tsv"))
     except UsageError as error:
-        raise InputError("its name is no split", where=path, expected=error.expected) from error
+        raise InputError("its name cannot be the name of a split", where=path, expected=error.expected) from error
 
 
 def _queries(path: Path, names: set[str]) -> Iterator[pa.RecordBatch]:
@@ -88,12 +86,12 @@ def _titled(value: dict[str, Any]) -> object:
     return titled(title, text) if isinstance(title, str) and isinstance(text, str) else None
 
 
-def _judged(path: Path) -> set[str]:
+def _judged_queries(path: Path) -> set[str]:
     return {name for batch in _judgements(path) for name in batch.column("query").to_pylist()}
 
 
 def _judgements(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows without the header that BEIR's files begin with."""
+    """The rows of a qrels file. BEIR's files begin with a header; those of others may not."""
     has_header = first_line(path).split("\t")[-1].strip() == "score"
     for number, batch in enumerate(read_tsv(path, JUDGEMENT_COLUMNS)):
         yield batch.slice(1) if has_header and number == 0 else batch

@@ -1,4 +1,7 @@
-"""Reading files that name candidates line by line: runs, top-1000 files, triples of ids."""
+"""Readers of files with a candidate in each line: runs, top-1000 files, and triples of ids or texts.
+
+A format without scores gives each passage the score 0, or minus its rank where it has ranks.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
-from pipeline.imports.intake import POSITIVES, Rows
+from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.tables.delimited import first_line, read_fields, read_tsv
 
 TREC = ["query", "q0", "passage", "rank", "score", "tag"]
 MS_MARCO = ["query", "passage", "rank"]
 
 
-def read_run_rows(path: Path) -> Iterator[Rows]:
-    """A run in TREC form, with its scores, or in MS MARCO form, with minus the rank for a score.
+def read_run_rows(path: Path) -> Iterator[CandidateBatch]:
+    """Read a run: TREC's six columns with scores, or MS MARCO's query, passage and rank, scored by minus the rank.
 
     Raises:
-        InputError: malformed, or a score that is no number.
+        InputError: a line is malformed, or a score is not a number.
     """
     columns = MS_MARCO if len(first_line(path).split()) == len(MS_MARCO) else TREC
     for batch in read_fields(path, columns):
@@ -29,32 +32,32 @@ def read_run_rows(path: Path) -> Iterator[Rows]:
         yield _rows(batch, "passage", score if columns is TREC else -score, 0)
 
 
-def read_top1000(path: Path) -> Iterator[Rows]:
-    """Lines of query id, passage id, query and passage: candidates without rank or score; each scores 0.
+def read_top1000(path: Path) -> Iterator[CandidateBatch]:
+    """Read lines of query id, passage id, query and passage; each passage scores 0.
 
     Raises:
-        InputError: malformed.
+        InputError: a line is malformed.
     """
     for batch in read_tsv(path, ["query", "passage", "query_text", "passage_text"]):
         yield _rows(batch, "passage", np.zeros(batch.num_rows), 0)
 
 
-def read_id_triples(path: Path) -> Iterator[Rows]:
-    """Lines of query, positive and negative id: the negatives as a list, each scoring 0, and the positives.
+def read_id_triples(path: Path) -> Iterator[CandidateBatch]:
+    """Read lines of query, positive and negative id: the negatives as a list, all scored 0, and the positives.
 
     Raises:
-        InputError: malformed.
+        InputError: a line is malformed.
     """
     for batch in read_fields(path, ["query", "positive", "negative"]):
         yield _rows(batch, "negative", np.zeros(batch.num_rows), 0)
         yield _rows(batch, "positive", np.zeros(batch.num_rows), POSITIVES)
 
 
-def read_text_triples(path: Path) -> Iterator[Rows]:
-    """Lines of query, positive and negative as texts (triples.train.small), for an intake by text.
+def read_text_triples(path: Path) -> Iterator[CandidateBatch]:
+    """Read lines of query, positive and negative text (triples.train.small), for an `Intake` with `by_text`.
 
     Raises:
-        InputError: malformed.
+        InputError: a line is malformed.
     """
     for batch in read_tsv(path, ["query", "positive", "negative"]):
         yield _rows(batch, "negative", np.zeros(batch.num_rows), 0)
@@ -62,10 +65,10 @@ def read_text_triples(path: Path) -> Iterator[Rows]:
 
 
 def numbers(batch: pa.RecordBatch, column: str, path: Path) -> np.ndarray:
-    """A column of texts as numbers (N,) float64.
+    """Parse a column of strings as numbers (N,) float64.
 
     Raises:
-        InputError: one is none.
+        InputError: a string is not a number; names its line.
     """
     texts = batch.column(column)
     try:
@@ -78,6 +81,6 @@ def numbers(batch: pa.RecordBatch, column: str, path: Path) -> np.ndarray:
     return values
 
 
-def _rows(batch: pa.RecordBatch, passage: str, score: np.ndarray, list_number: int) -> Rows:
+def _rows(batch: pa.RecordBatch, passage: str, score: np.ndarray, list_number: int) -> CandidateBatch:
     lists = np.full(batch.num_rows, list_number, np.int16)
-    return Rows(batch.column("line").to_numpy(), batch.column("query"), batch.column(passage), score, lists)
+    return CandidateBatch(batch.column("line").to_numpy(), batch.column("query"), batch.column(passage), score, lists)

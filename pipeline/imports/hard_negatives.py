@@ -1,7 +1,7 @@
-"""Reading msmarco-hard-negatives.jsonl in both of its schemas.
+"""Readers of msmarco-hard-negatives.jsonl in both of its schemas.
 
 Each line is an object `{"qid", "pos": [...], "neg": {system: [...]}}`. In the newer schema the lists hold passage
-ids, in the older one objects `{"pid", "ce-score"}`. Systems are whatever keys the file has.
+ids, in the older schema objects `{"pid", "ce-score"}`. The keys of `neg` are the names of the systems.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import InputError, UsageError
-from pipeline.imports.intake import POSITIVES, Rows
-from pipeline.imports.row_batches import RowBatches, is_id, is_score
+from pipeline.imports.candidate_batches import CandidateBatchBuilder, is_id, is_score
+from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.names import check_name
 from pipeline.tables.json_lines import bad_line, read_objects
 
@@ -27,17 +27,17 @@ class _Line(NamedTuple):
     negatives: dict[str, list[Any]]
 
 
-def read_lists(path: Path, systems: dict[str, int]) -> Iterator[Rows]:
-    """The negatives as lists, each passage with minus its rank for a score, and the positives.
+def read_lists(path: Path, systems: dict[str, int]) -> Iterator[CandidateBatch]:
+    """Read the negatives as lists, scored by minus the rank, and the positives.
 
     Args:
-        path: the file.
-        systems: gets the number of each system's list as it appears.
+        path: the file, plain or .gz.
+        systems: filled with the number of each system's list, in the order of their appearance.
 
     Raises:
-        InputError: a malformed line, or a system's name that cannot be a file's name.
+        InputError: a line is malformed, or the name of a system cannot be the name of a file.
     """
-    batches = RowBatches()
+    batches = CandidateBatchBuilder()
     for line, (query, positives, negatives) in _lines(path):
         for system, values in negatives.items():
             if system not in systems:
@@ -50,13 +50,13 @@ def read_lists(path: Path, systems: dict[str, int]) -> Iterator[Rows]:
     yield from batches.rest()
 
 
-def read_list_scores(path: Path) -> Iterator[Rows]:
-    """The scores that stand in the lists of the older schema.
+def read_list_scores(path: Path) -> Iterator[CandidateBatch]:
+    """Read the scores in the lists of the older schema.
 
     Raises:
-        InputError: a malformed line, or the newer schema, which has no scores.
+        InputError: a line is malformed, or of the newer schema, which has no scores.
     """
-    batches = RowBatches()
+    batches = CandidateBatchBuilder()
     for line, (query, positives, negatives) in _lines(path):
         for values in (positives, *negatives.values()):
             passages = [_passage(path, line, value) for value in values]
@@ -69,7 +69,7 @@ def _lines(path: Path) -> Iterator[tuple[int, _Line]]:
     for line, value in read_objects(path):
         query, positives, negatives = value.get("qid"), value.get("pos", []), value.get("neg")
         lists = [positives, *negatives.values()] if isinstance(negatives, dict) else [None]
-        if not is_id(query) or not isinstance(negatives, dict) or not all(isinstance(one, list) for one in lists):
+        if not is_id(query) or not isinstance(negatives, dict) or not all(isinstance(values, list) for values in lists):
             raise bad_line(path, line, _EXPECTED, value)
         yield line, _Line(query, positives, negatives)
 

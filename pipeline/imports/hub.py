@@ -1,55 +1,57 @@
-"""Tables of the Hugging Face hub, or of a directory with the same layout, read as a stream.
+"""Streams a table of a Hugging Face data set: from the hub, or from a directory with the same layout.
 
-What a table holds is told by its columns: scores of pairs, passages, queries, or triples of ids with numbered
-negatives. Identity is the commit on the hub, or the bytes of the directory's files. Nothing is executed: data
-sets that come with code are refused by the `datasets` library.
-
-Shapes: R rows of a batch, K negatives of a row.
+The names of its columns decide what a table holds: passages, queries, scores of pairs, or triples of ids with
+numbered negatives. Its identity is the commit on the hub, or the bytes of the directory's files. No code of a data set
+is executed: the `datasets` library refuses data sets that come with code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.collection.importing import Rows
 from pipeline.errors import InputError
 from pipeline.fingerprint import digest_file, digest_json
-from pipeline.imports.intake import POSITIVES, Rows
+from pipeline.imports.collection_source import CollectionSource
+from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.imports.score_tables import PASSAGE, QUERY, SCORE, pairs_of, score_columns
 from pipeline.imports.text_rows import table_rows, titled
+from pipeline.names import check_name
 
 Kind = Literal["scores", "passages", "queries", "triples"]
 KINDS: tuple[Kind, ...] = ("scores", "passages", "queries", "triples")
 _ROWS_PER_BATCH = 16_384
-_ROW_NAMES = {"passages": (*PASSAGE, "docid", "_id"), "queries": ("query_id", "qid", "_id")}
+_ID_NAMES = {"passages": (*PASSAGE, "docid", "_id"), "queries": ("query_id", "qid", "_id")}
 _TEXT_NAMES = {"passages": ("passage", "text", "document", "contents"), "queries": ("query", "text")}
+_NAMES = (_ID_NAMES, _TEXT_NAMES)
 _TITLE = "title"
 
 
 @dataclass(frozen=True)
 class HubTable:
-    """One split of one configuration."""
+    """One split of one configuration of a data set."""
 
     name: str
-    """On the hub, or a directory."""
+    """Of the data set on the hub, or a directory."""
     config: str | None = None
     split: str = "train"
     revision: str | None = None
 
     @property
     def where(self) -> Path:
-        """For messages, and the name under which it is remembered."""
+        """Data set, configuration and split, for messages and footers."""
         return Path("/".join(filter(None, [self.name, self.config, self.split])))
 
     @cached_property
     def content(self) -> str:
-        """Fingerprint of all that is read.
+        """Fingerprint of everything that decides the rows.
 
         Raises:
             InputError: no such data set, or the hub cannot be reached.
@@ -66,14 +68,14 @@ class HubTable:
 
         try:
             return str(HfApi().dataset_info(self.name, revision=self.revision).sha)
-        except Exception as error:  # the hub's errors have no common root but this
+        except Exception as error:  # errors of the hub have no common root
             raise InputError("cannot be found on the hub", where=self.name, found=str(error)[:300]) from error
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, some thousand at a time.
+        """Stream the rows, some thousand at a time.
 
         Raises:
-            InputError: no such configuration or split, or unreadable.
+            InputError: no such configuration or split, or the data cannot be read.
         """
         import datasets
 
@@ -85,7 +87,7 @@ class HubTable:
                 yield from table.combine_chunks().to_batches()
         except InputError:
             raise
-        except Exception as error:  # the library's errors have no common root but this
+        except Exception as error:  # errors of the library have no common root
             raise InputError("cannot be read", where=self.where, found=str(error)[:300]) from error
 
     @cached_property
@@ -98,10 +100,10 @@ class HubTable:
 
     @property
     def kind(self) -> Kind:
-        """What it holds, by its columns.
+        """What the table holds, by the names of its columns.
 
         Raises:
-            InputError: that cannot be told.
+            InputError: the names fit nothing, or several of `KINDS`.
         """
         names = set(self.schema.names)
         fitting: list[Kind] = []
@@ -123,14 +125,27 @@ class HubTable:
         return fitting[0]
 
     def _text_columns(self, kind: str) -> dict[str, str] | None:
-        found = [next((name for name in known[kind] if name in self.schema.names), None) for known in _NAMES]
-        return None if None in found or len(set(found)) < 2 else {str(found[0]): "external_id", str(found[1]): "text"}
+        """Old name → new name of the columns with ids and texts; None if the table lacks them."""
+        names = [next((name for name in known[kind] if name in self.schema.names), None) for known in _NAMES]
+        return None if None in names or len(set(names)) < 2 else {str(names[0]): "external_id", str(names[1]): "text"}
 
-    def texts(self, kind: Literal["passages", "queries"]) -> Iterator[pa.RecordBatch]:
-        """The rows of passages or queries, for an import of tables; a passage's title stands before its text.
+    def collection(self, kind: Literal["passages", "queries"], split: str) -> CollectionSource:
+        """The table as a collection of passages alone, or of the queries of a split alone.
 
         Raises:
-            InputError: without the columns, or nulls in them.
+            UsageError: a bad name for a split.
+            InputError: no such data set, or the hub cannot be reached.
+        """
+        rows = Rows(self.where, partial(self.texts, kind), self.content)
+        if kind == "passages":
+            return CollectionSource("hub", rows)
+        return CollectionSource("hub", queries=[(check_name("split", split), rows)])
+
+    def texts(self, kind: Literal["passages", "queries"]) -> Iterator[pa.RecordBatch]:
+        """Stream ids and texts of passages or queries; a passage's title comes before its text.
+
+        Raises:
+            InputError: the columns are missing, or hold nulls.
         """
         columns = self._text_columns(kind)
         if columns is None:
@@ -144,49 +159,51 @@ class HubTable:
     def _is_text(self, name: str) -> bool:
         if name not in self.schema.names:
             return False
-        found = self.schema.field(name).type
-        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+        data_type = self.schema.field(name).type
+        return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
 
-    def scores(self) -> Iterator[Rows]:
-        """The scored pairs.
+    def scores(self) -> Iterator[CandidateBatch]:
+        """Stream the scored pairs.
 
         Raises:
-            InputError: without the columns, or nulls in them.
+            InputError: the columns are missing, or hold nulls.
         """
         columns, first = score_columns(self.schema, self.where), 1
         for batch in self.batches():
             yield pairs_of(batch, columns, first, self.where)
             first += batch.num_rows
 
-    def triples(self) -> Iterator[Rows]:
-        """The negatives of each row as a list, in the order of their columns, and the positives.
+    def triples(self) -> Iterator[CandidateBatch]:
+        """Stream the negatives of each row as a list, ranked in the order of their columns, and the positives.
 
         Raises:
-            InputError: ids are texts in disguise or null.
+            InputError: a column holds anything but integers.
         """
         negatives = [name for name in self.schema.names if name.startswith("negative")]
         first = 1
         for batch in self.batches():
             lines = np.arange(first, first + batch.num_rows)
             for rank, name in enumerate(negatives, 1):
-                yield self._named(batch, name, lines, -rank, 0)
-            yield self._named(batch, "positive", lines, 0, POSITIVES)
+                yield self._candidates(batch, name, lines, -rank, 0)
+            yield self._candidates(batch, "positive", lines, 0, POSITIVES)
             first += batch.num_rows
 
-    def _named(self, batch: pa.RecordBatch, name: str, lines: np.ndarray, score: int, list_number: int) -> Rows:
+    def _candidates(
+        self, batch: pa.RecordBatch, name: str, lines: np.ndarray, score: int, list_number: int
+    ) -> CandidateBatch:
         for column in ("query", name):
             if not pa.types.is_integer(batch.column(column).type) or batch.column(column).null_count:
                 raise InputError(f"column {column} is not all ids", where=self.where, expected="integers")
         scores, lists = np.full(len(lines), float(score)), np.full(len(lines), list_number, np.int16)
-        return Rows(lines, batch.column("query"), batch.column(name), scores, lists)
+        return CandidateBatch(lines, batch.column("query"), batch.column(name), scores, lists)
 
 
-def _titled(batches: Iterator[pa.RecordBatch], text: str) -> Iterator[pa.RecordBatch]:
-    """Texts with their titles, where they have one."""
+def _titled(batches: Iterator[pa.RecordBatch], text_column: str) -> Iterator[pa.RecordBatch]:
+    """Put titles before the texts."""
     for batch in batches:
-        titles, texts = (batch.column(name).to_pylist() for name in (_TITLE, text))
-        joined = [one if one is None else titled(title or "", one) for title, one in zip(titles, texts, strict=True)]
-        yield batch.set_column(batch.schema.get_field_index(text), text, pa.array(joined, pa.string()))
-
-
-_NAMES = (_ROW_NAMES, _TEXT_NAMES)
+        titles, texts = (batch.column(name).to_pylist() for name in (_TITLE, text_column))
+        joined = [
+            None if text is None else titled(title or "", text) for title, text in zip(titles, texts, strict=True)
+        ]
+        index = batch.schema.get_field_index(text_column)
+        yield batch.set_column(index, text_column, pa.array(joined, pa.string()))

@@ -1,7 +1,8 @@
-"""Rows of published files on their way into a workspace: a query, a passage, a score, and the list they are in.
+"""Brings candidates from published files into a workspace: a query, a passage, a score, and the list they are in.
 
-Readers yield `Rows` with external ids. `Intake` finds the ids, counts what the workspace does not know, and puts
-the rows into buckets on disk, each a range of queries, so that what follows needs the memory of one bucket.
+Readers yield `CandidateBatch` with external ids. `Intake` maps the ids to row numbers, counts those that the workspace
+does not know, and writes the rows to buckets on disk. A bucket is a range of queries; whoever reads it needs the memory
+of one bucket only.
 
 Shapes: N rows of a batch, B buckets.
 """
@@ -24,15 +25,15 @@ from pipeline.tables.parquet import metadata_of
 
 QUERIES_PER_BUCKET = 8_192
 POSITIVES = -1
-"""In place of a list: the row names a passage as relevant."""
+"""In place of the number of a list: the row names a relevant passage."""
 RECORD = np.dtype([("query", "<i4"), ("passage", "<i4"), ("score", "<f4"), ("list", "<i2")])
 
 
-class Rows(NamedTuple):
-    """A batch as a file gives it."""
+class CandidateBatch(NamedTuple):
+    """Rows as a published file has them."""
 
     line: np.ndarray
-    """(N,) int64 from 1; for tables without lines, the row."""
+    """(N,) int64: line of the file, from 1, or row of a table."""
     query: pa.Array
     """(N,) external ids, integers or strings."""
     passage: pa.Array
@@ -40,14 +41,14 @@ class Rows(NamedTuple):
     score: np.ndarray
     """(N,) float64"""
     list: np.ndarray
-    """(N,) int16: number of the list, or POSITIVES."""
+    """(N,) int16: number of the system's list, or POSITIVES."""
 
 
 def existing(path: Path) -> Path:
-    """The path, if a file is there.
+    """Check that a file exists, and return its path.
 
     Raises:
-        InputError: none is.
+        InputError: there is no such file.
     """
     if not path.is_file():
         raise InputError("no such file", where=path)
@@ -56,25 +57,25 @@ def existing(path: Path) -> Path:
 
 @dataclass
 class Counts:
-    """What came in, in rows."""
+    """How many rows were read, and what was wrong with them."""
 
     rows: int = 0
     unknown_queries: int = 0
     unknown_passages: int = 0
     ambiguous: int = 0
-    """Texts that several queries or passages of the workspace have; the first of them is meant."""
+    """Texts that several queries or passages of the workspace have; the first of these is taken."""
     repeated: int = 0
-    """Rows that say again what another row of the file said."""
+    """Rows that repeat another row of the file."""
     contradictions: int = 0
-    """Pairs with more than one score; the mean of the different scores is taken."""
+    """Pairs with several different scores; their mean is taken."""
     largest_difference: float = 0.0
-    """Between two scores of one pair."""
+    """Largest difference between two scores of the same pair."""
     not_judged: int = 0
-    """Positives of the file that are not among the judgements."""
+    """Positives of the file that the workspace has no judgement for."""
 
     def lines(self) -> list[tuple[str, int]]:
-        """What is worth saying."""
-        told = [
+        """Messages with their counts, for those that are not 0."""
+        messages = [
             ("rows name a query that is not in the workspace", self.unknown_queries),
             ("rows name a passage that is not in the workspace", self.unknown_passages),
             ("texts are of several rows of the workspace; the first was taken", self.ambiguous),
@@ -82,43 +83,43 @@ class Counts:
             ("pairs have scores that contradict each other; their mean is taken", self.contradictions),
             ("positives are not among the judgements", self.not_judged),
         ]
-        return [(text, count) for text, count in told if count]
+        return [(text, count) for text, count in messages if count]
 
 
 @dataclass
 class Intake:
-    """Takes rows in; see the module."""
+    """Maps the ids of rows to row numbers and sorts the rows into buckets on disk."""
 
     workspace: Workspace
     path: Path
-    """Where the rows come from, for messages."""
+    """File that the rows come from, for messages."""
     directory: Path
-    """Where the buckets are put; empty."""
+    """Empty directory for the buckets."""
     edges: np.ndarray
     """(B,) int32 ascending from 0: first query of each bucket."""
     strict: bool = False
     """Whether an unknown id is an error."""
     unit: str = "line"
-    """What `Rows.line` counts."""
+    """What `CandidateBatch.line` counts: line, row or query."""
     by_text: bool = False
-    """Whether rows name texts, not ids."""
+    """Whether rows name queries and passages by text instead of by id."""
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._finders = [(IdsByText if self.by_text else ExternalIds)(self.workspace, name) for name in TABLE_KEYS]
 
-    def take(self, batches: Iterable[Rows]) -> None:
-        """Take in all rows.
+    def take(self, batches: Iterable[CandidateBatch]) -> None:
+        """Read all batches into the buckets.
 
         Raises:
-            InputError: the reader's, a score that is no finite float32, or, if strict, an unknown id.
+            InputError: from the reader; a score is no finite float32; an id is unknown, and `strict`.
         """
         for rows in batches:
             self._take(rows)
         self.counts.ambiguous = sum(finder.ambiguous for finder in self._finders if isinstance(finder, IdsByText))
 
-    def _take(self, rows: Rows) -> None:
+    def _take(self, rows: CandidateBatch) -> None:
         query, passage = (
             finder.find(column) for finder, column in zip(self._finders, (rows.query, rows.passage), strict=True)
         )
@@ -139,27 +140,27 @@ class Intake:
             records[name] = values[known]
         self._put(records)
 
-    def _refuse(self, what: str, bad: np.ndarray, rows: Rows, values: pa.Array | np.ndarray) -> None:
+    def _refuse(self, what: str, bad: np.ndarray, rows: CandidateBatch, values: pa.Array | np.ndarray) -> None:
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise InputError(f"{self.unit} {rows.line[first]} {what}", where=self.path, found=str(values[first]))
 
     def _put(self, records: np.ndarray) -> None:
         bucket = np.searchsorted(self.edges, records["query"], side="right") - 1
-        place = bucket << 16 | (records["list"].astype(np.int64) - POSITIVES)
-        if (place[1:] < place[:-1]).any():
-            order = np.argsort(place, kind="stable")
-            records, place = records[order], place[order]
-        starts = np.flatnonzero(np.diff(place, prepend=-1))
-        for start, end in zip(starts, np.append(starts, len(place))[1:], strict=True):
-            with self._file(int(place[start]) >> 16, int(records["list"][start])).open("ab") as stream:
+        key = bucket << 16 | (records["list"].astype(np.int64) - POSITIVES)
+        if (key[1:] < key[:-1]).any():
+            order = np.argsort(key, kind="stable")
+            records, key = records[order], key[order]
+        starts = np.flatnonzero(np.diff(key, prepend=-1))
+        for start, end in zip(starts, np.append(starts, len(key))[1:], strict=True):
+            with self._file(int(key[start]) >> 16, int(records["list"][start])).open("ab") as stream:
                 records[start:end].tofile(stream)
 
     def _file(self, bucket: int, list_number: int) -> Path:
         return self.directory / f"{bucket:06d}.{list_number}"
 
     def bucket(self, number: int, list_number: int) -> np.ndarray:
-        """The records (N,) of one bucket's list, without repetition, sorted by query, passage, score."""
+        """Take the distinct records (N,) of a list out of a bucket, sorted by query, passage and score."""
         path = self._file(number, list_number)
         if not path.exists():
             return np.empty(0, RECORD)
@@ -173,13 +174,18 @@ class Intake:
 
 
 def query_ranges(workspace: Workspace) -> np.ndarray:
-    """Edges (B,) that cut the queries of the workspace into buckets of the same number."""
+    """First query (B,) of each bucket, with the same number of queries in all buckets but the last."""
     rows = sum(metadata_of(part).num_rows for part in workspace.parts("queries"))
     return np.arange(0, max(rows, 1), QUERIES_PER_BUCKET, dtype=np.int32)
 
 
 def reconcile(records: np.ndarray, counts: Counts) -> np.ndarray:
-    """One record for each pair of distinct, sorted records of one list; contradicting scores give their mean."""
+    """Reduce distinct, sorted records of a list to one for each pair; different scores become their mean.
+
+    >>> records = np.array([(0, 7, 1.0, 0), (0, 7, 2.0, 0), (0, 9, 5.0, 0)], RECORD)
+    >>> reconcile(records, Counts())["score"].tolist()
+    [1.5, 5.0]
+    """
     if not len(records):
         return records
     same = (records["query"][1:] == records["query"][:-1]) & (records["passage"][1:] == records["passage"][:-1])
@@ -207,7 +213,7 @@ def _chunks(path: Path) -> Iterator[np.ndarray]:
 
 
 def _distinct(records: np.ndarray) -> np.ndarray:
-    """The records of one list sorted by query, passage and score, each once."""
+    """The distinct records of a list, sorted by query, passage and score."""
     records = records[_order(records)]
     new = np.ones(len(records), bool)
     new[1:] = records[1:] != records[:-1]
@@ -215,7 +221,8 @@ def _distinct(records: np.ndarray) -> np.ndarray:
 
 
 def _order(records: np.ndarray) -> np.ndarray:
-    """What sorts the records (N,); by one key where no pair stands twice, which is several times faster."""
+    """Indices (N,) that sort the records."""
+    # A single key is several times faster than three, and enough where no pair is repeated.
     pair = records["query"].astype(np.int64) << 32 | records["passage"]
     order = np.argsort(pair)
     return order if (np.diff(pair[order]) > 0).all() else np.lexsort((records["score"], pair))

@@ -1,7 +1,7 @@
-"""Import of a data set of ir_datasets by its id: documents, queries, qrels, each where it has them.
+"""Reads a collection through the optional package `ir_datasets`, by the id of a data set.
 
-A document's text is its `default_text`. Needs the optional package `ir_datasets`, which fetches what it does not
-have; nothing else here does.
+Documents, queries and qrels are each read where the data set has them; the text of a document or query is its
+`default_text()`. The package downloads data that it does not have yet.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipeline.collection.importing import Imported, Rows, import_tables
+from pipeline.collection.importing import Rows
 from pipeline.errors import InputError, UsageError
-from pipeline.imports.text_rows import JUDGEMENT_COLUMNS, TEXT_COLUMNS, string_rows
+from pipeline.imports.collection_source import JUDGEMENT_COLUMNS, TEXT_COLUMNS, CollectionSource
+from pipeline.imports.text_rows import string_rows
 from pipeline.names import check_name
-from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import ContentHash
 
 
 class Dataset(Protocol):
-    """What of ir_datasets is used."""
+    """The part of a data set of ir_datasets that is used here."""
 
     def has_docs(self) -> bool:
         """Whether there are documents."""
@@ -45,7 +45,7 @@ class Dataset(Protocol):
 
 
 def load(name: str) -> Dataset:
-    """A data set by id.
+    """Load a data set by its id, such as `msmarco-passage/train`.
 
     Raises:
         UsageError: the package is not installed.
@@ -62,12 +62,14 @@ def load(name: str) -> Dataset:
     return dataset
 
 
-def import_dataset(workspace: Workspace, name: str, dataset: Dataset, split: str) -> Imported:
-    """Import what a data set has; its queries and judgements are of the split.
+def ir_collection(name: str, dataset: Dataset, split: str) -> CollectionSource:
+    """The collection of a data set; all its queries and judgements belong to the split.
+
+    Reads everything once, for the fingerprints.
 
     Raises:
-        InputError: it has nothing, or what `import_msmarco` refuses.
-        WorkspaceError: another import is running.
+        UsageError: a bad name for a split.
+        InputError: the data set has neither documents nor queries nor qrels.
     """
     check_name("split", split)
     where = Path(f"ir_datasets:{name}")
@@ -76,12 +78,11 @@ def import_dataset(workspace: Workspace, name: str, dataset: Dataset, split: str
     qrels = _rows(where, partial(_qrels, dataset), JUDGEMENT_COLUMNS) if dataset.has_qrels() else None
     if not (docs or queries or qrels):
         raise InputError("neither documents nor queries nor judgements", where=where)
-    return import_tables(
-        workspace,
+    return CollectionSource(
+        f"ir_datasets {name}",
         docs,
         [(split, queries)] if queries else [],
         [(split, qrels)] if qrels else [],
-        source=f"ir_datasets {name}",
     )
 
 

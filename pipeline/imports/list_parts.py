@@ -1,6 +1,6 @@
-"""The parts of imported lists: `imported-NNNNN.parquet` holds the lists of 8,192 queries.
+"""Writes imported lists in parts: each `imported-NNNNN.parquet` has the lists of 8,192 queries.
 
-Ranks are made anew by score and then collection order.
+Passages are ranked by score, and equal scores by passage id; ranks of the published file are not used.
 
 Shapes: N rows.
 """
@@ -25,14 +25,14 @@ MOST_RANKS = np.iinfo(np.int16).max
 
 
 class ListWriter:
-    """Stages the parts of all systems, bucket by bucket; a bucket without rows of a system gives an empty part."""
+    """Stages the parts of all systems, bucket by bucket. A bucket without rows of a system becomes an empty part."""
 
     def __init__(self, staging: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], reconciled: bool) -> None:
         self._staging, self._settings, self._inputs, self._reconciled = staging, settings, inputs, reconciled
         self.rows: dict[str, int] = {}
 
     def buckets(self, intake: Intake, names: Mapping[int, str]) -> Iterator[np.ndarray]:
-        """Stage each bucket's lists; hands on its positives."""
+        """Stage the lists of each bucket, and yield its positives (records of POSITIVES)."""
         self.rows = dict.fromkeys(names.values(), 0)
         for part in range(len(intake.edges)):
             for number, system in names.items():
@@ -61,7 +61,7 @@ class ListWriter:
 
 
 def _best(records: np.ndarray, counts: Counts) -> np.ndarray:
-    """The record with the highest score of each pair; they are sorted by query, passage, score."""
+    """The record with the highest score of each pair, from records sorted by query, passage and score."""
     last = np.ones(len(records), bool)
     last[:-1] = (records["query"][1:] != records["query"][:-1]) | (records["passage"][1:] != records["passage"][:-1])
     counts.repeated += int((~last).sum())
@@ -69,8 +69,11 @@ def _best(records: np.ndarray, counts: Counts) -> np.ndarray:
 
 
 def _ranked(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The records (N,) by query, score and passage, and their ranks (N,) from 1; they come by query and passage."""
-    # The bits of a float ascend with it, those of a negative one fall.
+    """Sort records (N,) by query, falling score and passage; return them and their ranks (N,) from 1.
+
+    They must come sorted by query and passage.
+    """
+    # Read as an integer, a positive float32 sorts as the float does, and a negative float32 the other way round.
     bits = (records["score"] + np.float32(0)).view(np.int32).astype(np.int64)
     ascending = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
     records = records[np.argsort((records["query"].astype(np.int64) << 32) - ascending, kind="stable")]

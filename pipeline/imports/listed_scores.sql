@@ -1,4 +1,4 @@
--- Scores of the lists of the queries from $first to $last, in the order of pairs, given the view `listed`.
+-- The scores of the view `listed` for the queries from $first to $last, in the order of the pair shards.
 SELECT query_id, passage_id, score
 FROM listed
 WHERE query_id BETWEEN $first AND $last

@@ -1,6 +1,6 @@
-"""Published candidate lists into `retrieved/<system>/imported-NNNNN.parquet`.
+"""Imports published candidate lists as `retrieved/<system>/imported-NNNNN.parquet`.
 
-Everything is checked before anything is published; then one system after the other is put in its place.
+Everything is checked before anything is published. Then the systems are published one after another.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import InputError, WorkspaceError
 from pipeline.fingerprint import digest_file, digest_json
-from pipeline.imports.intake import Counts, Intake, Rows, existing, query_ranges
+from pipeline.imports.intake import CandidateBatch, Counts, Intake, existing, query_ranges
 from pipeline.imports.list_parts import ListWriter
 from pipeline.imports.positives import settle_positives
 from pipeline.names import check_name, refuse_case_twins
@@ -21,20 +21,21 @@ from pipeline.tables.database import connect
 from pipeline.tables.parts import content_fingerprint, footer_of, read_footers
 
 SMALL_MEMORY = "128MB"
-Reader = Callable[[dict[str, int]], Iterator[Rows]]
-"""Yields rows, and numbers the systems in the dict it is given as it meets them."""
+CandidateReader = Callable[[dict[str, int]], Iterator[CandidateBatch]]
+"""Reads the rows. Fills the dict that it gets with the number of each system's list."""
 
 
 @dataclass(frozen=True)
 class ImportedLists:
-    """What came in."""
+    """What an import added."""
 
     systems: dict[str, int]
-    """Rows of each system."""
+    """System → number of rows."""
     counts: Counts
     judgements: int
     """Positives added to the judgements."""
     unchanged: bool
+    """Whether the workspace had all of it already."""
 
 
 @dataclass(frozen=True)
@@ -58,61 +59,73 @@ class ListOptions:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where rows come from."""
+class CandidateSource:
+    """Candidates of a published file or table, not read yet."""
 
     where: Path
-    """For messages."""
+    """File or table, for messages and footers."""
     content: str
-    """Fingerprint of all that decides the rows."""
-    read: Reader
+    """Fingerprint of everything that decides the rows."""
+    read: CandidateReader
     unit: str = "line"
-    """What `Rows.line` counts."""
+    """What `CandidateBatch.line` counts: line, row or query."""
     by_text: bool = False
-    """Whether rows name texts, not ids."""
+    """Whether rows name queries and passages by text instead of by id."""
 
 
-def file_source(path: Path, kind: str, read: Callable[[Path, dict[str, int]], Iterator[Rows]], **more: Any) -> Source:
-    """A file of some kind, with what else decides its rows; JSON values.
+def file_source(
+    path: Path, kind: str, read: Callable[[Path, dict[str, int]], Iterator[CandidateBatch]], **more: Any
+) -> CandidateSource:
+    """The candidates of a file that names its systems.
+
+    Args:
+        path: the file.
+        kind: name of the format, for the fingerprint.
+        read: reader of the format.
+        more: JSON values that decide the rows beside the file, for the fingerprint.
 
     Raises:
         InputError: no such file.
     """
-    return Source(path, digest_json([kind, digest_file(existing(path)), more]), lambda systems: read(path, systems))
+    return CandidateSource(
+        path, digest_json([kind, digest_file(existing(path)), more]), lambda systems: read(path, systems)
+    )
 
 
-def one_list(path: Path, kind: str, system: str, read: Callable[[Path], Iterator[Rows]]) -> Source:
-    """A file that holds the lists of one system, which it does not name.
+def system_source(
+    path: Path, kind: str, system: str, read: Callable[[Path], Iterator[CandidateBatch]]
+) -> CandidateSource:
+    """The candidates of a file that holds the lists of one system, without its name.
 
     Raises:
         InputError: no such file.
     """
     check_name("system", system)
 
-    def named(path: Path, systems: dict[str, int]) -> Iterator[Rows]:
+    def named(path: Path, systems: dict[str, int]) -> Iterator[CandidateBatch]:
         systems[system] = 0
         return read(path)
 
     return file_source(path, kind, named, system=system)
 
 
-def import_lists(workspace: Workspace, source: Source, options: ListOptions) -> ImportedLists:
-    """Import all lists of a source.
+def import_lists(workspace: Workspace, source: CandidateSource, options: ListOptions) -> ImportedLists:
+    """Import the lists of all systems of a source.
 
     Raises:
-        InputError: the reader's; an id unknown or scores that contradict each other, and `strict`; nothing of the
-            file fits the workspace.
-        WorkspaceError: nothing imported yet, lists of another origin are there or some whose name differs in case only,
-            an import is running.
+        InputError: from the reader; no query or passage of the file is in the workspace; with `strict`, also an
+            unknown id, or different scores of the same pair.
+        WorkspaceError: the workspace has no collection; it has lists from another source under the same name, or under
+            a name that differs in case only; another import is running.
     """
     with workspace.exclusive("import"), workspace.staging("import") as staging:
         inputs = {"source": source.content}
         for table in ("passages", "queries"):
-            # Not under the table's own name: lists that were imported do not become stale when it grows.
+            # Inputs called "passages" would make the lists stale when the collection grows.
             inputs[f"known {table}"] = content_fingerprint(read_footers(workspace.parts(table)))
         origin = digest_json([inputs, options.prefix, options.reconciled, options.add_positives])
         done = _done(workspace, origin)
-        # Who is strict wants to know what is in the file.
+        # Reading the file again is the only way to report what `strict` refuses.
         if done is not None and not options.strict:
             return ImportedLists(done, Counts(), 0, unchanged=True)
         systems: dict[str, int] = {}
@@ -142,10 +155,10 @@ def import_lists(workspace: Workspace, source: Source, options: ListOptions) -> 
 
 
 def refuse_contradictions(intake: Intake) -> None:
-    """Where the intake is strict, scores must agree.
+    """Refuse different scores of the same pair, if the intake is strict.
 
     Raises:
-        InputError: they do not.
+        InputError: there are some.
     """
     if intake.strict and intake.counts.contradictions:
         raise InputError(
@@ -157,15 +170,15 @@ def refuse_contradictions(intake: Intake) -> None:
 
 
 def _done(workspace: Workspace, origin: str) -> dict[str, int] | None:
-    """Rows by system of an earlier import of the same, if all of it is there."""
-    found: dict[str, int] = {}
-    wanted: set[str] = set()
+    """System → rows of an earlier import of the same source, if all its systems are still there."""
+    rows: dict[str, int] = {}
+    expected: set[str] = set()
     for system in workspace.names("retrieved"):
         footers = read_footers(workspace.parts("retrieved", system))
         if footers and footers[0].recipe.settings.get("origin") == origin:
-            found[system] = sum(footer.rows for footer in footers)
-            wanted |= set(footers[0].extra["systems"])
-    return found if found and wanted == found.keys() else None
+            rows[system] = sum(footer.rows for footer in footers)
+            expected |= set(footers[0].extra["systems"])
+    return rows if rows and expected == rows.keys() else None
 
 
 def _refuse_others(workspace: Workspace, names: Sequence[str], origin: str, options: ListOptions) -> None:

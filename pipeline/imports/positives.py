@@ -1,4 +1,4 @@
-"""What published files call relevant, held against the judgements of the workspace."""
+"""Compares the positives of published files with the judgements of the workspace, and adds those that are missing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ def settle_positives(
     *,
     add: bool,
 ) -> int:
-    """Count the positives that are not judged; with `add`, stage `qrels/` with them as grade 1.
+    """Count the positives without a judgement in `counts`; with `add`, stage them in `qrels/` as grade 1 instead.
 
-    A pair that is judged already keeps its grade. Returns how many judgements are added.
+    Args:
+        buckets: records of positives; buckets are ranges of queries and do not overlap.
+
+    Returns:
+        How many judgements are added. A pair that is judged already keeps its grade.
     """
     parts = workspace.parts("qrels")
     if parts:
@@ -36,21 +40,21 @@ def settle_positives(
     else:
         connection.register("qrels", schemas.QRELS.empty_table())
     connection.execute("CREATE TABLE new_positives (query_id INT, passage_id INT)")
-    found = 0
+    not_judged = 0
     for records in buckets:
         columns = {"query_id": records["query"].copy(), "passage_id": records["passage"].copy()}
         connection.register("positives", pa.table(columns))
         (new,) = single_row(connection, sql("imports/positives_not_judged"))
-        found += new
+        not_judged += new
         if add and new:
             connection.execute(sql("imports/positives_new"))
         connection.unregister("positives")
     if not add:
-        counts.not_judged += found
+        counts.not_judged += not_judged
         return 0
-    if found:
+    if not_judged:
         rows = connection.sql(sql("imports/positives_qrels")).to_arrow_reader(65_536)
-        inputs = {"qrels": content_fingerprint(read_footers(parts)), "positives": str(found)}
+        inputs = {"qrels": content_fingerprint(read_footers(parts)), "positives": str(not_judged)}
         recipe = Recipe("qrels", {"source": "published positives"}, inputs)
         write_part(staging / "qrels" / part_name(0), rows, schemas.QRELS, recipe)
-    return found
+    return not_judged

@@ -1,4 +1,4 @@
--- Those of `positives` that are not among `qrels`, put aside.
+-- Adds the pairs of `positives` that are not in `qrels` to `new_positives`.
 INSERT INTO new_positives
 SELECT query_id, passage_id
 FROM (SELECT DISTINCT query_id, passage_id FROM positives)

@@ -1,4 +1,4 @@
--- How many of `positives` are not among `qrels`.
+-- Counts the pairs of `positives` that are not in `qrels`.
 SELECT count(*)
 FROM (SELECT DISTINCT query_id, passage_id FROM positives)
 ANTI JOIN (

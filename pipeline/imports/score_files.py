@@ -1,12 +1,14 @@
-"""Reading published teacher scores: which form a file has, and its rows.
+"""Readers of published teacher scores, by the name of the format (`FORMS`), and its detection (`form_of`).
 
 pickle    query -> {passage -> score} (cross-encoder-ms-marco-MiniLM-L-6-v2-scores.pkl.gz)
-kd        positive score, negative score, query, positive, negative; tabs between (neural-ranking-kd)
-parquet   one pair a row, or one query with lists of passages and scores; a file or a directory of them
+kd        positive score, negative score, query, positive, negative, separated by tabs (neural-ranking-kd)
+parquet   rows of a pair, or of a query with lists of passages and scores; a file or a directory of files
 lists     msmarco-hard-negatives.jsonl with {"pid", "ce-score"} objects
 colbert   JSON lines [query, [passage, score], …] (ColBERTv2's examples.json)
 tevatron  JSON lines with positive_passages and negative_passages of {"docid", "score"}
 run       TREC: query, Q0, passage, rank, score, tag
+
+To add a format, write a reader that yields `CandidateBatch` and register it in `FORMS`.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.imports.candidate_batches import CandidateBatchBuilder, is_id, is_score
 from pipeline.imports.candidate_files import numbers, read_run_rows
 from pipeline.imports.hard_negatives import read_list_scores
-from pipeline.imports.intake import POSITIVES, Rows
-from pipeline.imports.row_batches import RowBatches, is_id, is_score
+from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.imports.score_process import read_score_pickle
 from pipeline.imports.score_tables import read_score_tables
 from pipeline.tables.delimited import first_line, read_tsv
@@ -30,28 +32,28 @@ from pipeline.tables.json_lines import bad_line, read_objects, read_values
 _KD = ["positive_score", "negative_score", "query", "positive", "negative"]
 
 
-def read_kd(path: Path) -> Iterator[Rows]:
-    """Both pairs of each line, with their scores; the positives are named as such.
+def read_kd(path: Path) -> Iterator[CandidateBatch]:
+    """Read both scored pairs of each line, and the positives.
 
     Raises:
-        InputError: malformed, or a score that is no number.
+        InputError: a line is malformed, or a score is not a number.
     """
     for batch in read_tsv(path, _KD):
         lines, query = batch.column("line").to_numpy(), batch.column("query")
         for side in ("positive", "negative"):
             score = numbers(batch, f"{side}_score", path)
-            yield Rows(lines, query, batch.column(side), score, np.zeros(len(lines), np.int16))
-        none, positives = np.zeros(len(lines)), np.full(len(lines), POSITIVES, np.int16)
-        yield Rows(lines, query, batch.column("positive"), none, positives)
+            yield CandidateBatch(lines, query, batch.column(side), score, np.zeros(len(lines), np.int16))
+        zeros, positives = np.zeros(len(lines)), np.full(len(lines), POSITIVES, np.int16)
+        yield CandidateBatch(lines, query, batch.column("positive"), zeros, positives)
 
 
-def read_colbert(path: Path) -> Iterator[Rows]:
-    """The scored passages of each line; the first is the positive.
+def read_colbert(path: Path) -> Iterator[CandidateBatch]:
+    """Read the scored passages of each line; the first is the positive.
 
     Raises:
-        InputError: malformed.
+        InputError: a line is malformed.
     """
-    batches = RowBatches()
+    batches = CandidateBatchBuilder()
     for line, value in read_values(path):
         pairs = value[1:] if isinstance(value, list) else []
         if not pairs or not is_id(value[0]) or not all(_is_scored(pair) for pair in pairs):
@@ -62,13 +64,13 @@ def read_colbert(path: Path) -> Iterator[Rows]:
     yield from batches.rest()
 
 
-def read_tevatron(path: Path) -> Iterator[Rows]:
-    """The scored passages of each line, `{"query_id", "positive_passages", "negative_passages"}`.
+def read_tevatron(path: Path) -> Iterator[CandidateBatch]:
+    """Read the scored passages of each line, `{"query_id", "positive_passages", "negative_passages"}`.
 
     Raises:
-        InputError: malformed, or passages without a score.
+        InputError: a line is malformed, or a passage has no score.
     """
-    batches = RowBatches()
+    batches = CandidateBatchBuilder()
     for line, value in read_objects(path):
         query = value.get("query_id")
         positives, negatives = (_scored(value.get(f"{side}_passages")) for side in ("positive", "negative"))
@@ -82,10 +84,10 @@ def read_tevatron(path: Path) -> Iterator[Rows]:
 
 
 def _scored(passages: object) -> list[tuple[int | str, float]] | None:
-    """Ids and scores of Tevatron's passages; None if they are something else."""
-    if not isinstance(passages, list) or not all(isinstance(one, dict) for one in passages):
+    """Ids and scores of a list of Tevatron's passages; None for any other value."""
+    if not isinstance(passages, list) or not all(isinstance(passage, dict) for passage in passages):
         return None
-    pairs = [[one.get("docid"), one.get("score")] for one in passages]
+    pairs = [[passage.get("docid"), passage.get("score")] for passage in passages]
     return [(pair[0], float(pair[1])) for pair in pairs] if all(map(_is_scored, pairs)) else None
 
 
@@ -94,11 +96,11 @@ def _is_scored(pair: object) -> bool:
 
 
 class Form(NamedTuple):
-    """How a form is read."""
+    """How a format of scores is read."""
 
-    read: Callable[[Path], Iterator[Rows]]
+    read: Callable[[Path], Iterator[CandidateBatch]]
     unit: str = "line"
-    """What `Rows.line` counts."""
+    """What `CandidateBatch.line` counts: line, row or query."""
 
 
 FORMS = {
@@ -113,18 +115,18 @@ FORMS = {
 
 
 def form_of(path: Path) -> str:
-    """The form of a file, by its name and its first line.
+    """The format of a file, recognised by its name and its first line.
 
     Raises:
-        InputError: none is recognised, or no such file.
+        InputError: no format is recognised, or no such file.
     """
     names = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    kind = names[-1].lower() if names else ""
-    if path.is_dir() or kind == ".parquet":
+    suffix = names[-1].lower() if names else ""
+    if path.is_dir() or suffix == ".parquet":
         return "parquet"
-    if kind in (".pkl", ".pickle"):
+    if suffix in (".pkl", ".pickle"):
         return "pickle"
-    if kind in (".json", ".jsonl"):
+    if suffix in (".json", ".jsonl"):
         _, value = next(read_values(path))
         if isinstance(value, list):
             return "colbert"
@@ -135,5 +137,5 @@ def form_of(path: Path) -> str:
     if len(line.split()) == 6:
         return "run"
     raise InputError(
-        "not a form of scores that is known", where=path, expected=", ".join(FORMS), todo="give --form if it is one"
+        "not a known format of scores", where=path, expected=", ".join(FORMS), todo="pass --form to name the format"
     )

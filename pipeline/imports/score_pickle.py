@@ -1,31 +1,53 @@
-"""A pickled dict of dicts, query -> {passage -> score}, read as a stream and without running anything.
+"""Streams the scores out of a pickled dict of dicts, `query -> {passage -> score}`, without unpickling it.
 
-Only the instructions that build dicts, integers, floats and strings are known; one that names a class, calls or
-imports is refused before anything of it is looked at. Nothing but the current thousand queries is held, so a
-pickle that needs 17 GB of dicts is read in a few dozen MB; strings are kept as pickle refers back to them.
+`pickletools.genops` reads the file as opcodes with their arguments and acts on none of them. `read_pickle` follows the
+few opcodes that build dicts, integers, floats and strings, and refuses every other, so that nothing in the file can
+import a class or call a function. It holds one query's entries at a time: a pickle that takes 17 GB as dicts is read
+in a few dozen MB. Strings are kept for as long as the pickle may refer back to them.
 
-Imports nothing but NumPy and the standard library: `pipeline.imports.score_process` runs it in a process with little
-memory.
+Imports NumPy and the standard library alone, because `score_worker` runs it in a process with a memory limit.
 """
 
 from __future__ import annotations
 
+import pickletools
+import re
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from pipeline.imports.pickle_entries import LONGEST_ENTRY, LONGEST_QUERY, take_query, take_run
+import numpy as np
 
 READ_BYTES = 1 << 20
+"""Bytes in a read, and the longest string or integer that is accepted."""
+ENTRY = np.dtype([("J", "u1"), ("passage", "<i4"), ("G", "u1"), ("score", ">f8")])
+"""An entry as pickle writes most of them: the opcodes BININT (J) and BINFLOAT (G) with their arguments."""
 _ENTRY_HEAD, _FLOAT = struct.Struct("<BiB"), struct.Struct(">d")
 _INT32 = range(-(1 << 31), 1 << 31)
+_LONGEST_INTEGER_BITS = 1000  # float() overflows at 1024
+_LONGEST_LINE_BYTES = 1000
 _MARK = object()
-# Instructions that import, build or call: GLOBAL, INST, STACK_GLOBAL, REDUCE, BUILD, OBJ, NEWOBJ, EXT, persistent ids.
-_NAMING = frozenset(b"ci\x93Rbo\x81\x92\x82\x83\x84PQ")
+# Entries whose integer has four bytes, then entries of any width. The quantifiers are possessive (*+): opcodes differ
+# in their first byte, so backtracking could not help, and would need memory for every entry.
+_LONG = rb"J.{4}G.{8}"
+_ENTRIES = re.compile(rb"((?:" + _LONG + rb")*+)((?:(?:J.{4}|M..|K.)G.{8})*+)", re.DOTALL)
+# Matches at every entry boundary, so that it never looks for an entry inside another.
+_SHORT = re.compile(rb"((?:" + _LONG + rb")*+)(?:(?:M(..)|K(.))(G.{8})|\Z)", re.DOTALL)
+_NUMBERS = frozenset({"BININT", "BININT1", "BININT2", "LONG1"})
+_STRINGS = frozenset({"BINUNICODE", "SHORT_BINUNICODE"})
+# Opcodes that import, build or call.
+_CALLS = frozenset(
+    {"GLOBAL", "INST", "STACK_GLOBAL", "REDUCE", "BUILD", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+    | {"PERSID", "BINPERSID"}
+)
+
+
+Opcode = tuple[pickletools.OpcodeInfo, Any | None, int | None]
+"""What `genops` yields: the opcode, its argument and its byte in the file."""
 
 
 class RefusedError(Exception):
-    """The pickle holds something else; the message says what, and at which byte."""
+    """The pickle holds something other than scores; the message says what, and at which byte."""
 
 
 class Readable(Protocol):
@@ -40,22 +62,104 @@ class Entries(NamedTuple):
 
     query: int | str
     run: bytes
-    """Integer passages and their scores, as ENTRY."""
+    """Passages that are 32-bit integers, with their scores, as ENTRY."""
     others: list[tuple[int | str, float]]
-    """Passages that are no 32-bit integers, with their scores."""
+    """All other passages, with their scores."""
 
 
 def read_pickle(stream: Readable) -> Iterator[Entries]:
-    """The scores query by query, in the order of the file.
+    """Yields the scores query by query, in the order of the file.
 
     Raises:
-        RefusedError: not what it should be, or it ends too early.
+        RefusedError: not a pickled dict of dicts of numbers, or the file ends too early.
     """
-    return _Machine(stream).run()
+    window = _Window(stream)
+    return _Machine(window).run(_opcodes(window))
 
 
-class _Inner:
-    """A query's dict while it is filled."""
+def _opcodes(window: _Window) -> Iterator[Opcode]:
+    """The opcodes after the first, which must name a protocol from 2 on: older ones write numbers as lines of text."""
+    opcodes = pickletools.genops(window)  # type: ignore[arg-type]
+    try:
+        opcode, argument, _ = next(opcodes)
+        if opcode.name != "PROTO" or argument not in range(2, 6):
+            raise RefusedError("no pickle of protocol 2 to 5")
+        yield from opcodes
+    except ValueError as error:
+        if window.position <= 1:
+            raise RefusedError("no pickle of protocol 2 to 5") from None
+        raise RefusedError(f"a malformed opcode, before byte {window.position}: {error}") from None
+
+
+class _Window:
+    """The stream as `genops` reads it, with bounded reads, and a look at the entries ahead."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream, self._buffer, self._at, self._bytes_read = stream, b"", 0, 0
+
+    @property
+    def position(self) -> int:
+        # Not `tell`, which `genops` would call at every opcode.
+        return self._bytes_read - len(self._buffer) + self._at
+
+    def read(self, size: int) -> bytes:
+        end = self._at + size
+        if end > len(self._buffer):
+            self._have(size)
+            end = self._at + size
+        value = self._buffer[self._at : end]
+        self._at = end
+        return value
+
+    def _have(self, size: int) -> None:
+        """Reads on until `size` bytes are ahead."""
+        if size > READ_BYTES:
+            raise RefusedError(f"a value of {size} bytes, at byte {self.position}")
+        while len(self._buffer) - self._at < size:
+            if not self._fill():
+                raise RefusedError(f"the end of the file after {self._bytes_read} bytes")
+
+    def readline(self) -> bytes:
+        """For opcodes of protocols 0 and 1 and those that name classes: none is accepted, so speed does not matter."""
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self.read(1)
+            if len(line) > _LONGEST_LINE_BYTES:
+                raise RefusedError(f"a line of more than {_LONGEST_LINE_BYTES} bytes, before byte {self.position}")
+        return line
+
+    def _fill(self) -> bool:
+        """Reads a block. Returns whether there was one."""
+        block = self._stream.read(READ_BYTES)
+        self._buffer = self._buffer[self._at :] + block
+        self._at = 0
+        self._bytes_read += len(block)
+        return bool(block)
+
+    def take_entries(self) -> Iterator[bytes]:
+        """Takes the entries of integers and floats right ahead; yields them as ENTRY, in pieces."""
+        while True:
+            if len(self._buffer) - self._at < ENTRY.itemsize:
+                self._fill()
+            match = _ENTRIES.match(self._buffer, self._at)
+            assert match is not None
+            long, mixed = match.groups()
+            self._at = match.end()
+            yield long + _widened(mixed) if mixed else long
+            if match.end() == match.start() or len(self._buffer) - self._at >= ENTRY.itemsize:
+                return
+
+
+def _widened(mixed: bytes) -> bytes:
+    """Entries whose integers have one, two or four bytes, all with four."""
+    parts: list[bytes] = []
+    for run, word, byte, score in _SHORT.findall(mixed):
+        parts += (run, b"J", word + b"\0\0" if word else byte + b"\0\0\0", score) if score else (run,)
+    return b"".join(parts)
+
+
+class _Scores:
+    """A query's dict while the pickle fills it."""
 
     def __init__(self) -> None:
         self.runs: list[bytes] = []
@@ -65,7 +169,7 @@ class _Inner:
         for key, value in items:
             if type(value) not in (int, float) or type(key) not in (int, str):
                 raise RefusedError(f"an entry {key!r:.40}: {type(value).__name__}")
-            if type(value) is int and value.bit_length() > 1000:
+            if type(value) is int and value.bit_length() > _LONGEST_INTEGER_BITS:
                 raise RefusedError(f"an entry {key!r:.40} of {value.bit_length()} bits")
             if type(key) is int and key in _INT32:
                 self.runs.append(_ENTRY_HEAD.pack(ord("J"), key, ord("G")) + _FLOAT.pack(value))
@@ -74,191 +178,115 @@ class _Inner:
 
 
 class _Machine:
-    """The few instructions, on a stack. The outermost dict is never filled: its entries are handed out."""
+    """Follows the opcodes on a stack. The outermost dict is never filled: its items are handed out.
 
-    def __init__(self, stream: Readable) -> None:
-        self._stream, self._buffer, self._at, self._read = stream, b"", 0, 0
+    `genops` reads nothing ahead of the opcode that it yields. So wherever an entry may begin, the machine takes from
+    the window all entries of integers and floats at once, and `genops` goes on behind them.
+    """
+
+    def __init__(self, window: _Window) -> None:
+        self._window = window
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, str] = {}
-        self._remembered = 0
+        self._memo_size = 0
         self._outer: object | None = None
-        self._done: list[Entries] = []
-        self._codes: dict[int, Callable[[], None]] = self._instructions()
+        self._actions: dict[str, Callable[[Any], list[Entries] | None]] = {
+            **dict.fromkeys(_NUMBERS, self._stack.append), **dict.fromkeys(_STRINGS, self._string),
+            "BINFLOAT": self._float, "EMPTY_DICT": self._dict, "MARK": self._mark,
+            "SETITEM": lambda _: self._set(self._pop_items(len(self._stack) - 2)), "SETITEMS": self._set_items,
+            "BINPUT": self._put, "LONG_BINPUT": self._put, "MEMOIZE": lambda _: self._put(self._memo_size),
+            "BINGET": self._get, "LONG_BINGET": self._get, "FRAME": lambda _: None,
+        }  # fmt: skip
 
-    def run(self) -> Iterator[Entries]:
-        if self._byte() != 0x80 or not 2 <= self._byte() <= 5:
-            raise RefusedError("no pickle of protocol 2 to 5")
-        codes, stop = self._codes, ord(".")
-        while True:
-            code = self._byte()
-            if code == stop:
+    def run(self, opcodes: Iterator[Opcode]) -> Iterator[Entries]:
+        for opcode, argument, _ in opcodes:
+            name = opcode.name
+            if name == "STOP":
                 break
-            known = codes.get(code)
-            if known is None:
-                what = "a class or function that is named" if code in _NAMING else f"the instruction {bytes([code])!r}"
-                raise RefusedError(f"{what} at byte {self._position - 1}")
-            known()
-            if self._done:
-                yield from self._done
-                self._done.clear()
+            action = self._actions.get(name)
+            if action is None:
+                what = "a class or function that is named or called" if name in _CALLS else f"the opcode {name}"
+                raise RefusedError(f"{what}, before byte {self._window.position}")
+            if complete := action(argument):
+                yield from complete
         if len(self._stack) != 1 or self._stack[0] is not self._outer:
             raise RefusedError("something else than one dict")
 
-    @property
-    def _position(self) -> int:
-        return self._read - len(self._buffer) + self._at
+    def _string(self, text: str) -> None:
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise RefusedError(f"a string that is no UTF-8, before byte {self._window.position}")
+        self._stack.append(text)
 
-    def _fill(self) -> bool:
-        """Read on; whether there was more."""
-        block = self._stream.read(READ_BYTES)
-        self._buffer = self._buffer[self._at :] + block
-        self._at = 0
-        self._read += len(block)
-        return bool(block)
+    def _float(self, value: float) -> None:
+        self._stack.append(value)
+        self._take_entries()
 
-    def _more(self, size: int) -> None:
-        """Have `size` bytes ahead."""
-        while len(self._buffer) - self._at < size:
-            if not self._fill():
-                raise RefusedError(f"the end of the file after {self._position + len(self._buffer) - self._at} bytes")
+    def _mark(self, _: None) -> None:
+        self._marks.append(len(self._stack))
+        self._stack.append(_MARK)
+        self._take_entries()
 
-    def _byte(self) -> int:
-        if self._at == len(self._buffer):
-            self._more(1)
-        self._at += 1
-        return self._buffer[self._at - 1]
+    def _take_entries(self) -> None:
+        """Takes the entries right ahead, if they belong to a query's dict."""
+        owner = self._stack[self._marks[-1] - 1] if self._marks and self._marks[-1] else None
+        if isinstance(owner, _Scores):
+            owner.runs += self._window.take_entries()
 
-    def _bytes(self, size: int) -> bytes:
-        if size > READ_BYTES:
-            raise RefusedError(f"a value of {size} bytes at byte {self._position}")
-        self._more(size)
-        self._at += size
-        return self._buffer[self._at - size : self._at]
-
-    def _instructions(self) -> dict[int, Callable[[], None]]:
-        push = self._stack.append
-
-        def number(form: str) -> Callable[[], None]:
-            unpack, size = struct.Struct(form).unpack, struct.calcsize(form)
-            return lambda: push(unpack(self._bytes(size))[0])
-
-        def text(form: str) -> Callable[[], None]:
-            unpack, size = struct.Struct(form).unpack, struct.calcsize(form)
-            return lambda: push(self._text(unpack(self._bytes(size))[0]))
-
-        def memo(form: str, act: Callable[[int], None]) -> Callable[[], None]:
-            unpack, size = struct.Struct(form).unpack, struct.calcsize(form)
-            return lambda: act(unpack(self._bytes(size))[0])
-
-        named: dict[bytes, Callable[[], None]] = {
-            b"K": number("<B"), b"M": number("<H"), b"J": number("<i"), b"G": number(">d"),
-            b"\x8a": lambda: push(int.from_bytes(self._bytes(self._byte()), "little", signed=True)),
-            b"X": text("<I"), b"\x8c": text("<B"),
-            b"q": memo("<B", self._remember), b"r": memo("<I", self._remember),
-            b"\x94": lambda: self._remember(self._remembered),
-            b"h": memo("<B", self._recall), b"j": memo("<I", self._recall),
-            b"\x95": self._frame, b"}": self._dict, b"(": self._mark,
-            b"u": self._set_items, b"s": self._set_item,
-        }  # fmt: skip
-        return {code[0]: act for code, act in named.items()}
-
-    def _text(self, size: int) -> str:
-        try:
-            return self._bytes(size).decode()
-        except UnicodeDecodeError:
-            raise RefusedError(f"a string that is no UTF-8 at byte {self._position}") from None
-
-    def _frame(self) -> None:
-        self._bytes(8)
-
-    def _remember(self, place: int) -> None:
-        # Dicts are counted only: one that is named again would be shared.
-        self._remembered += 1
-        if self._stack and isinstance(self._stack[-1], str):
-            self._memo[place] = self._stack[-1]
-
-    def _recall(self, place: int) -> None:
-        if place not in self._memo:
-            raise RefusedError(f"a dict used twice at byte {self._position}")
-        self._stack.append(self._memo[place])
-
-    def _dict(self) -> None:
+    def _dict(self, _: None) -> list[Entries]:
+        """Begins a dict. Where it is a query's, those before it are complete, and handed out."""
+        complete: list[Entries] = []
         if self._outer is None:
             self._outer = object()
             self._stack.append(self._outer)
-        else:
-            self._stack.append(_Inner())
+            return complete
+        if len(self._marks) == 1 and self._marks[0] and self._stack[self._marks[0] - 1] is self._outer:
+            query = self._stack.pop()
+            if query is not _MARK:
+                complete = self._entries(self._pop_items(self._marks[0] + 1))
+            self._stack.append(query)
+        self._stack.append(_Scores())
+        return complete
 
-    def _mark(self) -> None:
-        self._marks.append(len(self._stack))
-        self._stack.append(_MARK)
-        owner = self._stack[-2] if len(self._stack) > 1 else None
-        if isinstance(owner, _Inner):
-            self._take_entries(owner)
-        elif owner is not None and owner is self._outer:
-            self._take_queries()
+    def _put(self, place: int) -> None:
+        # Dicts are counted only: one that is referred to again would be shared by two queries.
+        self._memo_size += 1
+        if self._stack and isinstance(self._stack[-1], str):
+            self._memo[place] = self._stack[-1]
 
-    def _take_queries(self) -> None:
-        """Hand out the queries right ahead that look as most do, and first those on the stack, which are complete."""
-        first = self._marks[-1] + 1
-        while True:
-            if len(self._buffer) - self._at < LONGEST_QUERY:
-                self._fill()
-            found = take_query(self._buffer, self._at)
-            if found is None:
-                return
-            query, is_remembered, run, self._at = found
-            if len(self._stack) > first:
-                self._hand_out(self._items(first))
-            self._done.append(Entries(query, run, []))
-            self._remembered += is_remembered
+    def _get(self, place: int) -> None:
+        if place not in self._memo:
+            raise RefusedError(f"a dict used twice, before byte {self._window.position}")
+        self._stack.append(self._memo[place])
 
-    def _take_entries(self, inner: _Inner) -> None:
-        """Take the entries right ahead that look as most do; what comes then goes through the stack."""
-        while True:
-            if len(self._buffer) - self._at < LONGEST_ENTRY:
-                self._fill()
-            run, end = take_run(self._buffer, self._at)
-            if end == self._at:
-                return
-            inner.runs.append(run)
-            self._at = end
-
-    def _set_items(self) -> None:
+    def _set_items(self, _: None) -> list[Entries]:
         if not self._marks:
-            raise RefusedError(f"entries outside a dict at byte {self._position}")
-        place = self._marks.pop()
-        items = self._items(place + 1)
-        del self._stack[place:]
-        self._set(items)
+            raise RefusedError(f"entries outside a dict, before byte {self._window.position}")
+        mark = self._marks.pop()
+        items = self._pop_items(mark + 1)
+        del self._stack[mark:]
+        return self._set(items)
 
-    def _set_item(self) -> None:
-        self._set(self._items(len(self._stack) - 2))
-
-    def _items(self, first: int) -> list[tuple[Any, Any]]:
-        """Take keys and values off the stack, from a place on."""
+    def _pop_items(self, first: int) -> list[tuple[Any, Any]]:
+        """Takes keys and values off the stack, from an index on."""
         items = self._stack[max(first, 0) :]
         if len(items) % 2:
-            raise RefusedError(f"a dict that is not filled properly at byte {self._position}")
+            raise RefusedError(f"a key without a value, before byte {self._window.position}")
         del self._stack[max(first, 0) :]
         return list(zip(items[::2], items[1::2], strict=True))
 
-    def _set(self, items: list[tuple[Any, Any]]) -> None:
-        """Put keys and values into the dict on top of the stack."""
+    def _set(self, items: list[tuple[Any, Any]]) -> list[Entries]:
+        """Puts keys and values into the dict on top of the stack. Returns the queries that are complete by it."""
         target = self._stack[-1] if self._stack else None
-        if isinstance(target, _Inner):
+        if isinstance(target, _Scores):
             target.put(items)
-            if len(self._marks) == 1:
-                self._take_queries()
-        elif target is not None and target is self._outer:
-            self._hand_out(items)
-        else:
-            raise RefusedError(f"entries outside a dict at byte {self._position}")
+            return []
+        if target is None or target is not self._outer:
+            raise RefusedError(f"entries outside a dict, before byte {self._window.position}")
+        return self._entries(items)
 
-    def _hand_out(self, items: list[tuple[Any, Any]]) -> None:
-        """Give queries away, with their dicts."""
-        for query, inner in items:
-            if type(query) not in (int, str) or not isinstance(inner, _Inner):
-                raise RefusedError(f"an entry {query!r:.40}: {type(inner).__name__}")
-            self._done.append(Entries(query, b"".join(inner.runs), inner.others))
+    def _entries(self, items: list[tuple[Any, Any]]) -> list[Entries]:
+        for query, scores in items:
+            if type(query) not in (int, str) or not isinstance(scores, _Scores):
+                raise RefusedError(f"an entry {query!r:.40}: {type(scores).__name__}")
+        return [Entries(query, b"".join(scores.runs), scores.others) for query, scores in items]

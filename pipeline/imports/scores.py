@@ -1,7 +1,8 @@
-"""Published teacher scores into `scores/<teacher>`, aligned to the pair shards like the scores of our own teachers.
+"""Imports published teacher scores as `scores/<teacher>`, with their rows in the order of the pair shards.
 
-A set of scores is complete or refused: a pair without a score is an error, unless the file itself defines the
-pairs. Then its scores stand as `retrieved/<teacher>` too, and the pairs are built from that list alone.
+The scores must cover the pairs of the workspace: a pair without a score is an error. With `as_pairs` the file itself
+defines the pairs: its scores are imported as the list `retrieved/<teacher>` first, and the pairs are built from that
+list alone.
 
 Shapes: N pairs.
 """
@@ -18,8 +19,8 @@ import numpy as np
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.evaluation.runs import external_ids
 from pipeline.fingerprint import digest_file, digest_files, digest_json
-from pipeline.imports.intake import Counts, Intake, Rows, existing, reconcile
-from pipeline.imports.lists import SMALL_MEMORY, ListOptions, Source, import_lists, refuse_contradictions
+from pipeline.imports.intake import CandidateBatch, Counts, Intake, existing, reconcile
+from pipeline.imports.lists import SMALL_MEMORY, CandidateSource, ListOptions, import_lists, refuse_contradictions
 from pipeline.imports.score_files import FORMS, form_of
 from pipeline.names import check_name
 from pipeline.scores.pairs import PairSet, build_pairs, current_pairs
@@ -54,43 +55,47 @@ class ScoreOptions:
 
 @dataclass(frozen=True)
 class ImportedScores:
-    """What came in."""
+    """What an import added."""
 
     pairs: int
+    """Pairs of the workspace, each with a score."""
     form: str
+    """Format of the file, or `hub`."""
     counts: Counts
     judgements: int
     """Positives added to the judgements."""
     unused: int
-    """Scores of pairs that are not among the workspace's pairs."""
+    """Scores of pairs that the workspace does not have."""
     unchanged: bool
+    """Whether the workspace had all of it already."""
 
 
 def import_scores(workspace: Workspace, path: Path, teacher: str, options: ScoreOptions) -> ImportedScores:
     """Import a file of scores as a teacher.
 
     Raises:
-        InputError: malformed, contradicting and `strict`, or pairs of the workspace have no score.
-        WorkspaceError: no pairs and not `as_pairs`, or scores of another origin are there.
+        InputError: a malformed file; pairs of the workspace without a score; with `strict`, also an unknown id, or
+            different scores of the same pair.
+        WorkspaceError: no pairs and not `as_pairs`; the workspace has scores from another source under the same name.
     """
     check_name("teacher", teacher)
     form = options.form or form_of(path)
     content = digest_files(path.rglob("*.parquet"), path) if path.is_dir() else digest_file(existing(path))
     read, unit = FORMS[form]
 
-    def rows(systems: dict[str, int]) -> Iterator[Rows]:
+    def rows(systems: dict[str, int]) -> Iterator[CandidateBatch]:
         systems[teacher] = 0
         return read(path)
 
     return import_score_source(
-        workspace, Source(path, digest_json([form, content]), rows, unit), teacher, form, options
+        workspace, CandidateSource(path, digest_json([form, content]), rows, unit), teacher, form, options
     )
 
 
 def import_score_source(
-    workspace: Workspace, source: Source, teacher: str, form: str, options: ScoreOptions
+    workspace: Workspace, source: CandidateSource, teacher: str, form: str, options: ScoreOptions
 ) -> ImportedScores:
-    """As `import_scores`, from any source of rows."""
+    """As `import_scores`, from any source of candidates; `form` is recorded as the format."""
     check_name("teacher", teacher)
     described = {
         "fingerprint": digest_json(["published scores", source.content]),
@@ -122,70 +127,71 @@ def import_score_source(
 
 
 def _copy(workspace: Workspace, staged: Workspace, pairs: PairSet, teacher: str, described: Mapping[str, Any]) -> None:
-    """Scores of pairs that were built from the teacher's own list."""
+    """Stage the scores of pairs that were built from the list of the teacher itself."""
     with connect(staged.local / "spill", memory_limit=SMALL_MEMORY) as connection:
         view_parquet(connection, "listed", workspace.parts("retrieved", teacher))
         for number, (path, footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
             bounds = {"first": footer.extra["first_query"], "last": footer.extra["last_query"]}
-            found = connection.execute(sql("imports/listed_scores"), bounds).fetchnumpy()
+            listed = connection.execute(sql("imports/listed_scores"), bounds).fetchnumpy()
             ids = read_pair_ids(path)
             if not all(
-                np.array_equal(found[name], own) for name, own in zip(("query_id", "passage_id"), ids, strict=True)
+                np.array_equal(listed[name], column)
+                for name, column in zip(("query_id", "passage_id"), ids, strict=True)
             ):
                 raise WorkspaceError("the pairs are not those of the list", where=path, todo="run: prep build-pairs")
-            write_scores(staged, teacher, number, footer, ids, np.asarray(found["score"]), described, {})
+            write_scores(staged, teacher, number, footer, ids, np.asarray(listed["score"]), described, {})
 
 
 def _align(
     workspace: Workspace,
     staging: Path,
-    source: Source,
+    source: CandidateSource,
     pairs: PairSet,
     teacher: str,
     described: Mapping[str, Any],
     options: ScoreOptions,
 ) -> tuple[Counts, int]:
-    """Stage the scores of the pairs that are there; the counts, and how many scores no pair asks for."""
+    """Stage the scores of the workspace's pairs. Returns the counts, and how many scores have no pair."""
     edges = np.array([0, *(footer.extra["first_query"] for footer in pairs.footers[1:])], np.int32)
     intake = Intake(workspace, source.where, staging / "rows", edges, options.strict, source.unit)
     intake.take(source.read({}))
-    missing: list[tuple[int, int]] = []
-    lacking = unused = 0
+    first_missing: list[tuple[int, int]] = []
+    missing = unused = 0
     for number, path in enumerate(pairs.paths):
         scored = reconcile(intake.bucket(number, 0), intake.counts)
         ids = read_pair_ids(path)
-        wanted, there = _keys(*ids), _keys(scored["query"], scored["passage"])
-        places = np.minimum(np.searchsorted(there, wanted), len(there) - 1)
-        found = there[places] == wanted if len(there) else np.zeros(len(wanted), bool)
-        missing += [(int(ids[0][i]), int(ids[1][i])) for i in np.flatnonzero(~found)[:1]]
-        lacking += int((~found).sum())
-        unused += len(there) - int(found.sum())
+        wanted, known = _keys(*ids), _keys(scored["query"], scored["passage"])
+        rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        has_score = known[rows] == wanted if len(known) else np.zeros(len(wanted), bool)
+        first_missing += [(int(ids[0][i]), int(ids[1][i])) for i in np.flatnonzero(~has_score)[:1]]
+        missing += int((~has_score).sum())
+        unused += len(known) - int(has_score.sum())
         if not missing:
-            scores = np.ascontiguousarray(scored["score"][places])
+            scores = np.ascontiguousarray(scored["score"][rows])
             write_scores(Workspace(staging), teacher, number, pairs.footers[number], ids, scores, described, {})
     refuse_contradictions(intake)
-    if lacking:
-        raise _incomplete(workspace, source, pairs, missing[0], lacking)
+    if missing:
+        raise _incomplete(workspace, source, pairs, first_missing[0], missing)
     return intake.counts, unused
 
 
 def _keys(query: np.ndarray, passage: np.ndarray) -> np.ndarray:
-    """One int64 for each pair (N,), in the order of query and passage."""
+    """An int64 for each pair (N,); sorts as (query, passage) does."""
     keys: np.ndarray = query.astype(np.int64) << 32 | passage
     return keys
 
 
 def _incomplete(
-    workspace: Workspace, source: Source, pairs: PairSet, first: tuple[int, int], lacking: int
+    workspace: Workspace, source: CandidateSource, pairs: PairSet, first: tuple[int, int], missing: int
 ) -> InputError:
     query, passage = (
         external_ids(workspace, table, np.array([number]))[0]
         for table, number in zip(("queries", "passages"), first, strict=True)
     )
     return InputError(
-        "not all pairs of the workspace have a score in it",
+        "some pairs of the workspace have no score in it",
         where=source.where,
         expected=f"scores of {pairs.pairs:,} pairs",
-        found=f"{lacking:,} without one; the first is query {query}, passage {passage}",
+        found=f"{missing:,} without one; the first is query {query}, passage {passage}",
         todo="pass --as-pairs to work on the pairs of this file, or build the pairs from lists that it covers",
     )

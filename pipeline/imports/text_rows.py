@@ -1,4 +1,7 @@
-"""Records from anywhere, Python objects or Arrow tables, as the rows that an import of tables takes."""
+"""Turns Python records or Arrow tables into the batches of strings that `CollectionSource` is made of.
+
+Each batch has its columns as strings, and `line` int64 from 1 for messages.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,20 @@ import pyarrow as pa
 
 from pipeline.errors import InputError
 
-TEXT_COLUMNS = ["external_id", "text"]
-JUDGEMENT_COLUMNS = ["query", "passage", "grade"]
 _ROWS_PER_BATCH = 65_536
 
 
 def titled(title: str, text: str) -> str:
-    """A passage with its title: a space between, as BEIR's own evaluation joins them."""
+    """The text of a passage that has a title, joined as BEIR's own evaluation joins them.
+
+    >>> titled("Anatomy", "The heart pumps."), titled("", "The heart pumps.")
+    ('Anatomy The heart pumps.', 'The heart pumps.')
+    """
     return f"{title} {text}".strip()
 
 
 def string_rows(records: Iterable[tuple[int, tuple[str, ...]]], columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Records of strings, each with its line, as batches; there is one at least."""
+    """Batches of (line, strings) records. Yields one empty batch if there are none, so that the schema is known."""
     stream = iter(records)
     schema = pa.schema([*((name, pa.string()) for name in columns), ("line", pa.int64())])
     first = True
@@ -36,10 +41,10 @@ def string_rows(records: Iterable[tuple[int, tuple[str, ...]]], columns: list[st
 def table_rows(
     batches: Iterable[pa.RecordBatch], columns: dict[str, str], where: Path | str
 ) -> Iterator[pa.RecordBatch]:
-    """Columns of batches under new names, as strings, with the number of the row for a line.
+    """Select and rename columns (old name → new name), as strings; `line` is the number of the row.
 
     Raises:
-        InputError: a column has nulls, or is no text or integer.
+        InputError: a column has a null, or is neither text nor integers.
     """
     line = 1
     for batch in batches:
@@ -50,9 +55,10 @@ def table_rows(
 
 
 def _strings(array: pa.Array, name: str, line: int, where: Path | str) -> pa.Array:
-    kind = array.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-        raise InputError(f"column {name} is of the wrong type", where=where, expected="text or integers", found=kind)
+    data_type = array.type
+    if not any(check(data_type) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer)):
+        what = f"column {name} is of the wrong type"
+        raise InputError(what, where=where, expected="text or integers", found=data_type)
     if array.null_count:
         first = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
         raise InputError(f"row {line + first} has no {name}", where=where)

@@ -1,6 +1,6 @@
-"""What strangers may hand in: every input here is refused with a message, and leaves the workspace as it was.
+"""Hostile and broken input files: each is refused with a message, and leaves the workspace as it was.
 
-The table is what was tried; the second half makes more of it from sound files, by cutting and changing bytes.
+The table `HOSTILE` lists files made by hand; the tests after it cut and change the bytes of sound files at random.
 """
 
 import gzip
@@ -32,7 +32,7 @@ DEEP = b"[" * 200_000
 
 
 class Runs:
-    """Would make a file, were it ever called."""
+    """Makes a file if it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,12 +83,12 @@ HOSTILE = {
     "scores: a pickle that runs a command": (SCORES + "pickle", "runs", "a class or function"),
     "scores: a pickle of a class": (SCORES + "pickle", pickle.dumps({10: {100: np.float32(1)}}), "a class or function"),
     "scores: a pickle cut short": (SCORES + "pickle", pickle.dumps({10: {100: 1.0}})[:-3], "the end of the file"),
-    "scores: a pickle of a list": (SCORES + "pickle", pickle.dumps([1, 2]), "the instruction"),
+    "scores: a pickle of a list": (SCORES + "pickle", pickle.dumps([1, 2]), "the opcode EMPTY_LIST"),
     "scores: a pickle of NaN": (SCORES + "pickle", pickle.dumps({10: {100: float("nan")}}), "no finite float32"),
     "scores: a pickle that asks for 4 GB": (
         SCORES + "pickle",
         b"\x80\x04\x8e" + struct.pack("<Q", 1 << 32) + b"x.",
-        "the instruction",
+        "a value of 4294967296 bytes",
     ),
     "scores: a pickle within itself": (SCORES + "pickle", b"\x80\x04}\x94K\x0ah\x00s.", "a dict used twice"),
     "scores: a kd line of four fields": (SCORES + "kd", b"1.0\t2.0\t10\t100\n", "5 tab-separated fields"),
@@ -161,7 +161,7 @@ def world(tmp_path_factory):
 
 
 def state(workspace) -> dict[str, int]:
-    """What stands in a workspace, but for locks and what runs tell of themselves."""
+    """Checksums of all files of a workspace but locks and run summaries."""
     files = (path for path in workspace.root.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
     kept = (path for path in files if "summaries" not in path.parts)
     return {str(path.relative_to(workspace.root)): zlib.crc32(path.read_bytes()) for path in kept}
@@ -177,18 +177,18 @@ def test_the_table_is_long_enough():
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_is_refused_and_leaves_nothing(world, monkeypatch, capsys, tmp_path, what):
-    typed, content, told = HOSTILE[what]
+    typed, content, message = HOSTILE[what]
     file, trace = tmp_path / ("given.gz" if content[:2] == GZIP else "given"), tmp_path / "was-run"
     file.write_bytes(pickle.dumps(Runs(trace)) if content == "runs" else content)
     before, beside = state(world), sorted(world.root.parent.iterdir())
     code, _, error = prep(monkeypatch, capsys, *command(typed, file, world))
-    assert code in (1, 2) and told in error and "report it" not in error, error
+    assert code in (1, 2) and message in error and "report it" not in error, error
     assert len(error) < 2_000 and all(character.isprintable() or character == "\n" for character in error)
     assert state(world) == before and sorted(world.root.parent.iterdir()) == beside and not trace.exists()
 
 
 def read_as(form: str, workspace, path: Path) -> None:
-    """Import a file as the form says."""
+    """Import a file in a format."""
     if form in published_files.WRITERS:
         import_scores(workspace, path, "t", ScoreOptions(form, as_pairs=True))
     elif form == "collection":
@@ -198,7 +198,7 @@ def read_as(form: str, workspace, path: Path) -> None:
 
 
 def sound(form: str, directory: Path) -> Path:
-    """A file of the form that can be read."""
+    """Write a valid file in a format."""
     if form in published_files.WRITERS:
         write, name = published_files.WRITERS[form]
         return write(directory / name, published_files.make_scores())
@@ -209,7 +209,7 @@ def sound(form: str, directory: Path) -> Path:
 
 
 FORMS = ["collection", "queries", "qrels", *published_files.WRITERS]
-WOUNDS = st.lists(
+DAMAGE = st.lists(
     st.tuples(
         st.sampled_from(["cut", "change", "insert", "drop", "repeat"]),
         st.floats(0, 1, exclude_max=True),
@@ -221,29 +221,29 @@ WOUNDS = st.lists(
 )
 
 
-RARELY = settings(
+FEW_EXAMPLES = settings(
     max_examples=15, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def wounded(content: bytes, wounds) -> bytes:
-    for kind, share, more in wounds:
-        place = int(share * len(content))
-        rest = {"cut": b"", "change": more + content[place + len(more) :], "insert": more + content[place:]}
-        rest |= {"drop": content[place + len(more) :], "repeat": content[place // 2 :]}
-        content = content[:place] + rest[kind]
+def damaged(content: bytes, damage) -> bytes:
+    for kind, share, more in damage:
+        at = int(share * len(content))
+        rest = {"cut": b"", "change": more + content[at + len(more) :], "insert": more + content[at:]}
+        rest |= {"drop": content[at + len(more) :], "repeat": content[at // 2 :]}
+        content = content[:at] + rest[kind]
     return content
 
 
 @pytest.mark.parametrize("form", FORMS)
-@RARELY
-@given(wounds=WOUNDS)
-def test_a_wounded_file_is_read_or_refused(world, tmp_path_factory, form, wounds):
-    directory = tmp_path_factory.mktemp("wounded")
+@FEW_EXAMPLES
+@given(damage=DAMAGE)
+def test_a_damaged_file_is_read_or_refused(world, tmp_path_factory, form, damage):
+    directory = tmp_path_factory.mktemp("damaged")
     workspace = Workspace.open(str(shutil.copytree(world.root, directory / "ws")))
     path = sound(form, directory)
-    packed = path.suffix == ".gz" and wounds[0][1] < 0.5  # half of them are wounded under their packing
-    content = wounded(gzip.decompress(path.read_bytes()) if packed else path.read_bytes(), wounds)
+    packed = path.suffix == ".gz" and damage[0][1] < 0.5  # half of them are damaged under their packing
+    content = damaged(gzip.decompress(path.read_bytes()) if packed else path.read_bytes(), damage)
     path.write_bytes(gzip.compress(content, 1) if packed else content)
     before = state(workspace)
     try:
@@ -253,15 +253,15 @@ def test_a_wounded_file_is_read_or_refused(world, tmp_path_factory, form, wounds
     shutil.rmtree(directory)
 
 
-@RARELY
-@given(wounds=WOUNDS, number=st.integers(0, 99))
-def test_a_wounded_workspace_is_told_of(world, tmp_path_factory, wounds, number):
-    directory = tmp_path_factory.mktemp("wounded")
+@FEW_EXAMPLES
+@given(damage=DAMAGE, number=st.integers(0, 99))
+def test_a_damaged_workspace_is_reported(world, tmp_path_factory, damage, number):
+    directory = tmp_path_factory.mktemp("damaged")
     workspace = Workspace.open(str(shutil.copytree(world.root, directory / "ws")))
     files = sorted(path for path in workspace.root.rglob("*.*") if path.suffix in (".parquet", ".json"))
     path = files[number % len(files)]
     rows = pq.read_table(path) if path.suffix == ".parquet" else None
-    path.write_bytes(wounded(path.read_bytes(), wounds))
+    path.write_bytes(damaged(path.read_bytes(), damage))
     try:
         problems = verify(Workspace.open(str(workspace.root)), sample=0).problems
         assert problems or rows is None or rows.equals(pq.read_table(path))

@@ -1,7 +1,7 @@
-"""PyLate, ColBERT, FlagEmbedding, Tevatron and lightning-ir learn from our exports, each in its own environment.
+"""PyLate, ColBERT, FlagEmbedding, Tevatron and lightning-ir learn from our exports, each in a separate environment.
 
-Run by `make peer-test`, which makes the environments; skipped otherwise. Each script of `peers/` reads an export with
-the library's own code, takes three steps on a CPU and tells what it read.
+`make peer-test` makes the environments and runs this; it is skipped otherwise. Each script of `peers/` reads an export
+with the code of the library, takes three steps on a CPU and prints what it read.
 """
 
 import json
@@ -47,21 +47,29 @@ def teacher(world):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_reads_what_the_teacher_said_and_learns(world, tiny, tmp_path, name):
+def test_it_reads_the_scores_of_the_teacher_and_learns(world, tiny, tmp_path, name):
     python = python_of(name)
     export(world, tmp_path / "export", ExportSettings(name, negatives=4 if name in ("pylate", "colbert") else None))
     output = tmp_path / "output"
     output.mkdir()
     script = HERE / f"with_{name.replace('-', '_')}.py"
-    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(output / "hub"), "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""}
+    variables = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(output / "hub"),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": "",
+    }
     done = subprocess.run(
-        [python, script, tmp_path / "export", tiny, output], env={**os.environ, **own}, capture_output=True, text=True
+        [python, script, tmp_path / "export", tiny, output],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert len(told["losses"]) == 3 and all(map(isfinite, told["losses"])) and told["rows"] > 10
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert len(report["losses"]) == 3 and all(map(isfinite, report["losses"])) and report["rows"] > 10
     known = teacher(world)
-    assert len(told["read"]) == 5
-    for query, passages, scores in told["read"]:
+    assert len(report["read"]) == 5
+    for query, passages, scores in report["read"]:
         assert len(passages) == len(scores) > 1
         assert [known[query][passage] for passage in passages] == pytest.approx(scores, rel=1e-7)

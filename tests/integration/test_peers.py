@@ -33,8 +33,8 @@ def rows_of(world, tmp_path, form, **settings):
 
 def learn(trainer):
     trainer.train()
-    found = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert len(found) == 4 and all(0 < value < 1e4 for value in found)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 4 and all(0 < value < 1e4 for value in losses)
 
 
 def arguments(kind, tmp_path):

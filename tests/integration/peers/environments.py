@@ -1,7 +1,7 @@
 """An environment for each trainer that does not install beside ours: python environments.py [NAME …].
 
-Each is made from NAME.txt, names and versions and nothing else, so that the resolver decides nothing. torch comes
-first and by its exact version, as for ourselves: whatever asks for another one would draw CUDA onto this machine.
+NAME.txt lists every package with its version, so the resolver decides nothing. torch is installed first, in the version
+that prep uses: a package that required another version would install CUDA.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PLACE = HERE.parents[2] / ".peers"
+DIRECTORY = HERE.parents[2] / ".peers"
 TORCH = "torch==2.13.0"
 NAMES = ("pylate", "colbert", "flag-embedding", "tevatron", "lightning-ir")
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of an environment, which is made unless it is there as its file says."""
+    """The interpreter of an environment. Makes the environment if it is missing, or differs from its file."""
     wanted = (HERE / f"{name}.txt").read_text(encoding="utf-8")
-    place, python = PLACE / name, PLACE / name / "bin" / "python"
-    made = place / "made.txt"
+    directory, python = DIRECTORY / name, DIRECTORY / name / "bin" / "python"
+    made = directory / "made.txt"
     if not made.is_file() or made.read_text(encoding="utf-8") != wanted:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
         pip = [python, "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, TORCH], check=True)
         subprocess.run([*pip, "--no-deps", "--requirement", HERE / f"{name}.txt"], check=True)
@@ -31,5 +31,5 @@ def python_of(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    for asked in sys.argv[1:] or NAMES:
-        print(python_of(asked))
+    for name in sys.argv[1:] or NAMES:
+        print(python_of(name))

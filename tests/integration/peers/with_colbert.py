@@ -1,6 +1,6 @@
 """ColBERT reads our numbered examples, queries and collection: python with_colbert.py EXPORT MODEL OUTPUT.
 
-Its own loop wants a CUDA device, so the steps are taken here: its batcher, its model, its loss.
+Its training loop needs a CUDA device, so this script takes the steps with its batcher, its model and its loss.
 """
 
 import json
@@ -23,7 +23,7 @@ config = ColBERTConfig(nway=ways, bsize=4, accumsteps=1, checkpoint=checkpoint, 
 ColBERT.loaded_extensions = True
 model = ColBERT(name=checkpoint, colbert_config=config)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-told = []
+step_losses = []
 for _, ((encoded, passages, scores),) in zip(range(3), LazyBatcher(config, *files), strict=False):
     student = torch.log_softmax(model(encoded, passages).view(-1, ways), dim=-1)
     teacher = torch.log_softmax(torch.tensor(scores).view(-1, ways), dim=-1)
@@ -31,9 +31,9 @@ for _, ((encoded, passages, scores),) in zip(range(3), LazyBatcher(config, *file
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    told.append(loss.item())
-found = [
+    step_losses.append(loss.item())
+rows_read = [
     (queries[query], [collection[number] for number, _ in pairs], [score for _, score in pairs])
     for query, *pairs in examples[:5]
 ]
-print("\n" + json.dumps({"rows": len(examples), "read": found, "losses": told}))
+print("\n" + json.dumps({"rows": len(examples), "read": rows_read, "losses": step_losses}))

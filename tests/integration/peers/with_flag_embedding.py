@@ -1,4 +1,4 @@
-"""FlagEmbedding's own runner distils an embedder from our file: python with_flag_embedding.py EXPORT MODEL OUTPUT."""
+"""FlagEmbedding's runner distils an embedder from our file: python with_flag_embedding.py EXPORT MODEL OUTPUT."""
 
 import json
 import os
@@ -41,7 +41,7 @@ runner = EncoderOnlyEmbedderRunner(
     ),
 )
 queries, passages, scores = runner.train_dataset._create_batch_data(runner.train_dataset.dataset[:5])
-found = [(query, passages[4 * i : 4 * i + 4], scores[4 * i : 4 * i + 4]) for i, query in enumerate(queries)]
+rows_read = [(query, passages[4 * i : 4 * i + 4], scores[4 * i : 4 * i + 4]) for i, query in enumerate(queries)]
 runner.run()
-told = [entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry]
-print("\n" + json.dumps({"rows": len(runner.train_dataset.dataset), "read": found, "losses": told}))
+step_losses = [entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry]
+print("\n" + json.dumps({"rows": len(runner.train_dataset.dataset), "read": rows_read, "losses": step_losses}))

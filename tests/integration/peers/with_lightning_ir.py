@@ -24,21 +24,21 @@ texts.setup(None, None, "fit")
 dataset = RunDataset(f"{export}/train.tsv", depth=4, sample_size=4, sampling_strategy="top", targets="score")
 module = CrossEncoderModule(checkpoint, MonoConfig(), loss_functions=[SupervisedMarginMSE()])
 module.set_optimizer(AdamW, lr=1e-3)
-told = []
+step_losses = []
 step = module.training_step
 
 
-def told_step(batch, *rest):
+def recorded_step(batch, *rest):
     loss = step(batch, *rest)
-    told.append(loss["loss"].item())
+    step_losses.append(loss["loss"].item())
     return loss
 
 
-module.training_step = told_step
+module.training_step = recorded_step
 trainer = LightningIRTrainer(
     max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
 )
 trainer.fit(module, LightningIRDataModule(train_dataset=dataset, train_batch_size=4))
 samples = [dataset[i] for i in range(5)]
-found = [(one.query, list(one.docs), one.targets.flatten().tolist()) for one in samples]
-print("\n" + json.dumps({"rows": len(dataset), "read": found, "losses": told}))
+rows_read = [(sample.query, list(sample.docs), sample.targets.flatten().tolist()) for sample in samples]
+print("\n" + json.dumps({"rows": len(dataset), "read": rows_read, "losses": step_losses}))

@@ -28,6 +28,6 @@ trainer = SentenceTransformerTrainer(
     data_collator=utils.ColBERTCollator(tokenize_fn=model.tokenize),
 )
 trainer.train()
-found = [(row["query"], row["documents"], row["scores"]) for row in train.select(range(5))]
-told = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-print("\n" + json.dumps({"rows": len(train), "read": found, "losses": told}))
+rows_read = [(row["query"], row["documents"], row["scores"]) for row in train.select(range(5))]
+step_losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+print("\n" + json.dumps({"rows": len(train), "read": rows_read, "losses": step_losses}))

@@ -1,4 +1,4 @@
-"""Tevatron's own loader and trainer learn from our file: python with_tevatron.py EXPORT MODEL OUTPUT."""
+"""Tevatron's loader and trainer learn from our file: python with_tevatron.py EXPORT MODEL OUTPUT."""
 
 import json
 import sys
@@ -32,11 +32,11 @@ Path(output, "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary
 tokenizer = BertTokenizer(f"{output}/vocab.txt")
 model = DenseModel.build(named, data, training, config=AutoConfig.from_pretrained(checkpoint))
 loaded = HFTrainDataset(tokenizer=tokenizer, data_args=data, cache_dir=data.data_cache_dir)
-found = [
+rows_read = [
     (
         row["query"],
-        [one["text"] for side in ("positive", "negative") for one in row[f"{side}_passages"]],
-        [one["score"] for side in ("positive", "negative") for one in row[f"{side}_passages"]],
+        [passage["text"] for side in ("positive", "negative") for passage in row[f"{side}_passages"]],
+        [passage["score"] for side in ("positive", "negative") for passage in row[f"{side}_passages"]],
     )
     for row in loaded.dataset.select(range(5))
 ]
@@ -49,5 +49,5 @@ trainer = DenseTrainer(
 )
 dataset.trainer = trainer
 trainer.train()
-told = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-print("\n" + json.dumps({"rows": len(dataset), "read": found, "losses": told}))
+step_losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+print("\n" + json.dumps({"rows": len(dataset), "read": rows_read, "losses": step_losses}))

@@ -2,8 +2,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.collection.external_ids import ExternalIds
+from pipeline.imports.candidate_batches import id_array
 from pipeline.imports.msmarco import import_msmarco
-from pipeline.imports.row_batches import id_array
 from pipeline.storage.workspace import Workspace
 
 

@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from pipeline.exports.export import ExportSettings, export
 from pipeline.exports.formats import FORMATS
 from pipeline.exports.rows import list_groups
 from pipeline.imports.candidate_files import read_run_rows
-from pipeline.imports.lists import ListOptions, import_lists, one_list
+from pipeline.imports.lists import ListOptions, import_lists, system_source
 from pipeline.imports.scores import ScoreOptions, import_scores
 from pipeline.tables.parts import write_part
 from pipeline.tables.provenance import Recipe
@@ -70,9 +73,9 @@ TEXT = "q.text, p.text, n.text"
     ],
 )
 def test_formats_with_a_row_for_each_triple(world, tmp_path, form, ids, names, columns):
-    found = made(world, tmp_path, form, ids=ids)
-    assert found.column_names == names
-    rows = [tuple(float(np.float32(v)) if isinstance(v, float) else v for v in row.values()) for row in found]
+    exported = made(world, tmp_path, form, ids=ids)
+    assert exported.column_names == names
+    rows = [tuple(float(np.float32(v)) if isinstance(v, float) else v for v in row.values()) for row in exported]
     assert sorted(rows) == sorted(triples(world, columns)) and len(set(rows)) > 100
 
 
@@ -90,16 +93,16 @@ def texts(world, table):
 
 
 def test_labelled_lists_have_the_positive_first(world, tmp_path):
-    found = made(world, tmp_path, "labelled-list", ids=True)
-    assert found.column_names == ["query_id", "doc_ids", "labels"]
+    exported = made(world, tmp_path, "labelled-list", ids=True)
+    assert exported.column_names == ["query_id", "doc_ids", "labels"]
     rows = {
-        (row["query_id"], row["doc_ids"][0]): dict(zip(row["doc_ids"], row["labels"], strict=True)) for row in found
+        (row["query_id"], row["doc_ids"][0]): dict(zip(row["doc_ids"], row["labels"], strict=True)) for row in exported
     }
     assert rows == {key: {**goods, **bads} for key, (goods, bads) in expected_groups(world, "positive").items()}
-    told = made(world, tmp_path, "labelled-list")
-    assert told.column_names == ["query", "docs", "labels"]
+    with_texts = made(world, tmp_path, "labelled-list")
+    assert with_texts.column_names == ["query", "docs", "labels"]
     queries, passages = texts(world, "queries"), texts(world, "passages")
-    for row, names in zip(told, found, strict=True):
+    for row, names in zip(with_texts, exported, strict=True):
         assert row["query"] == queries[names["query_id"]] and row["labels"] == names["labels"]
         assert row["docs"] == [passages[name] for name in names["doc_ids"]]
 
@@ -108,16 +111,16 @@ def test_labelled_lists_have_the_positive_first(world, tmp_path):
 def test_n_tuples_are_even_and_drawn_by_the_seed(world, tmp_path, batch, monkeypatch):
     monkeypatch.setattr("pipeline.exports.rows.ROWS_PER_BATCH", batch)
     groups = expected_groups(world, "positive")
-    found = made(world, tmp_path, "n-tuple", ids=True, negatives=5)
+    exported = made(world, tmp_path, "n-tuple", ids=True, negatives=5)
     names = ["positive_id", *(f"negative_{i}_id" for i in range(1, 6))]
-    assert found.column_names == ["query_id", *names, "scores"]
-    assert len(found) == sum(len(bads) >= 5 for _, bads in groups.values())
-    for row in found:
+    assert exported.column_names == ["query_id", *names, "scores"]
+    assert len(exported) == sum(len(bads) >= 5 for _, bads in groups.values())
+    for row in exported:
         goods, bads = groups[row["query_id"], row["positive_id"]]
         assert row["scores"] == [(goods | bads)[row[name]] for name in names] and len({row[n] for n in names}) == 6
     again = made(world, tmp_path / "again", "n-tuple", ids=True, negatives=5)
     other = made(world, tmp_path, "n-tuple", ids=True, negatives=5, seed=1)
-    assert list(again) == list(found) and sorted(map(str, other)) != sorted(map(str, found))
+    assert list(again) == list(exported) and sorted(map(str, other)) != sorted(map(str, exported))
 
 
 def test_groups_with_too_few_negatives_are_counted(world, tmp_path):
@@ -156,29 +159,31 @@ def test_formats_with_a_row_for_each_query(world, tmp_path):
     for row in rows:
         sides = row["positive_passages"], row["negative_passages"]
         assert row["query"] == queries[row["query_id"]]
-        assert tuple({one["docid"]: one["score"] for one in side} for side in sides) == groups[row["query_id"]]
-        assert all(one["text"] == passages[one["docid"]] and "title" not in one for side in sides for one in side)
+        assert (
+            tuple({passage["docid"]: passage["score"] for passage in side} for side in sides) == groups[row["query_id"]]
+        )
+        assert all(row["text"] == passages[row["docid"]] and "title" not in row for side in sides for row in side)
     flags = list(made(world, tmp_path, "flag-embedding"))
     assert list(flags[0]) == ["query", "pos", "neg", "pos_scores", "neg_scores"]
     for flag, row in zip(flags, rows, strict=True):
         for short, long in (("pos", "positive_passages"), ("neg", "negative_passages")):
-            assert flag[short] == [one["text"] for one in row[long]]
-            assert flag[f"{short}_scores"] == [one["score"] for one in row[long]]
+            assert flag[short] == [passage["text"] for passage in row[long]]
+            assert flag[f"{short}_scores"] == [passage["score"] for passage in row[long]]
 
 
 def test_a_run_is_ranked(world, tmp_path):
-    found = made(world, tmp_path, "lightning-ir")
-    assert found.column_names == ["query_id", "q0", "doc_id", "rank", "score", "system"]
+    exported = made(world, tmp_path, "lightning-ir")
+    assert exported.column_names == ["query_id", "q0", "doc_id", "rank", "score", "system"]
     rows = {}
-    for row in found:
-        own = rows.setdefault(row["query_id"], [])
-        own.append((row["doc_id"], row["score"]))
-        assert row["rank"] == len(own) and (len(own) == 1 or own[-2][1] >= own[-1][1])
+    for row in exported:
+        ranking = rows.setdefault(row["query_id"], [])
+        ranking.append((row["doc_id"], row["score"]))
+        assert row["rank"] == len(ranking) and (len(ranking) == 1 or ranking[-2][1] >= ranking[-1][1])
     for name, key, table in (("queries", "query_id", "queries"), ("docs", "doc_id", "passages")):
         (file,) = tmp_path.glob(f"*/{name}.jsonl")
         used = {row[key]: row["text"] for row in map(json.loads, file.read_text().splitlines())}
-        assert used.items() <= texts(world, table).items() and used.keys() == set(found[key])
-    assert {query: dict(own) for query, own in rows.items()} == {
+        assert used.items() <= texts(world, table).items() and used.keys() == set(exported[key])
+    assert {query: dict(ranking) for query, ranking in rows.items()} == {
         query: pytest.approx(goods | bads, rel=1e-8) for query, (goods, bads) in expected_groups(world, "query").items()
     }
 
@@ -205,11 +210,11 @@ def test_colbert_lines(world, tmp_path):
         [json.loads(line) for line in (file.parent / folder / "examples.json").read_text().splitlines()]
         for folder in ("", "numbered")
     )
-    own = {name: read_numbered(file.parent / f"numbered/{name}.tsv") for name in ("queries", "collection")}
+    by_line = {name: read_numbered(file.parent / f"numbered/{name}.tsv") for name in ("queries", "collection")}
     known = texts(world, "queries"), texts(world, "passages")
-    for (query, *pairs), (place, *places) in zip(lines, numbered, strict=True):
-        assert own["queries"][place] == known[0][query]
-        assert [(own["collection"][i], score) for i, score in places] == [
+    for (query, *pairs), (query_line, *passage_lines) in zip(lines, numbered, strict=True):
+        assert by_line["queries"][query_line] == known[0][query]
+        assert [(by_line["collection"][i], score) for i, score in passage_lines] == [
             (known[1][name], score) for name, score in pairs
         ]
     groups = expected_groups(world, "positive")
@@ -243,7 +248,7 @@ def test_out_and_in_again_gives_the_same_scores_and_triples(world, tmp_path, for
 def test_a_run_out_and_in_again_is_a_list(world, tmp_path):
     export(world, tmp_path / "out", ExportSettings("lightning-ir"))
     other = worlds.imported(tmp_path)
-    source = one_list(tmp_path / "out/train.tsv", "run", "teacher", read_run_rows)
+    source = system_source(tmp_path / "out/train.tsv", "run", "teacher", read_run_rows)
     assert import_lists(other, source, ListOptions(strict=True)).systems["teacher"] > 100
 
 
@@ -259,11 +264,11 @@ def listed(world):
 
 
 def test_lists_go_out_as_they_are(listed, tmp_path):
-    found = made(listed, tmp_path, "labelled-list", lists="l", ids=True)
-    assert list(found)[1] == {"query_id": "q3", "doc_ids": ["p63", "p56"], "labels": [3.0, 4.0]}
-    (found,) = made(listed, tmp_path, "n-tuple", lists="l", ids=True, negatives=2)
+    exported = made(listed, tmp_path, "labelled-list", lists="l", ids=True)
+    assert list(exported)[1] == {"query_id": "q3", "doc_ids": ["p63", "p56"], "labels": [3.0, 4.0]}
+    (exported,) = made(listed, tmp_path, "n-tuple", lists="l", ids=True, negatives=2)
     names = {"positive_id": "p35", "negative_1_id": "p42", "negative_2_id": "p49"}
-    assert found == {"query_id": "q9", **names, "scores": [1.5, 2.5, 0.5]}
+    assert exported == {"query_id": "q9", **names, "scores": [1.5, 2.5, 0.5]}
     with pytest.raises(WorkspaceError, match="no lists 'm'"):
         export(listed, tmp_path / "z", ExportSettings("pylate", lists="m"))
 
@@ -280,11 +285,11 @@ def test_long_lists_go_out_few_at_a_time(listed, monkeypatch):
 
 def test_lists_go_out_as_one_positive_and_its_negatives(listed, tmp_path):
     rows = [("q9", "p35", "p42", 1.5, 2.5, -1.0), ("q9", "p35", "p49", 1.5, 0.5, 1.0), ("q3", "p63", "p56", 3, 4, -1)]
-    found = made(listed, tmp_path, "kd", lists="l")
+    exported = made(listed, tmp_path, "kd", lists="l")
     names = ("query_id", "positive_id", "negative_id", "positive_score", "negative_score")
-    assert [tuple(row[name] for name in names) for row in found] == [row[:5] for row in rows]
-    found = made(listed, tmp_path, "margin", lists="l", ids=True)
-    assert [tuple(row.values()) for row in found] == [(*row[:3], row[5]) for row in rows]
+    assert [tuple(row[name] for name in names) for row in exported] == [row[:5] for row in rows]
+    exported = made(listed, tmp_path, "margin", lists="l", ids=True)
+    assert [tuple(row.values()) for row in exported] == [(*row[:3], row[5]) for row in rows]
     assert [tuple(row.values()) for row in made(listed, tmp_path, "triplet", lists="l", ids=True)] == [
         row[:3] for row in rows
     ]
@@ -299,27 +304,27 @@ def test_lists_go_out_as_one_positive_and_its_negatives(listed, tmp_path):
     assert sorted(map(tuple, flags["pos_scores"])) == [(1.5,), (3.0,)] and all(len(row) == 1 for row in flags["neg"])
 
 
-def test_the_card_tells_where_the_rows_come_from(world, tmp_path):
+def test_the_card_says_where_the_rows_come_from(world, tmp_path):
     result = export(world, tmp_path / "out", ExportSettings("margin", licence="cc-by-4.0"))
     text = (result.directory / "README.md").read_text()
     assert 'license: "cc-by-4.0"' in text and "| t | `t 1` |" in text and "| threshold | None |" in text
     assert f"| triples | {len(triples(world)):,} |" in text
 
 
-def test_only_own_exports_are_replaced(world, tmp_path):
+def test_exports_alone_are_replaced(world, tmp_path):
     export(world, tmp_path / "out", ExportSettings("triplet"))
-    with pytest.raises(WorkspaceError, match="something is there already") as error:
+    with pytest.raises(WorkspaceError, match="the directory is not empty") as error:
         export(world, tmp_path / "out", ExportSettings("triplet"))
     assert "--overwrite" in str(error.value)
     export(world, tmp_path / "out", ExportSettings("kd", overwrite=True))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["README.md", "train.tsv"]
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own/thesis.tex").write_text("x")
-    with pytest.raises(WorkspaceError, match="something is there already"):
-        export(world, tmp_path / "own", ExportSettings("triplet", overwrite=True))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("x")
+    with pytest.raises(WorkspaceError, match="the directory is not empty"):
+        export(world, tmp_path / "mine", ExportSettings("triplet", overwrite=True))
 
 
-def test_what_is_no_export_alone_is_not_replaced(world, tmp_path):
+def test_a_directory_with_foreign_files_is_not_replaced(world, tmp_path):
     clone = tmp_path / "clone"
     clone.mkdir()
     (clone / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
@@ -364,7 +369,16 @@ def test_settings_that_do_not_fit(settings, message):
         ExportSettings(**settings)
 
 
-def test_every_format_is_named_in_the_help():
-    from jobs.commands.export import EXPORT_FORMATS
+def test_the_registry_is_read_without_arrow():
+    """The command line lists the formats whenever it starts."""
+    code = "import sys, pipeline.exports.formats; assert not {'pyarrow', 'numpy', 'duckdb'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
-    assert set(EXPORT_FORMATS) == set(FORMATS)
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_format_declares_all_files_that_it_writes(world, tmp_path, form):
+    """What it does not declare would keep an export from being replaced."""
+    export(world, tmp_path, ExportSettings(form, negatives=3 if FORMATS[form].even else None))
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} - {"README.md"}
+    matches = {pattern: {file for file in files if re.fullmatch(pattern, file)} for pattern in FORMATS[form].files}
+    assert set().union(*matches.values()) == files and all(matches.values())

@@ -2,8 +2,9 @@ import duckdb
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.imports.beir import import_beir
-from pipeline.imports.irds import import_dataset, load
+from pipeline.imports.beir import beir_collection
+from pipeline.imports.collection_source import import_collection
+from pipeline.imports.irds import ir_collection, load
 from pipeline.storage.workspace import Workspace
 from tests.published_files import lines, write
 
@@ -14,6 +15,10 @@ CORPUS = [
 ]
 QUERIES = [{"_id": f"q{i}", "text": f"query {i}"} for i in range(3)]
 QRELS = {"test": "q0\td1\t1\nq1\t7\t2\n", "train": "q0\td2\t0\n"}
+
+
+def import_beir(workspace, directory):
+    return import_collection(workspace, beir_collection(directory))
 
 
 @pytest.fixture
@@ -51,7 +56,7 @@ def test_texts_keep_tabs_and_lines_and_queries_get_their_splits(empty, tmp_path,
 
 def test_blank_lines_move_no_passage(empty, tmp_path):
     directory = dataset(tmp_path / "beir")
-    first, second, third = (lines([one]) for one in CORPUS)
+    first, second, third = (lines([record]) for record in CORPUS)
     write(directory / "corpus.jsonl", first + b"\n\n" + second + first + b"\n" + third)
     assert import_beir(empty, directory).passages == 3
     assert table(empty, "passages", "passage_id, external_id, text") == [
@@ -93,7 +98,7 @@ def test_a_missing_file_is_named(empty, tmp_path):
 
 
 class Record(dict):
-    """A document or query as ir_datasets gives it."""
+    """A document or query as ir_datasets yields it."""
 
     __getattr__ = dict.__getitem__
 
@@ -102,7 +107,7 @@ class Record(dict):
 
 
 class FakeDataset:
-    """The part of ir_datasets' interface that is used."""
+    """The part of a data set of ir_datasets that is used."""
 
     def has_docs(self):
         return True
@@ -120,14 +125,14 @@ class FakeDataset:
 
 
 def test_what_ir_datasets_has(empty):
-    added = import_dataset(empty, "fake/one", FakeDataset(), "dev")
+    added = import_collection(empty, ir_collection("fake/one", FakeDataset(), "dev"))
     assert (added.passages, added.queries, added.qrels) == (2, 1, 1)
     assert table(empty, "qrels", "*") == [(0, 1, 2)] and table(empty, "queries", "splits") == [(["dev"],)]
-    assert import_dataset(empty, "fake/one", FakeDataset(), "dev").unchanged
+    assert import_collection(empty, ir_collection("fake/one", FakeDataset(), "dev")).unchanged
 
 
 def test_ir_datasets_itself(empty, tmp_path, monkeypatch):
-    """A data set of the real package, made of files that stand here."""
+    """A data set of the real package, made of files of the test."""
     irds = pytest.importorskip("ir_datasets")
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path))
     write(tmp_path / "docs.tsv", b"a\tone\nb\ttwo\n")
@@ -138,6 +143,6 @@ def test_ir_datasets_itself(empty, tmp_path, monkeypatch):
         queries_tsv=str(tmp_path / "queries.tsv"),
         qrels_trec=str(tmp_path / "qrels"),
     )
-    assert import_dataset(empty, "own", made, "train").qrels == 1
+    assert import_collection(empty, ir_collection("own", made, "train")).qrels == 1
     with pytest.raises(InputError, match="no such data set"):
         load("no-such-collection")

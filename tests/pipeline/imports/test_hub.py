@@ -29,7 +29,7 @@ def save(directory, **configs):
 def published(tmp_path):
     """The schemas of sentence-transformers/msmarco and its relatives."""
     scores = make_scores()
-    rows = [(q, p, s) for q, found in scores.items() for p, s in found.items()]
+    rows = [(q, p, s) for q, passages in scores.items() for p, s in passages.items()]
     return save(
         tmp_path / "published",
         corpus={"passage_id": [str(p) for p in PASSAGES], "passage": [f"text {p}" for p in PASSAGES]},
@@ -43,8 +43,8 @@ def published(tmp_path):
         },
         list={
             "query_id": list(scores),
-            "corpus_id": [list(found) for found in scores.values()],
-            "score": [list(found.values()) for found in scores.values()],
+            "corpus_id": [list(passages) for passages in scores.values()],
+            "score": [list(passages.values()) for passages in scores.values()],
         },
         ids={
             "query": [11, 12, 13, 999],
@@ -58,7 +58,7 @@ def published(tmp_path):
 
 
 def prep(*arguments):
-    return app(args=[str(one) for one in arguments], standalone_mode=False)
+    return app(args=[str(argument) for argument in arguments], standalone_mode=False)
 
 
 @pytest.mark.parametrize(("passages", "queries"), [("corpus", "queries"), ("passage", "query")])
@@ -93,12 +93,12 @@ def test_triples_of_ids(tmp_path, published, capsys):
     ("config", "message"),
     [("margins", "cannot tell"), ("beir", "cannot tell"), ("nothing", "cannot be read")],
 )
-def test_what_cannot_be_told_or_read(published, config, message):
+def test_a_table_of_unclear_content_or_none_is_refused(published, config, message):
     with pytest.raises(InputError, match=message):
         _ = HubTable(published, config).kind
 
 
-def test_a_title_stands_before_its_passage(published):
+def test_a_title_comes_before_its_passage(published):
     table = HubTable(published, "beir")
     assert [text for batch in table.texts("passages") for text in batch.column("text").to_pylist()] == ["t x", "y", "z"]
     assert [text for batch in table.texts("queries") for text in batch.column("text").to_pylist()] == ["x", "y", "z"]

@@ -4,7 +4,7 @@ import pytest
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.imports.candidate_files import read_id_triples, read_run_rows, read_top1000
 from pipeline.imports.hard_negatives import read_lists
-from pipeline.imports.lists import ListOptions, file_source, import_lists, one_list
+from pipeline.imports.lists import ListOptions, file_source, import_lists, system_source
 from pipeline.scores.pairs import build_pairs, current_pairs
 from pipeline.tables.json_lines import LONGEST_LINE_BYTES
 from tests.published_files import (
@@ -41,18 +41,18 @@ def stored(ws, system):
         f"JOIN '{ws.path('queries')}/*.parquet' q USING (query_id) "
         f"JOIN '{ws.path('passages')}/*.parquet' p USING (passage_id) ORDER BY 1, rank"
     ).fetchall()
-    found = {}
+    by_query = {}
     for query, passage, rank in rows:
-        found.setdefault(query, []).append(passage)
-        assert rank == len(found[query])
-    return found
+        by_query.setdefault(query, []).append(passage)
+        assert rank == len(by_query[query])
+    return by_query
 
 
 @pytest.mark.parametrize("name", ["hn.jsonl", "hn.jsonl.gz"])
 def test_systems_are_whatever_the_file_names(ws, tmp_path, name, monkeypatch):
     monkeypatch.setattr("pipeline.imports.intake.QUERIES_PER_BUCKET", 2)
-    found = take(ws, write(tmp_path / name, lines(NEWER)))
-    assert found.systems == {"bm25": 3, "co-condenser.v1": 3, "late": 1} and found.counts.not_judged == 1
+    imported = take(ws, write(tmp_path / name, lines(NEWER)))
+    assert imported.systems == {"bm25": 3, "co-condenser.v1": 3, "late": 1} and imported.counts.not_judged == 1
     assert stored(ws, "bm25") == {10: [103, 101, 102]} and stored(ws, "co-condenser.v1") == {10: [104, 101], 12: [112]}
     assert take(ws, tmp_path / name).unchanged
     built = build_pairs(ws, 100)
@@ -67,12 +67,12 @@ def test_systems_are_whatever_the_file_names(ws, tmp_path, name, monkeypatch):
 def test_the_older_schema_gives_the_same_lists(ws, tmp_path):
     scores = make_scores()
     take(ws, write_scored_lists(tmp_path / "hn.jsonl", scores))
-    assert stored(ws, "bm25") == {query: list(found)[1:4] for query, found in scores.items()}
+    assert stored(ws, "bm25") == {query: list(passages)[1:4] for query, passages in scores.items()}
 
 
-def test_positives_become_judgements_when_asked(ws, tmp_path):
-    found = take(ws, write(tmp_path / "hn.jsonl", lines(NEWER)), ListOptions(add_positives=True))
-    assert found.judgements == 1 and found.counts.not_judged == 0
+def test_positives_become_judgements_with_add_positives(ws, tmp_path):
+    imported = take(ws, write(tmp_path / "hn.jsonl", lines(NEWER)), ListOptions(add_positives=True))
+    assert imported.judgements == 1 and imported.counts.not_judged == 0
     grades = f"SELECT count(*), sum(grade) FROM '{ws.path('qrels')}/*.parquet'"
     assert duckdb.sql(grades).fetchall() == [(21, 21)]
 
@@ -98,9 +98,9 @@ def test_repeated_passages_keep_their_best_rank_and_unknown_ids_are_counted(ws, 
             ]
         ),
     )
-    found = take(ws, file)
+    imported = take(ws, file)
     assert stored(ws, "bm25") == {10: [101, 103, 102]}
-    counts = found.counts
+    counts = imported.counts
     assert (counts.rows, counts.repeated, counts.unknown_queries, counts.unknown_passages) == (9, 2, 3, 1)
     with pytest.raises(InputError, match="line 3 names a query"):
         take(ws, file, ListOptions(strict=True))
@@ -157,26 +157,26 @@ def test_a_truncated_archive_is_refused(ws, tmp_path):
 
 def test_runs_in_both_forms(ws, tmp_path):
     scores = make_scores()
-    import_lists(ws, one_list(write_run(tmp_path / "a.run", scores), "run", "a", read_run_rows), ListOptions())
-    best = {query: sorted(found, key=lambda p: (-found[p], p)) for query, found in scores.items()}
+    import_lists(ws, system_source(write_run(tmp_path / "a.run", scores), "run", "a", read_run_rows), ListOptions())
+    best = {query: sorted(passages, key=lambda p: (-passages[p], p)) for query, passages in scores.items()}
     assert stored(ws, "a") == best
-    short = "".join(f"{q}\t{p}\t{rank}\r\n" for q, own in best.items() for rank, p in enumerate(own, 1))
+    short = "".join(f"{q}\t{p}\t{rank}\r\n" for q, passages in best.items() for rank, p in enumerate(passages, 1))
     file = write(tmp_path / "b.tsv.gz", short.encode())
-    import_lists(ws, one_list(file, "run", "b", read_run_rows), ListOptions())
+    import_lists(ws, system_source(file, "run", "b", read_run_rows), ListOptions())
     assert stored(ws, "b") == best
 
 
 def test_top1000_and_triples_of_ids_are_candidates_without_order(ws, tmp_path):
-    rows = "".join(f"{q}\t{p}\tquery\tpassage\n" for q, own in make_scores().items() for p in own)
-    import_lists(ws, one_list(write(tmp_path / "t", rows.encode()), "top1000", "top", read_top1000), ListOptions())
-    assert stored(ws, "top") == {query: sorted(own) for query, own in make_scores().items()}
-    triples = "".join(f"{q}\t{positive(q)}\t{p}\r\n" for q, own in make_scores().items() for p in own)
-    source = one_list(write(tmp_path / "ids.gz", triples.encode()), "triples", "ids", read_id_triples)
+    rows = "".join(f"{q}\t{p}\tquery\tpassage\n" for q, passages in make_scores().items() for p in passages)
+    import_lists(ws, system_source(write(tmp_path / "t", rows.encode()), "top1000", "top", read_top1000), ListOptions())
+    assert stored(ws, "top") == {query: sorted(passages) for query, passages in make_scores().items()}
+    triples = "".join(f"{q}\t{positive(q)}\t{p}\r\n" for q, passages in make_scores().items() for p in passages)
+    source = system_source(write(tmp_path / "ids.gz", triples.encode()), "triples", "ids", read_id_triples)
     assert import_lists(ws, source, ListOptions()).counts.not_judged == 0
     assert stored(ws, "ids") == stored(ws, "top")
 
 
-def test_triples_of_texts_are_found_by_content(ws, tmp_path):
+def test_triples_of_texts_are_matched_by_content(ws, tmp_path):
     from dataclasses import replace
 
     from pipeline.imports.candidate_files import read_text_triples
@@ -191,7 +191,7 @@ def test_triples_of_texts_are_found_by_content(ws, tmp_path):
         ("no such query", texts[120], texts[101]),
     ]
     file = write(tmp_path / "triples.tsv", "".join("\t".join(row) + "\r\n" for row in rows).encode())
-    source = replace(one_list(file, "text triples", "small", read_text_triples), by_text=True)
+    source = replace(system_source(file, "text triples", "small", read_text_triples), by_text=True)
     counts = import_lists(ws, source, ListOptions()).counts
     assert stored(ws, "small") == {10: [101, 888]}
     assert (counts.unknown_queries, counts.unknown_passages, counts.ambiguous, counts.not_judged) == (1, 1, 1, 1)
@@ -201,16 +201,18 @@ def test_status_and_evaluation_know_imported_lists(ws, tmp_path, monkeypatch, ca
     from jobs.checks.status import workspace_status
     from jobs.ranking.evaluate import EvaluationSettings, evaluate
 
-    import_lists(ws, one_list(write_run(tmp_path / "a.run", make_scores()), "run", "a", read_run_rows), ListOptions())
+    import_lists(
+        ws, system_source(write_run(tmp_path / "a.run", make_scores()), "run", "a", read_run_rows), ListOptions()
+    )
     (row,) = evaluate(ws, EvaluationSettings(split="train", runs=["a"]))
     assert row.queries == 20 and row.missing_queries == 0
-    (stage,) = [one for one in workspace_status(ws) if one.name == "retrieved/a"]
+    (stage,) = [stage for stage in workspace_status(ws) if stage.name == "retrieved/a"]
     assert stage.state == "done" and "20 queries, imported from a.run" in stage.detail
 
 
 def test_a_name_that_differs_from_another_in_case_only_is_refused(ws, tmp_path):
     file = write_run(tmp_path / "s.run", make_scores())
-    import_lists(ws, one_list(file, "run", "bm25", read_run_rows), DEFAULT)
+    import_lists(ws, system_source(file, "run", "bm25", read_run_rows), DEFAULT)
     with pytest.raises(WorkspaceError, match="differ in case only"):
-        import_lists(ws, one_list(file, "run", "BM25", read_run_rows), DEFAULT)
+        import_lists(ws, system_source(file, "run", "BM25", read_run_rows), DEFAULT)
     assert ws.names("retrieved") == ["bm25"]

@@ -41,17 +41,17 @@ def stored(ws, teacher="t"):
     """The scores of a teacher by external ids, after checking that each row is its pair shard's."""
     pairs = load_pairs(ws)
     for pair, score in zip(pairs.paths, load_scores(ws, pairs, teacher).paths, strict=True):
-        for own, other in zip(read_pair_ids(pair), read_pair_ids(score), strict=True):
-            assert np.array_equal(own, other)
+        for ids, other in zip(read_pair_ids(pair), read_pair_ids(score), strict=True):
+            assert np.array_equal(ids, other)
     rows = duckdb.sql(
         f"SELECT q.external_id::INT, p.external_id::INT, score FROM '{ws.path('scores', teacher)}/*.parquet' "
         f"JOIN '{ws.path('queries')}/*.parquet' q USING (query_id) "
         f"JOIN '{ws.path('passages')}/*.parquet' p USING (passage_id)"
     ).fetchall()
-    found = {}
+    by_query = {}
     for query, passage, score in rows:
-        found.setdefault(query, {})[passage] = score
-    return found
+        by_query.setdefault(query, {})[passage] = score
+    return by_query
 
 
 def nothing_new(ws):
@@ -63,31 +63,34 @@ def test_every_form_gives_the_same_scores_to_the_last_bit(ws, tmp_path, form):
     make, name = WRITERS[form]
     scores = make_scores()
     file = make(tmp_path / name, scores)
-    found = import_scores(ws, file, "t", AS_PAIRS)
+    imported = import_scores(ws, file, "t", AS_PAIRS)
     assert stored(ws) == scores and len(load_pairs(ws).paths) > 1
-    assert found.pairs == sum(map(len, scores.values())) and found.counts.contradictions == 0
+    assert imported.pairs == sum(map(len, scores.values())) and imported.counts.contradictions == 0
     assert import_scores(ws, file, "t", AS_PAIRS).unchanged
 
 
 def test_files_of_one_name_in_two_folders_both_count(ws, tmp_path):
-    halves = [{q: found for q, found in make_scores().items() if q % 2 == half} for half in (0, 1)]
-    changed = {q: dict.fromkeys(found, 7.0) for q, found in halves[0].items()}
+    halves = [{q: passages for q, passages in make_scores().items() if q % 2 == half} for half in (0, 1)]
+    changed = {q: dict.fromkeys(passages, 7.0) for q, passages in halves[0].items()}
     for number, half in enumerate(halves):
         (tmp_path / f"s/part={number}").mkdir(parents=True)
         write_parquet_pairs(tmp_path / f"s/part={number}/data_0.parquet", half)
     import_scores(ws, tmp_path / "s", "t", AS_PAIRS)
     assert stored(ws) == halves[0] | halves[1]
     write_parquet_pairs(tmp_path / "s/part=0/data_0.parquet", changed)
-    found = import_scores(ws, tmp_path / "s", "t", replace(AS_PAIRS, overwrite=True))
-    assert not found.unchanged and stored(ws) == changed | halves[1]
+    imported = import_scores(ws, tmp_path / "s", "t", replace(AS_PAIRS, overwrite=True))
+    assert not imported.unchanged and stored(ws) == changed | halves[1]
 
 
 def test_published_and_own_teachers_are_one_ensemble(ws, tmp_path):
-    first, second = make_scores(), {q: {p: s + 0.25 for p, s in found.items()} for q, found in make_scores().items()}
+    first, second = (
+        make_scores(),
+        {q: {p: s + 0.25 for p, s in passages.items()} for q, passages in make_scores().items()},
+    )
     import_scores(ws, write_pickle(tmp_path / "a.pkl", first), "a", AS_PAIRS)
     import_scores(ws, write_kd(tmp_path / "b.tsv.gz", second), "b", ScoreOptions())
     worlds.scored(ws, {"own": 3})
-    own = stored(ws, "own")
+    own_scores = stored(ws, "own")
     assert stored(ws, "b") == second
     build_triples(ws, TripleSettings(None), name="all")
     rows = duckdb.sql(
@@ -99,7 +102,7 @@ def test_published_and_own_teachers_are_one_ensemble(ws, tmp_path):
     margins = {row[:3]: row[3] for row in rows}
     assert margins.keys() == set(triples_of(first))
     for (query, good, bad), margin in margins.items():
-        parts = [teacher[query][good] - teacher[query][bad] for teacher in (first, second, own)]
+        parts = [teacher[query][good] - teacher[query][bad] for teacher in (first, second, own_scores)]
         assert margin == pytest.approx(sum(parts) / 3, abs=1e-5)
 
 
@@ -107,9 +110,11 @@ def test_scores_align_to_the_pairs_that_are_there(ws, tmp_path):
     mine(ws, ["train"], 3, RandomRetriever())
     build_pairs(ws, 15)
     every = {q: {p: float(q * 1000 + p) for p in range(100, 180)} for q in range(10, 30)}
-    found = import_scores(ws, write_pickle(tmp_path / "s.pkl", every), "t", ScoreOptions())
-    assert found.unused == 20 * 80 - found.pairs > 0
-    assert all(score == query * 1000 + passage for query, own in stored(ws).items() for passage, score in own.items())
+    imported = import_scores(ws, write_pickle(tmp_path / "s.pkl", every), "t", ScoreOptions())
+    assert imported.unused == 20 * 80 - imported.pairs > 0
+    assert all(
+        score == query * 1000 + passage for query, passages in stored(ws).items() for passage, score in passages.items()
+    )
     assert stored(ws).keys() == every.keys()
 
 
@@ -126,10 +131,10 @@ def test_a_pair_without_a_score_is_an_error(ws, tmp_path):
 def test_repeated_scores_are_one_and_contradictions_their_mean(ws, tmp_path):
     rows = b"1.5\t0.5\t10\t110\t100\n2.5\t0.25\t10\t110\t101\n1.5\t0.5\t10\t110\t100\n2.5\t4\t10\t110\t102\n"
     file = write(tmp_path / "kd.tsv", rows)
-    found = import_scores(ws, file, "t", AS_PAIRS)
+    imported = import_scores(ws, file, "t", AS_PAIRS)
     assert stored(ws) == {10: {110: 2.0, 100: 0.5, 101: 0.25, 102: 4.0}}
-    assert (found.counts.rows, found.counts.repeated, found.counts.contradictions) == (8, 3, 1)
-    assert found.counts.largest_difference == 1.0
+    assert (imported.counts.rows, imported.counts.repeated, imported.counts.contradictions) == (8, 3, 1)
+    assert imported.counts.largest_difference == 1.0
     with pytest.raises(InputError, match="1 pairs have scores that contradict") as error:
         import_scores(ws, file, "u", ScoreOptions(as_pairs=True, strict=True))
     assert "up to 1" in str(error.value) and not ws.path("retrieved", "u").exists()
@@ -149,8 +154,8 @@ def test_unknown_ids_are_counted_and_refused_when_strict(ws, tmp_path):
     scores = make_scores() | {999: {100: 1.0, 101: 2.0}}
     scores[11][5] = 1.0
     file = write_parquet_pairs(tmp_path / "s.parquet", scores)
-    found = import_scores(ws, file, "t", AS_PAIRS)
-    assert (found.counts.unknown_queries, found.counts.unknown_passages) == (2, 1) and stored(ws) == make_scores()
+    imported = import_scores(ws, file, "t", AS_PAIRS)
+    assert (imported.counts.unknown_queries, imported.counts.unknown_passages) == (2, 1) and stored(ws) == make_scores()
     with pytest.raises(InputError, match=r"row \d+ names a (query|passage) that is not in the workspace"):
         import_scores(ws, file, "u", ScoreOptions(as_pairs=True, strict=True))
     assert ws.names("scores") == ["t"]
@@ -173,12 +178,12 @@ class Bomb:
 
 
 BAD = {
-    "class.pkl": (pickle.dumps({10: {100: Bomb()}}), "a class or function that is named"),
-    "call.pkl": (pickle.dumps(Bomb(), 2), "a class or function that is named"),
-    "numpy.pkl": (pickle.dumps({10: {100: np.float32(1)}}), "a class or function that is named"),
+    "class.pkl": (pickle.dumps({10: {100: Bomb()}}), "a class or function that is named or called"),
+    "call.pkl": (pickle.dumps(Bomb(), 2), "a class or function that is named or called"),
+    "numpy.pkl": (pickle.dumps({10: {100: np.float32(1)}}), "a class or function that is named or called"),
     "deep.pkl": (pickle.dumps({10: {100: {1: 2.0}}}), "an entry 100"),
     "flat.pkl": (pickle.dumps({10: 2.0}), "an entry 10"),
-    "none.pkl": (pickle.dumps({10: {100: None}}), "the instruction b'N'"),
+    "none.pkl": (pickle.dumps({10: {100: None}}), "the opcode NONE"),
     "cut.pkl": (pickle.dumps({10: {100: 1.0}})[:-4], "the end of the file after"),
     "text.pkl": (b"10\t100\t1\n", "no pickle of protocol"),
     "nan.pkl": (pickle.dumps({10: {100: 1.0}, 11: {100: float("nan")}}), "query 2 has a score that is no finite"),
@@ -197,7 +202,7 @@ BAD = {
     "packed.tar.gz": (gzip.compress(b"1\t0\t10\t110\t100\n"), "an archive of files"),
     "d.jsonl": (b"[[[[", "line 1 is malformed"),
     "empty.jsonl": (b"", "empty file"),
-    "prose": (b"just some words\n", "not a form of scores that is known"),
+    "prose": (b"just some words\n", "not a known format of scores"),
     "no.parquet": (b"PAR1", "unreadable Parquet file"),
 }
 

@@ -1,4 +1,4 @@
-"""Gathering the lists of one query after another into batches of `Rows`."""
+"""Gathers the lists of one query after another into `CandidateBatch`es; and what JSON values may be ids or scores."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeGuard
 import numpy as np
 import pyarrow as pa
 
-from pipeline.imports.intake import Rows
+from pipeline.imports.intake import CandidateBatch
 
 ROWS_PER_BATCH = 1 << 18
 
 
-class RowBatches:
-    """Collects; a full batch is to be fetched by `full`, the rest by `rest`."""
+class CandidateBatchBuilder:
+    """Collects lists. Call `full` after each query, and `rest` at the end."""
 
     def __init__(self) -> None:
         self._clear()
@@ -30,7 +30,7 @@ class RowBatches:
     def add(
         self, line: int, query: int | str, passages: Sequence[int | str], scores: Sequence[float], list_number: int = 0
     ) -> None:
-        """Take a query's list: passages (N,) with their scores (N,)."""
+        """Add a query's list: passages (N,) with their scores (N,)."""
         self._lines.append(line)
         self._queries.append(query)
         self._lists.append(list_number)
@@ -38,27 +38,31 @@ class RowBatches:
         self._passages += passages
         self._scores += scores
 
-    def full(self) -> Iterator[Rows]:
-        """The batch, if there is enough for one."""
+    def full(self) -> Iterator[CandidateBatch]:
+        """Yields the batch, if it is large enough."""
         if len(self._passages) >= ROWS_PER_BATCH:
             yield from self.rest()
 
-    def rest(self) -> Iterator[Rows]:
-        """What there is."""
+    def rest(self) -> Iterator[CandidateBatch]:
+        """Yields the batch, if it is not empty."""
         if self._passages:
-            places = np.repeat(np.arange(len(self._lengths)), self._lengths)
-            yield Rows(
-                np.array(self._lines, np.int64)[places],
-                id_array(self._queries).take(pa.array(places)),
+            owner = np.repeat(np.arange(len(self._lengths)), self._lengths)
+            yield CandidateBatch(
+                np.array(self._lines, np.int64)[owner],
+                id_array(self._queries).take(pa.array(owner)),
                 id_array(self._passages),
                 np.array(self._scores, np.float64),
-                np.array(self._lists, np.int16)[places],
+                np.array(self._lists, np.int16)[owner],
             )
         self._clear()
 
 
 def id_array(values: Sequence[int | str]) -> pa.Array:
-    """Ids as int64 if all are integers, else as strings."""
+    """Ids as int64 if all are integers of up to 64 bits, else as strings.
+
+    >>> id_array([7, 8]).type, id_array([7, "p8"]).to_pylist()
+    (DataType(int64), ['7', 'p8'])
+    """
     if all(type(value) is int for value in values):
         try:
             return pa.array(values, pa.int64())
@@ -68,10 +72,10 @@ def id_array(values: Sequence[int | str]) -> pa.Array:
 
 
 def is_id(value: object) -> TypeGuard[int | str]:
-    """Whether a JSON value can be an id."""
+    """Whether a JSON value can be an id: an integer, or a string that is not empty."""
     return type(value) is int or (isinstance(value, str) and value != "")
 
 
 def is_score(value: object) -> TypeGuard[int | float]:
-    """Whether a value can be a float; an integer of hundreds of digits cannot."""
+    """Whether a JSON value is a number that fits into a float; an integer of hundreds of digits does not."""
     return type(value) is float or (type(value) is int and value.bit_length() < 1000)
