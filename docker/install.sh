@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install into /opt/prep: the dependencies, then the source without them; or what the store needs. Wheels in /wheels come before any index.
+# Installs into /opt/prep: the dependencies, then prep without them; or what the store needs. Wheels in /wheels are used before any index.
 set -eu
 pip="/opt/prep/bin/python -m pip install --no-cache-dir --constraint /constraints.txt"
 if ls /wheels/*.whl >/dev/null 2>&1; then

@@ -1,4 +1,4 @@
-"""Settings of the whole suite, and the small collection most tests work on."""
+"""Settings of the whole suite, and fixtures of the small collection that most tests use."""
 
 import os
 
@@ -17,7 +17,7 @@ from tests import worlds
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Tiny matrices only lose time to threads that wait for each other."""
+    """Threads slow down tiny matrices, since they wait for each other."""
     torch.set_num_threads(1)
 
 
@@ -29,5 +29,5 @@ def workspace(tmp_path) -> Workspace:
 
 @pytest.fixture
 def paired(workspace) -> Workspace:
-    """The same, mined and paired in shards of about 40 pairs."""
+    """The same workspace, mined, with shards of about 40 pairs."""
     return worlds.paired(workspace)

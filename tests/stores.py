@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, and a connection to it that misbehaves by script."""
+"""A real S3 server on loopback, and a proxy to it that injects faults by script."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ ENVIRONMENT = {
 
 
 class Server:
-    """SeaweedFS as a process: keeps what it holds on disk, and asks for the right signature."""
+    """SeaweedFS as a process: keeps its data on disk, and checks signatures."""
 
     def __init__(self, directory: Path) -> None:
         names = ("master", "volume", "filer", "s3")
         ports = dict(zip([*names, *(f"{name}.grpc" for name in names)], free_ports(2 * len(names)), strict=True))
         self.address = f"127.0.0.1:{ports['s3']}"
-        asked = {f"{name.removesuffix('.grpc')}.port{'.grpc' * name.endswith('.grpc')}": ports[name] for name in ports}
-        asked |= {"dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3": "true", "s3.iam": "false"}
-        asked |= {"s3.port.iceberg": 0, "s3.port.lance": 0, "master.volumeSizeLimitMB": 64, "volume.max": 0}
-        asked |= {"master.peers": "none", "master.telemetry": "false", "volume.minFreeSpace": "100MiB"}
+        options = {
+            f"{name.removesuffix('.grpc')}.port{'.grpc' * name.endswith('.grpc')}": ports[name] for name in ports
+        }
+        options |= {"dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3": "true", "s3.iam": "false"}
+        options |= {"s3.port.iceberg": 0, "s3.port.lance": 0, "master.volumeSizeLimitMB": 64, "volume.max": 0}
+        options |= {"master.peers": "none", "master.telemetry": "false", "volume.minFreeSpace": "100MiB"}
         self._command = [Path(sys.executable).with_name("weed"), "server"]
-        self._command += [f"-{name}={value}" for name, value in asked.items()]
+        self._command += [f"-{name}={value}" for name, value in options.items()]
         self._directory = directory
         self.start()
 
     def start(self) -> None:
-        """Start it where it was; returns when it takes requests."""
+        """Starts the server on the same ports; returns when it answers requests."""
         environment = {**os.environ, **ENVIRONMENT, "HOME": str(self._directory)}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(self._command, env=environment, **quiet)
@@ -54,16 +56,16 @@ class Server:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kills the server, like a power cut."""
         self._process.kill()
         self._process.wait(30)
 
 
 def answers(address: str) -> bool:
-    """Whether the store takes requests; it has the bucket then."""
+    """Whether the store answers requests; creates the bucket."""
     try:
-        own = {"access_key": ENVIRONMENT["AWS_ACCESS_KEY_ID"], "secret_key": ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]}
-        files = S3FileSystem(**own, scheme="http", endpoint_override=address, allow_bucket_creation=True)
+        keys = {"access_key": ENVIRONMENT["AWS_ACCESS_KEY_ID"], "secret_key": ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]}
+        files = S3FileSystem(**keys, scheme="http", endpoint_override=address, allow_bucket_creation=True)
         files.create_dir(BUCKET)
         with files.open_output_stream(f"{BUCKET}/first") as stream:
             stream.write(b"1")
@@ -73,7 +75,7 @@ def answers(address: str) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody listens on."""
+    """Free ports on loopback."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -83,18 +85,18 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Proxy:
-    """Hands requests on to a server on loopback, or does what the script says of them.
+    """Forwards requests to a server on loopback, or injects the fault that the script returns.
 
-    The script is given the number of a request among those of its kind, its method and its path, and returns None, or
-    "throttle" (503 SlowDown), "drop" (the connection ends before the answer), or "cut" (it ends within the body).
+    The script gets the number of a request among those with its method, the method and the path. It returns None,
+    "throttle" (503 SlowDown), "drop" (the connection ends before the answer) or "cut" (it ends within the body).
     """
 
     target: str
     script: Callable[[int, str, str], str | None] = lambda number, method, path: None
     did: Counter[str] = field(default_factory=Counter)
-    """What was done to requests."""
+    """Number of requests by what was done to them."""
     requests: Counter[str] = field(default_factory=Counter)
-    """How many there were, by method."""
+    """Number of requests by method."""
 
     def __post_init__(self) -> None:
         self._lock, self._server = threading.Lock(), _Server(self)
@@ -102,7 +104,7 @@ class Proxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def fault(self, method: str, path: str) -> str | None:
-        """What to do to the next request."""
+        """The fault for the next request."""
         with self._lock:
             self.requests[method] += 1
             number = self.requests[method]
@@ -123,7 +125,7 @@ class _Server(ThreadingHTTPServer):
         self.proxy = proxy
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is none of our concern."""
+        """Ignores clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -143,12 +145,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with closing(http.client.HTTPConnection(proxy.target, timeout=60)) as connection:
             connection.request(self.command, self.path, body or None, dict(self.headers.items()))
-            found = connection.getresponse()
-            content = found.read()
+            answer = connection.getresponse()
+            content = answer.read()
         dropped = ("transfer-encoding", "connection", "content-length")
-        headers = [(name, value) for name, value in found.getheaders() if name.lower() not in dropped]
-        length = int(found.getheader("Content-Length") or 0) if self.command == "HEAD" else len(content)
-        self._answer(found.status, headers, content[: len(content) // 2] if fault == "cut" else content, length)
+        headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in dropped]
+        length = int(answer.getheader("Content-Length") or 0) if self.command == "HEAD" else len(content)
+        self._answer(answer.status, headers, content[: len(content) // 2] if fault == "cut" else content, length)
         if fault == "cut":
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -20,7 +20,7 @@ def words(rng: random.Random, count: int) -> str:
 
 
 def write_files(directory: Path, seed: int = 0) -> dict[str, Path]:
-    """Files in MS MARCO's form; ids are strings that are no row numbers."""
+    """Writes files in MS MARCO's format, with ids that differ from row numbers."""
     rng = random.Random(seed)
     texts = [words(rng, rng.randint(3, 20)) for _ in range(PASSAGES)]
     files = {name: directory / f"{name}.tsv" for name in ("collection", "train", "dev", "train.qrels", "dev.qrels")}
@@ -39,14 +39,14 @@ def write_files(directory: Path, seed: int = 0) -> dict[str, Path]:
 
 
 def import_options(files: dict[str, Path]) -> str:
-    """What `prep import msmarco` is given of them."""
+    """The options of `prep import msmarco` for these files."""
     ends = {"queries": "", "qrels": ".qrels"}
     named = [f"--{kind} {split}={files[split + end]}" for kind, end in ends.items() for split in ("train", "dev")]
     return " ".join([f"--collection {files['collection']}", *named])
 
 
 def imported(directory: Path, location: str | None = None) -> Workspace:
-    """A workspace there, else beside the files."""
+    """Imports the collection into a workspace at the location, by default beside the files."""
     files = write_files(directory)
     workspace = Workspace.open(location or str(directory / "ws"), create=True)
     import_msmarco(
@@ -65,7 +65,7 @@ def paired(workspace: Workspace, k: int = 10, pairs_per_shard: int = 40) -> Work
 
 
 def scored(workspace: Workspace, teachers: dict[str, int], digits: int | None = None, spread: float = 4) -> Workspace:
-    """Random scores for each teacher by its seed; few digits make ties."""
+    """Writes random scores for each teacher, by its seed; few digits make ties."""
     pairs = load_pairs(workspace)
     for teacher, seed in teachers.items():
         for number, path in enumerate(pairs.paths):
@@ -87,8 +87,8 @@ def scored(workspace: Workspace, teachers: dict[str, int], digits: int | None = 
 
 
 def graded(directory: Path, digits: int = 0) -> Workspace:
-    """As `imported`, with what real collections have: grades, several positives, queries without any, two
-    retrievers, passages that say the same; mined, paired in shards of one query or more, and scored by a, b and c."""
+    """Like `imported`, with the irregularities of real collections: grades, several positives, queries without any,
+    two retrievers, passages with equal texts; mined, paired in shards of one query or more, scored by a, b and c."""
     files = write_files(directory)
     lines = files["collection"].read_text().splitlines()
     for copy, original in ((4, 3), *((i, i - 1) for i in range(9, PASSAGES, 4)), (5, 3)):
@@ -98,12 +98,12 @@ def graded(directory: Path, digits: int = 0) -> Workspace:
     rng = random.Random(5)
     texts = {line.split("\t")[0]: line.split("\t")[1] for line in qrels}
     kept = [line for line in qrels if line.split("\t")[0] not in sorted(texts)[:3]]
-    given = {tuple(line.split("\t")[::2]) for line in kept}
+    judged = {tuple(line.split("\t")[::2]) for line in kept}
     for query in sorted(texts)[3:]:
         for grade in (0, 1, 2, 2, 1):
             passage = f"p{rng.randrange(PASSAGES) * 7}"
-            if (query, passage) not in given:
-                given.add((query, passage))
+            if (query, passage) not in judged:
+                judged.add((query, passage))
                 kept.append(f"{query}\t0\t{passage}\t{grade}")
     files["train.qrels"].write_text("".join(line + "\n" for line in kept))
     workspace = Workspace.open(str(directory / "ws"), create=True)

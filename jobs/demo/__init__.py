@@ -1,1 +1,1 @@
-"""The small offline demonstration."""
+"""`prep demo`: a small distillation that runs offline."""

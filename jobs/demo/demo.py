@@ -1,7 +1,7 @@
-"""`prep demo`: the whole job, small and offline, by the very commands of the README.
+"""`prep demo`: the whole distillation, small and offline, with the same commands as in the README.
 
-The collection is made of docstrings that are already on the machine: the summary line is the query, the body
-the passage. Held-out queries decide. Run again, it goes on where it was.
+The collection consists of docstrings of installed packages: the summary line is the query, the rest is the passage.
+The systems are evaluated on held-out queries. If the demo is interrupted, the next run continues it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ THRESHOLD = 1
 STUDENT_LAYERS, STUDENT_STEPS = 5, 140
 EXAMPLES, ANSWERS = 3, 3
 
-# Unlike in depth, seed and loss. A loss of single pairs, as the second has, stands still on an encoder that knows
-# nothing of pairs yet, so it goes on from the first.
+# The teachers differ in depth, seed and loss. A pointwise loss such as bce does not train an encoder that has never
+# seen pairs, so the second teacher starts from the first.
 TEACHERS = {
     "deep": "--init {encoder} --loss ranknet --seed 1 --max-steps 110 --learning-rate 1.5e-4 --head-learning-rate 1e-3",
     "sharp": "--init deep --loss bce --seed 2 --max-steps 40 --learning-rate 1e-4",
@@ -41,29 +41,29 @@ TEACHERS = {
 
 
 def run_demo(context: typer.Context, directory: Path) -> None:
-    """Run all stages in `directory`, printing each command, and end with the table and examples.
+    """Runs all stages in `directory`, prints each command, and ends with the results table and example searches.
 
     Args:
-        context: of the command that is running; its program's other commands are the stages.
-        directory: holds the collection and the workspace.
+        context: context of the running command; the stages are other commands of the same program.
+        directory: directory for the collection and the workspace.
 
     Raises:
-        PrepError: the packaged encoder is not installed.
+        PrepError: the encoder of the `demo` extra is not installed.
     """
     started, run = time.monotonic(), partial(_timed, context)
-    encoder, files, ws = _encoder(), directory / "collection", directory / "workspace"
+    encoder, files, ws = _encoder_path(), directory / "collection", directory / "workspace"
     collection = write_collection(files, limit=QUERIES)
     console.print(
-        f"docstrings of the standard library and of installed packages: {collection.passages:,} passages, "
-        f"{collection.train_queries:,} training queries, {collection.dev_queries:,} held out"
+        f"collection of docstrings from the standard library and installed packages: {collection.passages:,} passages, "
+        f"{collection.train_queries:,} training queries, {collection.dev_queries:,} held-out queries"
     )
     w = f"-w {shlex.quote(str(ws))}"
-    given = " ".join(
-        f"--{kind} {split}={shlex.quote(str(files / f'{kind}.{split}.tsv'))}"
-        for kind in ("queries", "qrels")
+    inputs = " ".join(
+        f"--{table} {split}={shlex.quote(str(files / f'{table}.{split}.tsv'))}"
+        for table in ("queries", "qrels")
         for split in ("train", "dev")
     )
-    run(f"import msmarco {w} --collection {shlex.quote(str(files / 'collection.tsv'))} {given}")
+    run(f"import msmarco {w} --collection {shlex.quote(str(files / 'collection.tsv'))} {inputs}")
     run(f"mine {w} --system bm25 --k 3 --split train --max-queries {TRAIN_QUERIES}")
     run(f"mine {w} --system random --k 2 --split train --max-queries {TRAIN_QUERIES}")
     run(f"mine {w} --system bm25 --k 20 --split dev --max-queries {DEV_QUERIES}")
@@ -73,8 +73,8 @@ def run_demo(context: typer.Context, directory: Path) -> None:
             f"train {w} --architecture bert_cat --targets qrels --name {name} --negatives 3 --batch-size 8 "
             f"--precision bfloat16 --max-length {MAX_LENGTH} {options.format(encoder=shlex.quote(encoder))}"
         )
-    named = " ".join(f"--teacher {name}={name}" for name in TEACHERS)
-    run(f"score {w} {named} --num-actors 2 --max-length {MAX_LENGTH} --dtype bfloat16")
+    teachers = " ".join(f"--teacher {name}={name}" for name in TEACHERS)
+    run(f"score {w} {teachers} --num-actors 2 --max-length {MAX_LENGTH} --dtype bfloat16")
     run(f"build-triples {w} --threshold {THRESHOLD}")
     student = (
         f"train {w} --architecture bert_dot --init {shlex.quote(encoder)} --num-layers {STUDENT_LAYERS} "
@@ -89,10 +89,10 @@ def run_demo(context: typer.Context, directory: Path) -> None:
         + " --student untrained --student student --mode rerank --mode retrieve --dtype bfloat16"
     )
     _examples(Workspace.open(str(ws)))
-    console.print(f"\ndemo finished in {(time.monotonic() - started) / 60:.1f} minutes; all of it is under {directory}")
+    console.print(f"\ndemo finished in {(time.monotonic() - started) / 60:.1f} minutes; all files are in {directory}")
 
 
-def _encoder() -> str:
+def _encoder_path() -> str:
     spec = find_spec(MODEL_PACKAGE)
     if spec is None or spec.origin is None:
         raise PrepError(
@@ -104,22 +104,20 @@ def _encoder() -> str:
 
 
 def _timed(context: typer.Context, command: str) -> None:
-    """Run a command as if typed, and say how long it took."""
+    """Runs a command as if it were typed, and prints how long it took."""
     started = time.monotonic()
     run_command(context, command)
     console.print(f"[dim]{time.monotonic() - started:.0f} s[/]", highlight=False)
 
 
 def _examples(workspace: Workspace) -> None:
-    """Searches of held-out queries: the student's first answers, a relevant one marked."""
-    found = read_run(workspace, workspace.path("runs", "dev-student-retrieve.run"))
+    """Prints a few held-out queries with the passages that the student ranks first."""
+    run = read_run(workspace, workspace.path("runs", "dev-student-retrieve.run"))
     queries, passages = Texts(workspace, "queries"), Texts(workspace, "passages")
-    chosen = np.unique(found.query_id)[:: max(1, len(np.unique(found.query_id)) // EXAMPLES)][:EXAMPLES]
+    chosen = np.unique(run.query_id)[:: max(1, len(np.unique(run.query_id)) // EXAMPLES)][:EXAMPLES]
     for query in chosen:
-        rows = np.flatnonzero(found.query_id == query)[:ANSWERS]
+        rows = np.flatnonzero(run.query_id == query)[:ANSWERS]
         console.print(f"\n[bold]? {queries.take(np.array([query]))[0]}[/]", highlight=False)
-        for rank, (score, text) in enumerate(
-            zip(found.score[rows], passages.take(found.passage_id[rows]), strict=True), 1
-        ):
+        for rank, (score, text) in enumerate(zip(run.score[rows], passages.take(run.passage_id[rows]), strict=True), 1):
             shown = text if len(text) <= 200 else text[:200] + " …"
             console.print(f"  {rank}. {score:7.2f}  {shown}", markup=False, highlight=False)

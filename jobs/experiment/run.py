@@ -1,8 +1,8 @@
-"""`prep experiment`: runs a grid of students through the pipeline's own commands, one result row for each cell.
+"""`prep experiment`: trains and evaluates a grid of students with the commands of `prep`, one result file per cell.
 
-A row is a small JSON file in a directory of results: measures, the value of each query, seconds, the commands and the
-fingerprints of what the student was trained on. A row whose commands are still those of the file stands; the rest is
-run. So a grid grows over several sittings, and tables are made of whatever rows there are.
+A result file is a small JSON file: the measures, the value for each query, the seconds, the commands, and the
+fingerprints of the training data. A cell runs only if its file is missing or was made by other commands than the
+experiment has now. A grid can therefore grow over several runs, and the tables show all results that exist.
 """
 
 from __future__ import annotations
@@ -30,21 +30,25 @@ Run = Callable[[str], None]
 
 
 class Sample(NamedTuple):
-    """Which judged queries were asked, and what counts as relevant; only what has this in common is compared."""
+    """The judged queries of an evaluation, and the lowest relevant grade. Only equal samples are compared."""
 
     split: str
     max_queries: int | None
     relevance_level: int
 
-    def told(self, queries: int) -> str:
-        """As "300 of dev", for that many queries."""
+    def describe(self, queries: int) -> str:
+        """Describes the sample.
+
+        >>> Sample("dev", 300, 1).describe(300)
+        '300 of dev'
+        """
         level = "" if self.relevance_level == 1 else f", grade {self.relevance_level} up"
         return f"{queries:,} of {self.split}{level}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one evaluation said of a cell, or of a baseline."""
+    """The result of one evaluation of a cell or a baseline."""
 
     system: str
     mode: str
@@ -53,20 +57,20 @@ class Row:
     seed: int | None
     means: dict[str, float]
     values: list[float]
-    """Of the experiment's measure, for each query in the order of their ids."""
+    """The value of the experiment's measure for each query, ordered by query id."""
     split: str = "dev"
     max_queries: int | None = None
-    """The sample of the split's judged queries; None where all were asked."""
+    """Size of the sample of the split's judged queries; None for all of them."""
     latency_ms: float | None = None
-    """Median time of a query, where it was measured."""
+    """Median time per query; None if it was not measured."""
     triples: str = ""
-    """Fingerprint of the triples' ids in their order; "" for what was not trained on any."""
+    """Fingerprint of the ids of the training triples, in order; "" without triples."""
     relevance_level: int = 1
-    """Least grade that counts as relevant."""
+    """Lowest grade that counts as relevant."""
 
     @property
     def sample(self) -> Sample:
-        """What was asked."""
+        """The queries and the grade that the row was measured with."""
         return Sample(self.split, self.max_queries, self.relevance_level)
 
 
@@ -80,24 +84,27 @@ def run_experiment(
     minutes: float | None = None,
     stages: bool = True,
 ) -> tuple[int, int]:
-    """Run the stages and every cell without a row; how many cells were run, and how many are still to be.
+    """Runs every cell that has no up-to-date result, and the stages it needs before it.
 
     Baselines are cells named `baseline-1`, ….
 
     Args:
-        experiment: what to run.
-        workspace: where; `-w` is added to each command.
-        results: directory of the rows.
-        run: runs a command, as typed.
-        only: a part of the names of the cells to run.
-        minutes: begin no cell after that many.
-        stages: whether to run stages; without, the workspace has what they make.
+        experiment: the grid, its stages and its baselines.
+        workspace: path or URI of the workspace; `-w` is added to each command.
+        results: directory of the result files.
+        run: runs a command, given as a command line without `prep`.
+        only: runs only the cells whose names contain this text.
+        minutes: starts no cell after this many minutes.
+        stages: whether to run the stages; if not, the workspace must contain what they make.
+
+    Returns:
+        The number of cells that were run, and of those that are still to be run.
     """
-    begun = time.monotonic()
-    waiting = [cell for cell in _cells(experiment) if only in cell.name and not cell_stands(results, cell)]
+    started = time.monotonic()
+    waiting = [cell for cell in _cells(experiment) if only in cell.name and not is_up_to_date(results, cell)]
     done, prepared = 0, set()
     for cell in waiting:
-        if minutes is not None and time.monotonic() - begun > 60 * minutes:
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
             break
         for stage in cell.stages if stages else ():
             if stage not in prepared:
@@ -105,7 +112,7 @@ def run_experiment(
                 prepared.add(stage)
         path = results / f"{cell.name}.json"
         if cell.student:
-            _write(path, _run_cell(experiment, cell, workspace, run, _left(path)))
+            _write(path, _run_cell(experiment, cell, workspace, run, _earlier_result(path)))
         else:
             _write(path, _run_baseline(experiment, cell, workspace, run))
         done += 1
@@ -113,23 +120,23 @@ def run_experiment(
 
 
 def read_rows(experiment: Experiment, results: Path) -> list[Row]:
-    """The rows of all cells that stand, and of the baselines."""
-    paths = (results / f"{cell.name}.json" for cell in _cells(experiment) if cell_stands(results, cell))
+    """The rows of all baselines and cells that are up to date."""
+    paths = (results / f"{cell.name}.json" for cell in _cells(experiment) if is_up_to_date(results, cell))
     return [Row(**row) for path in paths for row in json.loads(path.read_text())["rows"]]
 
 
-def cell_stands(results: Path, cell: Cell) -> bool:
-    """Whether a cell has a row that its present commands made."""
-    return _left(results / f"{cell.name}.json").get("cell") == asdict(cell)
+def is_up_to_date(results: Path, cell: Cell) -> bool:
+    """Whether the result of a cell was made by the commands that the experiment has now."""
+    return _earlier_result(results / f"{cell.name}.json").get("cell") == asdict(cell)
 
 
-def _left(path: Path) -> dict[str, Any]:
-    """What an earlier run left of a cell; empty where there is nothing."""
+def _earlier_result(path: Path) -> dict[str, Any]:
+    """The result file that an earlier run wrote; empty if there is none."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _cells(experiment: Experiment) -> list[Cell]:
-    """Baselines, then the grid."""
+    """The baselines, then the grid."""
     return [*experiment.baselines, *experiment.cells]
 
 
@@ -141,7 +148,7 @@ def _run_baseline(experiment: Experiment, cell: Cell, workspace: str, run: Run) 
 def _run_cell(
     experiment: Experiment, cell: Cell, workspace: str, run: Run, earlier: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Train what is not trained yet, and evaluate it."""
+    """Trains the student of a cell, unless an earlier run has, and evaluates it."""
     load = os.getloadavg()[0]
     options = f"--name {cell.name} --seed {cell.seed} --overwrite {experiment.placed(cell.train)}"
     training = _summary(run, f"train -w {shlex.quote(workspace)} {options}")
@@ -155,7 +162,7 @@ def _run_cell(
     ]
     facts = Workspace.open(workspace).read_json("students", cell.name, STUDENT_FILE)
     seconds = None if training["resumed_at"] else training["seconds"]
-    if training["unchanged"]:  # trained by an earlier run, whose row has the time if it came to one
+    if training["unchanged"]:  # An earlier run trained it; its result file has the time, if it got that far.
         seconds = earlier.get("train_seconds") if earlier.get("fingerprint") == facts["fingerprint"] else None
     return {
         "cell": asdict(cell),
@@ -172,11 +179,11 @@ def _run_cell(
 def _evaluated(
     workspace: str, experiment: Experiment, run: Run, options: str, cell: Cell | None
 ) -> list[dict[str, Any]]:
-    """Run an evaluation, and make its rows of its summary and its run files."""
+    """Runs an evaluation, and makes its rows from its summary and its run files."""
     ws = Workspace.open(workspace)
     summary = _summary(run, f"evaluate -w {shlex.quote(workspace)} {experiment.placed(options)}")
     qrels = split_qrels(ws, summary["split"], summary["max_queries"])
-    latencies = {found["student"]: found["median_ms"] for found in summary["latency"]}
+    latencies = {timed["student"]: timed["median_ms"] for timed in summary["latency"]}
     triples = ""
     if cell is not None:
         name = ws.read_json("students", cell.name, STUDENT_FILE)["settings"]["triples"]
@@ -205,9 +212,9 @@ def _evaluated(
 
 
 def _summary(run: Run, command: str) -> dict[str, Any]:
-    """Run a command; its summary, in a file of its own since another cell may run the same at the same time."""
-    with TemporaryDirectory() as place:
-        path = Path(place, "summary.json")
+    """Runs a command and returns its summary, from a temporary file: other processes may run the same command."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory, "summary.json")
         run(f"{command} --summary {shlex.quote(str(path))}")
         return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
 

@@ -1,7 +1,8 @@
-"""What an experiment's rows say together: comparisons of targets with paired tests, and the tables.
+"""Compares the targets of an experiment with paired tests, and writes its tables.
 
-Targets are compared for each student, mode and sample, query by query, by the mean over the seeds that both have;
-p-values are Holm's over all comparisons of the experiment.
+Two targets are compared for each student, mode and sample of queries. The test is paired by query, on each query's mean
+over the seeds that both targets have. The p-values are adjusted with Holm's method over all comparisons of the
+experiment.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from pipeline.evaluation.metrics import measures
 from pipeline.evaluation.significance import Comparison, compare, holm
 
 ALPHA = 0.01
-"""Adjusted p-values below it are called significant."""
+"""A difference is called significant if its adjusted p-value is below this level."""
 
 
-class Place(NamedTuple):
-    """Where targets are compared."""
+class Condition(NamedTuple):
+    """What two compared results have in common: the student, the mode and the sample of queries."""
 
     student: str
     mode: str
     sample: Sample
 
     def rows(self, rows: Sequence[Row], target: str) -> dict[int, Row]:
-        """A target's rows here, by seed."""
+        """The rows of a target under this condition, by seed."""
         return {
             row.seed: row
             for row in rows
@@ -38,132 +39,133 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Two targets in one place, or two systems of no student: the mean over seeds, query by query."""
+class ComparedPair:
+    """Two targets of a student, or two systems without a student, compared query by query: left minus right."""
 
-    place: Place
-    one: str
-    other: str
+    condition: Condition
+    left: str
+    right: str
     seeds: int
     queries: int
-    found: Comparison
+    comparison: Comparison
     adjusted_p: float
-    """Of the randomisation test, by Holm, over all comparisons of the experiment."""
+    """p-value of the randomisation test, adjusted with Holm's method over all comparisons of the experiment."""
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is."""
+        """Whether the difference is significant."""
         return self.adjusted_p < ALPHA
 
 
 @dataclass(frozen=True)
-class Summed:
-    """One system, or one student's target, in one mode: its rows over seeds."""
+class ResultLine:
+    """The rows of a system, or of a student's target, in one mode: one row per seed."""
 
     system: str
     target: str
     mode: str
     rows: list[Row]
     better_than: list[str]
-    """Targets that it is significantly better than."""
+    """The targets, or systems, that this line is significantly better than."""
 
     @property
     def sample(self) -> Sample:
-        """What was asked."""
+        """The queries and the grade that the line was measured with."""
         return self.rows[0].sample
 
     @property
-    def asked(self) -> str:
-        """How many queries, and of which split."""
-        return self.sample.told(len(self.rows[0].values))
+    def queries_described(self) -> str:
+        """The number of queries and their split, as text."""
+        return self.sample.describe(len(self.rows[0].values))
 
     def mean(self, measure: str) -> float:
-        """Over seeds."""
+        """Mean of a measure over the seeds."""
         return float(np.mean([row.means[measure] for row in self.rows]))
 
     def spread(self, measure: str) -> float | None:
-        """Sample standard deviation over seeds; None for one seed."""
+        """Sample standard deviation of a measure over the seeds; None for a single seed."""
         values = [row.means[measure] for row in self.rows]
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     def latency_ms(self) -> float | None:
-        """Median over seeds of the median time of a query; None where it was not measured."""
+        """Median over the seeds of the median time per query, in milliseconds; None if it was not measured."""
         known = [row.latency_ms for row in self.rows if row.latency_ms is not None]
         return float(np.median(known)) if known else None
 
 
-def values_by_query(rows: Sequence[Row], place: Place, target: str, seeds: Sequence[int]) -> np.ndarray:
-    """Values (Q,) of a target, the mean over some seeds."""
-    mine = place.rows(rows, target)
-    return np.asarray(np.mean([mine[seed].values for seed in seeds], axis=0))
+def values_by_query(rows: Sequence[Row], condition: Condition, target: str, seeds: Sequence[int]) -> np.ndarray:
+    """Values (Q,) of a target for each query, averaged over the seeds."""
+    by_seed = condition.rows(rows, target)
+    return np.asarray(np.mean([by_seed[seed].values for seed in seeds], axis=0))
 
 
-def common_seeds(rows: Sequence[Row], place: Place, one: str, other: str) -> list[int]:
-    """Seeds that both targets have."""
-    return sorted(place.rows(rows, one).keys() & place.rows(rows, other).keys())
+def common_seeds(rows: Sequence[Row], condition: Condition, left: str, right: str) -> list[int]:
+    """The seeds that both targets have."""
+    return sorted(condition.rows(rows, left).keys() & condition.rows(rows, right).keys())
 
 
-def compare_targets(experiment: Experiment, rows: Sequence[Row]) -> list[Compared]:
-    """Every comparison of the experiment that the rows allow."""
-    found: list[tuple[Place, str, str, int, int, Comparison]] = []
-    for place in dict.fromkeys(Place(row.student, row.mode, row.sample) for row in rows if row.seed is not None):
-        for one, other in experiment.comparisons:
-            seeds = common_seeds(rows, place, one, other)
+def compare_targets(experiment: Experiment, rows: Sequence[Row]) -> list[ComparedPair]:
+    """Compares every pair of targets that the experiment lists and the rows allow."""
+    compared: list[tuple[Condition, str, str, int, int, Comparison]] = []
+    for condition in dict.fromkeys(
+        Condition(row.student, row.mode, row.sample) for row in rows if row.seed is not None
+    ):
+        for left, right in experiment.comparisons:
+            seeds = common_seeds(rows, condition, left, right)
             if seeds:
-                ours, theirs = (values_by_query(rows, place, target, seeds) for target in (one, other))
-                found.append((place, one, other, len(seeds), len(ours), compare(ours, theirs)))
-    adjusted = holm([comparison.randomisation for *_, comparison in found])
-    return [Compared(*entry, p) for entry, p in zip(found, adjusted, strict=True)]
+                lefts, rights = (values_by_query(rows, condition, target, seeds) for target in (left, right))
+                compared.append((condition, left, right, len(seeds), len(lefts), compare(lefts, rights)))
+    adjusted = holm([comparison.randomisation for *_, comparison in compared])
+    return [ComparedPair(*entry, p) for entry, p in zip(compared, adjusted, strict=True)]
 
 
-def summed(rows: Sequence[Row], compared: Sequence[Compared]) -> list[Summed]:
-    """The lines of the table of results: by system, by mode, by sample, then in the order of the rows."""
-    groups: dict[tuple[Place, str], list[Row]] = {}
+def result_lines(rows: Sequence[Row], compared: Sequence[ComparedPair]) -> list[ResultLine]:
+    """The lines of the results table, ordered by system, mode and sample, then as the rows are."""
+    groups: dict[tuple[Condition, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((Place(row.student or row.system, row.mode, row.sample), row.target), []).append(row)
-    systems, modes = (list(dict.fromkeys(place[part] for place, _ in groups)) for part in range(2))
-    samples = list(dict.fromkeys(place.sample for place, _ in groups))
+        groups.setdefault((Condition(row.student or row.system, row.mode, row.sample), row.target), []).append(row)
+    systems, modes = (list(dict.fromkeys(condition[part] for condition, _ in groups)) for part in range(2))
+    samples = list(dict.fromkeys(condition.sample for condition, _ in groups))
     ordered = sorted(groups, key=lambda k: (systems.index(k[0][0]), modes.index(k[0][1]), samples.index(k[0][2])))
     return [
-        Summed(
-            place.student,
+        ResultLine(
+            condition.student,
             target,
-            place.mode,
-            # The same system may be a part of two baselines.
-            list({row.seed: row for row in groups[place, target]}.values()),
+            condition.mode,
+            # Two baselines may evaluate the same system.
+            list({row.seed: row for row in groups[condition, target]}.values()),
             [
-                c.other if better else c.one
-                for c in compared
-                for better in (c.found.difference > 0,)
-                if (c.place, c.one if better else c.other) == (place, target) and c.significant
+                pair.right if better else pair.left
+                for pair in compared
+                for better in (pair.comparison.difference > 0,)
+                if (pair.condition, pair.left if better else pair.right) == (condition, target) and pair.significant
             ],
         )
-        for place, target in ordered
+        for condition, target in ordered
     ]
 
 
-def markdown(experiment: Experiment, rows: Sequence[Row], compared: Sequence[Compared]) -> str:
-    """The table of results, mean and spread over seeds, and the table of comparisons."""
+def markdown(experiment: Experiment, rows: Sequence[Row], compared: Sequence[ComparedPair]) -> str:
+    """The results (mean ± standard deviation over seeds) and the comparisons, as Markdown tables."""
     names = [name for name in measures() if rows and name in rows[0].means]
     lines = [f"# {experiment.name}", ""]
-    lines.append(f"| system | target | mode | queries | seeds | {' | '.join(names)} | better than | ms a query |")
+    lines.append(f"| system | target | mode | queries | seeds | {' | '.join(names)} | better than | ms per query |")
     lines.append("|---|---|---|---|---|" + "---|" * len(names) + "---|---|")
-    for line in summed(rows, compared):
+    for line in result_lines(rows, compared):
         cells = []
         for name in names:
             spread = line.spread(name)
             cells.append(f"{line.mean(name):.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
         latency = line.latency_ms()
         cells += [", ".join(line.better_than), "" if latency is None else f"{latency:.1f}"]
-        lines.append(
-            f"| {line.system} | {line.target} | {line.mode} | {line.asked} | {len(line.rows)} | {' | '.join(cells)} |"
-        )
+        cells = [line.system, line.target, line.mode, line.queries_described, str(len(line.rows)), *cells]
+        lines.append(f"| {' | '.join(cells)} |")
     if compared:
         lines += ["", *_comparisons(experiment, compared)]
     return "\n".join([*lines, "", _fairness(rows)]) + "\n"
 
 
-def _comparisons(experiment: Experiment, compared: Sequence[Compared]) -> list[str]:
+def _comparisons(experiment: Experiment, compared: Sequence[ComparedPair]) -> list[str]:
     lines = [
         f"{experiment.measure}, paired over queries; p adjusted by Holm for {len(compared)} comparisons, significant "
         f"below {ALPHA}:",
@@ -173,20 +175,20 @@ def _comparisons(experiment: Experiment, compared: Sequence[Compared]) -> list[s
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in compared:
-        f = row.found
+        f = row.comparison
         lines.append(
-            f"| {row.place.student} | {row.place.mode} | {row.place.sample.told(row.queries)} "
-            f"| {row.one} - {row.other} | {row.seeds} | {f.difference:+.3f} "
+            f"| {row.condition.student} | {row.condition.mode} | {row.condition.sample.describe(row.queries)} "
+            f"| {row.left} - {row.right} | {row.seeds} | {f.difference:+.3f} "
             f"| {f.wins} / {f.losses} | {f.t_test:.2g} | {f.randomisation:.2g} | {row.adjusted_p:.2g} |"
         )
     return lines
 
 
 def _fairness(rows: Sequence[Row]) -> str:
-    """Which targets were trained on identical triples in identical order."""
+    """Says which targets were trained on the same triples in the same order."""
     by_order: dict[str, list[str]] = {}
     for row in rows:
         if row.triples and row.target not in by_order.setdefault(row.triples, []):
             by_order[row.triples].append(row.target)
-    told = "; ".join(f"{', '.join(targets)} ({order[:12]})" for order, targets in by_order.items())
-    return f"Identical triples in identical order, by the fingerprint of their ids: {told}." if told else ""
+    groups = "; ".join(f"{', '.join(targets)} ({order[:12]})" for order, targets in by_order.items())
+    return f"Identical triples in identical order, by the fingerprint of their ids: {groups}." if groups else ""

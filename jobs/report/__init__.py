@@ -1,7 +1,8 @@
-"""The report: one self-contained HTML page about a workspace, and about an experiment in it.
+"""The report: one self-contained HTML page about a workspace, or about an experiment in it.
 
-markup, plot, page      how it is drawn: escaped markup, plots as SVG, the page
-sources                 what each figure was made of, and by which command
-teachers … queries      the sections, each a function from the workspace to figures, or to what is missing
-build                   puts them together
+templates/, markup      Jinja2 templates, and the module that renders them
+page, plot              the page and its figures; one plot as SVG
+sources                 the commands that made the data of a figure
+teachers … queries      the sections: each function turns the workspace into figures, or names what is missing
+build                   puts the sections together
 """

@@ -1,38 +1,53 @@
-"""Markup that cannot be broken by what stands in it: text is escaped unless it is markup already."""
+"""Renders the templates of the page, with Jinja2.
+
+Every text that a template prints is escaped, so no query, passage or name can break the page. Only `Markup`, which
+templates return, is printed as it is. A variable that a template does not get is an error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from html import escape
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+Content = str | Markup
+"""Text to escape, or finished markup."""
 
 
-class Html(str):
-    """A piece of finished markup."""
-
-    __slots__ = ()
-
-
-Content = str | None | Iterable["Content"]
+def render(template: str, **values: object) -> Markup:
+    """Renders a whole template."""
+    return Markup(_environment().get_template(template).render(**values))
 
 
-def el(tag: str, *children: Content, **attributes: str | float | None) -> Html:
-    """An element. Text among children and attributes is escaped; `class_` is class, `_` in a name is a dash."""
-    given = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
-        for name, value in attributes.items()
-        if value is not None
+def call(template: str, macro: str, *arguments: object) -> Markup:
+    """Calls one macro of a template.
+
+    >>> call("parts.html", "verdict", "<better>", "up")
+    Markup('<span class="up">&lt;better&gt;</span>')
+    """
+    markup: Markup = getattr(_environment().get_template(template).module, macro)(*arguments)
+    return markup
+
+
+def units(value: float) -> str:
+    """Formats a coordinate with at most one decimal.
+
+    >>> units(12.34), units(12.0)
+    ('12.3', '12')
+    """
+    return f"{value:.1f}".removesuffix(".0")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("jobs.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return Html(f"<{tag}{given}>{join(*children)}</{tag}>")
-
-
-def join(*children: Content) -> Html:
-    """Pieces one after another."""
-    return Html("".join(map(_escaped, children)))
-
-
-def _escaped(child: Content) -> str:
-    if child is None or isinstance(child, Html):
-        return child or ""
-    if isinstance(child, str):
-        return escape(child)
-    return join(*child)
+    environment.filters["units"] = units
+    return environment

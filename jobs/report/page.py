@@ -1,45 +1,44 @@
-"""The page: sections of figures, each with what it is made of; what is missing is told with the command for it."""
+"""The page: an opening, then sections of figures with their sources. Whatever is missing names the command for it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 
-from jobs.report.markup import Content, Html, el, join
+from markupsafe import Markup
 
-SHOWN_DIGITS = 12
-"""Of a fingerprint."""
+from jobs.report.markup import Content, call
+from jobs.report.markup import render as render_template
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a figure was made of."""
+    """What a figure is made from."""
 
     command: str
-    """That makes the data."""
+    """The command that makes the data."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Dataset → content fingerprint."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Something to look at."""
+    """A titled figure: plots, a table or a list."""
 
     title: str
-    body: Content
+    body: Markup
     caption: str
-    """What is to be seen."""
+    """How to read the figure."""
     sources: Sequence[Source]
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What would stand here."""
+    """A figure that cannot be shown yet."""
 
     what: str
     command: str
-    """That makes it."""
+    """The command that makes what is missing."""
     why: str = ""
 
 
@@ -48,105 +47,59 @@ class Section:
     """A part of the page."""
 
     name: str
-    """In links."""
+    """The target of links to the section."""
     title: str
     intro: str
     parts: Sequence[Figure | Missing]
 
 
-def panels(*content: Content, narrow: bool = False) -> Html:
-    """Plots, or `narrow` ones, side by side where there is room."""
-    kind = "panels narrow" if narrow else "panels"
-    return el("div", [el("div", one, class_="panel") for one in content], class_=kind)
+@dataclass(frozen=True)
+class Opening:
+    """What the page says before its sections."""
+
+    text: str
+    counts: Sequence[tuple[str, int]]
+    """What the workspace holds: label and number."""
+    findings_intro: str = ""
+    findings: Sequence[str] = ()
 
 
-def panel(title: str, *content: Content) -> Html:
-    """A plot with a heading of its own."""
-    return join(el("h4", title), *content)
+def panels(*contents: Markup, narrow: bool = False) -> Markup:
+    """Plots or small tables side by side, as far as the window is wide enough."""
+    return call("parts.html", "panels", contents, narrow)
 
 
-def table(head: Sequence[Content], rows: Sequence[Sequence[Content]], *, numbers_from: int = 1) -> Html:
-    """A table; columns from `numbers_from` on are numbers."""
-
-    def cells(tag: str, row: Sequence[Content]) -> list[Html]:
-        return [el(tag, cell, class_="n" if place >= numbers_from else None) for place, cell in enumerate(row)]
-
-    body = [el("tr", cells("td", row)) for row in rows]
-    return el(
-        "div", el("table", el("thead", el("tr", cells("th", head))), el("tbody", body)), class_="scroll", tabindex="0"
-    )
+def panel(title: str, *contents: Content) -> Markup:
+    """A plot or a small table under its heading."""
+    return call("parts.html", "panel", title, contents)
 
 
-def render(title: str, lead: Content, sections: Sequence[Section]) -> str:
-    """The whole page."""
-    style = files("jobs.report").joinpath("page.css").read_text(encoding="utf-8")
-    numbered: list[tuple[int, Figure]] = []
-    shown, number = [], 0
+def table(head: Sequence[Content], rows: Sequence[Sequence[Content]], *, numbers_from: int = 1) -> Markup:
+    """A table; the columns from `numbers_from` on are aligned as numbers."""
+    return call("parts.html", "table", head, rows, numbers_from)
+
+
+def render(title: str, opening: Opening, sections: Sequence[Section]) -> str:
+    """Renders the whole page, with its figures numbered and an index of their datasets."""
+    figures: list[Figure] = []
+    numbered = []
     for section in sections:
-        parts = []
+        parts: list[tuple[int, Figure | Missing]] = []
         for part in section.parts:
-            if isinstance(part, Missing):
-                parts.append(_missing(part))
-                continue
-            number += 1
-            numbered.append((number, part))
-            parts.append(_figure(number, part))
-        shown.append(el("section", el("h2", section.title), el("p", section.intro), parts, id=section.name))
-    links = [el("a", section.title, href=f"#{section.name}") for section in sections]
-    links.append(el("a", "Provenance", href="#provenance"))
-    body = join(
-        el("header", el("h1", title), lead, el("nav", links)),
-        el("main", shown, _provenance(numbered)),
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"{el('title', title)}<style>\n{style}</style></head>\n<body>{body}</body></html>\n"
-    )
+            if isinstance(part, Figure):
+                figures.append(part)
+            parts.append((len(figures) if isinstance(part, Figure) else 0, part))
+        numbered.append((section, parts))
+    datasets = _datasets(figures)
+    return str(render_template("page.html", title=title, opening=opening, sections=numbered, datasets=datasets))
 
 
-def _figure(number: int, part: Figure) -> Html:
-    return el(
-        "figure",
-        el("h3", f"{number}. {part.title}"),
-        part.body,
-        el("figcaption", part.caption),
-        el("details", el("summary", "made from"), [_source(source) for source in part.sources], class_="source"),
-        id=f"figure-{number}",
-    )
-
-
-def _source(source: Source) -> Html:
-    inputs = "; ".join(f"{name} {value[:SHOWN_DIGITS]}" for name, value in source.inputs.items())
-    return el("p", el("code", source.command), Html("<br>") if inputs else None, inputs)
-
-
-def _missing(part: Missing) -> Html:
-    why = f" ({part.why})" if part.why else ""
-    return el("p", f"Not here yet: {part.what}{why}. To make it: ", el("code", part.command), class_="missing")
-
-
-def _provenance(numbered: Sequence[tuple[int, Figure]]) -> Html:
-    """Every dataset that a figure shows, and the figures."""
+def _datasets(figures: Sequence[Figure]) -> list[tuple[tuple[str, str], list[int]]]:
+    """Every dataset and its fingerprint, with the numbers of the figures that it is shown in."""
     used: dict[tuple[str, str], list[int]] = {}
-    for number, figure in numbered:
+    for number, figure in enumerate(figures, 1):
         for source in figure.sources:
-            for entry in source.inputs.items():
-                if number not in used.setdefault(entry, []):
-                    used[entry].append(number)
-    rows: list[list[Content]] = []
-    for (name, value), numbers in sorted(used.items()):
-        links = [join(el("a", str(number), href=f"#figure-{number}"), " ") for number in numbers]
-        rows.append([name, el("code", value[:SHOWN_DIGITS]), links])
-    told = (
-        "Every dataset behind the figures, by the first digits of the fingerprint of its content. The commands stand "
-        "below each figure, under “made from”. The same data gives this page byte for byte."
-    )
-    return el(
-        "section",
-        el("h2", "Provenance"),
-        el("p", told),
-        table(("dataset", "fingerprint", "figures"), rows, numbers_from=3),
-        id="provenance",
-    )
+            for dataset in source.inputs.items():
+                if number not in used.setdefault(dataset, []):
+                    used[dataset].append(number)
+    return sorted(used.items())

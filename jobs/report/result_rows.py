@@ -1,7 +1,7 @@
-"""What was measured, for the sections of results: from an experiment's rows, or from the runs of the workspace.
+"""Collects the results for the page: from an experiment's result files, or from the runs of the workspace.
 
-In a workspace without an experiment every run with its facts is a row; systems asked about the same queries are
-compared with each other, or with the first one where there are many.
+Without an experiment, every run with its facts file is a row. Systems evaluated on the same queries are compared with
+each other or, if there are many, with the first system.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 from jobs.experiment.config import Experiment
 from jobs.experiment.run import Row, Sample, read_rows
 from jobs.experiment.tables import (
-    Compared,
-    Place,
-    Summed,
+    ComparedPair,
+    Condition,
+    ResultLine,
     common_seeds,
     compare_targets,
-    summed,
+    result_lines,
     values_by_query,
 )
 from jobs.ranking.evaluate import split_qrels
 from jobs.ranking.run_facts import changed_inputs, read_latencies, read_run_facts
 from jobs.report.page import Source
-from pipeline.evaluation.metrics import evaluate_run
+from pipeline.evaluation.metrics import Qrels, evaluate_run
 from pipeline.evaluation.runs import read_run
 from pipeline.evaluation.significance import compare, holm
 from pipeline.fingerprint import digest_json
@@ -37,107 +37,111 @@ from pipeline.storage.workspace import Workspace
 
 MEASURE = "MRR@10"
 MOST_COMPARED = 8
-"""Systems that are all compared with each other."""
+"""Up to this many systems are all compared with each other."""
 MOST_CHANGES = 3
 MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
 class Change:
-    """Two systems, query by query."""
+    """Two systems compared query by query: left minus right."""
 
     title: str
-    one: str
-    other: str
-    ones: np.ndarray
-    """(Q,) values of the first."""
-    others: np.ndarray
+    left: str
+    right: str
+    left_values: np.ndarray
+    """(Q,) values of the measure."""
+    right_values: np.ndarray
     """(Q,)"""
     sample: Sample
     runs: tuple[AnyPath, AnyPath]
-    """Of the same comparison, for one seed; they may not be there."""
+    """Run files of left and right for one seed. They may be missing."""
     values: tuple[np.ndarray, np.ndarray]
-    """(Q,) each: what the runs' values must be."""
+    """(Q,) each: the values that these run files must have."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured."""
+    """All results that the page shows."""
 
     measure: str
-    lines: list[Summed]
-    compared: list[Compared]
+    lines: list[ResultLine]
+    compared: list[ComparedPair]
     changes: list[Change]
     sources: list[Source]
-    paths: list[list[Summed]]
-    """Lines with a latency that belong together, in the order in which they are joined."""
+    paths: list[list[ResultLine]]
+    """Groups of lines with a latency; each group is a series of the latency plot."""
     stale: list[tuple[str, str, str]] = field(default_factory=list)
-    """Runs that are left out: their names, the command that makes the first, and what was changed since."""
+    """Runs that are left out as stale: names, the command that makes the first, and the inputs that changed."""
 
 
 def experiment_results(workspace: Workspace, experiment: Experiment, results: Path, source: str) -> Results | None:
-    """From an experiment's rows; None where there are none."""
+    """The results of an experiment; None if it has none yet."""
     rows = read_rows(experiment, results)
     if not rows:
         return None
     compared = compare_targets(experiment, rows)
-    lines = summed(rows, compared)
+    lines = result_lines(rows, compared)
     made = Source(source, {f"results/{experiment.name}": digest_json([vars(row) for row in rows])})
     timed = [line for line in lines if line.mode == "rerank" and line.latency_ms() is not None]
     paths = [[line for line in timed if line.system == student] for student in dict.fromkeys(t.system for t in timed)]
-    changes = [_targets_change(workspace, rows, one) for one in compared]
+    changes = [_targets_change(workspace, rows, pair) for pair in compared]
     return Results(experiment.measure, lines, compared, changes[:MOST_CHANGES], [made], paths)
 
 
 def workspace_results(workspace: Workspace) -> Results | None:
-    """From the runs of the workspace; None where there are none."""
+    """The results of the runs in the workspace; None if there are none."""
     facts: list[dict[str, Any]] = []
     changed: dict[str, list[dict[str, Any]]] = {}
-    for one in read_run_facts(workspace):
-        why = ", ".join(changed_inputs(workspace, one))
-        (changed.setdefault(why, []) if why else facts).append(one)
-    stale = [_left_out(why, group) for why, group in changed.items()]
+    for run in read_run_facts(workspace):
+        inputs = ", ".join(changed_inputs(workspace, run))
+        (changed.setdefault(inputs, []) if inputs else facts).append(run)
+    stale = [_left_out(inputs, group) for inputs, group in changed.items()]
     if not facts and not stale:
         return None
-    latencies = {(found["split"], found["student"]): found for found in read_latencies(workspace)}
-    rows = [_row(workspace, one, latencies) for one in facts]
-    lines: list[Summed] = []
-    compared: list[Compared] = []
+    latencies = {(timed["split"], timed["student"]): timed for timed in read_latencies(workspace)}
+    samples = dict.fromkeys((run["split"], run["max_queries"]) for run in facts)
+    qrels = {sample: split_qrels(workspace, *sample) for sample in samples}
+    rows = [_row(workspace, run, qrels[run["split"], run["max_queries"]], latencies) for run in facts]
+    lines: list[ResultLine] = []
+    compared: list[ComparedPair] = []
     for sample in dict.fromkeys(row.sample for row in rows):
-        mine = sorted((row for row in rows if row.sample == sample), key=_order)
-        found = _compare_all(mine)
-        compared += found
-        for row in mine:
-            better = [c.other for c in found if c.one == row.system and c.significant and c.found.difference > 0]
-            better += [c.one for c in found if c.other == row.system and c.significant and c.found.difference < 0]
-            lines.append(Summed(row.system, "", row.mode, [row], better))
-    sources = [Source(f"{one['command']} -w WORKSPACE", {f"runs/{one['run'].name}": _digest(one)}) for one in facts]
-    timed = [[line] for line in lines if line.mode == "rerank" and line.latency_ms() is not None]
-    return Results(MEASURE, lines, compared, _best_change(workspace, rows), sources, timed, stale)
+        ordered = sorted((row for row in rows if row.sample == sample), key=_order)
+        pairs = _compare_all(ordered)
+        compared += pairs
+        significant = [pair for pair in pairs if pair.significant]
+        for row in ordered:
+            better = [p.right for p in significant if p.left == row.system and p.comparison.difference > 0]
+            better += [p.left for p in significant if p.right == row.system and p.comparison.difference < 0]
+            lines.append(ResultLine(row.system, "", row.mode, [row], better))
+    sources = [Source(f"{run['command']} -w WORKSPACE", {f"runs/{run['run'].name}": _digest(run)}) for run in facts]
+    paths = [[line] for line in lines if line.mode == "rerank" and line.latency_ms() is not None]
+    return Results(MEASURE, lines, compared, _best_change(workspace, rows), sources, paths, stale)
 
 
-def _left_out(why: str, runs: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
+def _left_out(inputs: str, runs: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
     names = [one["run"].name for one in runs]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    told = ", ".join(names[:MOST_NAMED]) + more
-    return told, f"{runs[0]['command']} -w WORKSPACE", f"changed since: {why}"
+    listed = ", ".join(names[:MOST_NAMED]) + more
+    return listed, f"{runs[0]['command']} -w WORKSPACE", f"changed since: {inputs}"
 
 
 def run_path(workspace: Workspace, row: Row) -> AnyPath:
-    """Where a row's run stands, as long as nothing else was evaluated under its name."""
+    """The run file of a row, unless another evaluation has overwritten it since."""
     return workspace.path("runs", f"{row.split}-{row.system}.run")
 
 
-def _row(workspace: Workspace, facts: dict[str, Any], latencies: dict[tuple[str, str], dict[str, Any]]) -> Row:
-    qrels = split_qrels(workspace, facts["split"], facts["max_queries"])
+def _row(
+    workspace: Workspace, facts: dict[str, Any], qrels: Qrels, latencies: dict[tuple[str, str], dict[str, Any]]
+) -> Row:
     values = evaluate_run(read_run(workspace, facts["run"]), qrels, facts["relevance_level"]).values[MEASURE]
     system, kind = facts["system"], facts["kind"]
     timed = latencies.get((facts["split"], system.removesuffix(f"-{kind}"))) if kind == "rerank" else None
-    # A student trained anew is not as fast as the one of its name that was timed.
-    same = timed is not None and timed.get("inputs", {}).items() <= facts["inputs"].items()
-    latency = timed["median_ms"] if timed is not None and same else None
-    known = (system, kind, "", "", None, facts["means"], values.tolist(), facts["split"], facts["max_queries"])
-    return Row(*known, latency, relevance_level=facts["relevance_level"])
+    # A latency measured before the student was trained again does not apply to it.
+    valid = timed is not None and timed.get("inputs", {}).items() <= facts["inputs"].items()
+    latency = timed["median_ms"] if timed is not None and valid else None
+    measured = (system, kind, "", "", None, facts["means"], values.tolist(), facts["split"], facts["max_queries"])
+    return Row(*measured, latency, relevance_level=facts["relevance_level"])
 
 
 def _digest(facts: dict[str, Any]) -> str:
@@ -145,51 +149,53 @@ def _digest(facts: dict[str, Any]) -> str:
 
 
 def _order(row: Row) -> tuple[bool, float]:
-    """First stages come first, then by effectiveness."""
+    """Sort key: first stages first, then by effectiveness."""
     return row.mode not in ("first stage", "run file"), row.means[MEASURE]
 
 
-def _compare_all(rows: Sequence[Row]) -> list[Compared]:
-    """Each later row with each earlier one, or with the first."""
+def _compare_all(rows: Sequence[Row]) -> list[ComparedPair]:
+    """Compares each row with each earlier row or, if there are many, with the first."""
     pairs = combinations(rows, 2) if len(rows) <= MOST_COMPARED else ((rows[0], row) for row in rows[1:])
-    found = [(b, a, compare(np.array(b.values), np.array(a.values))) for a, b in pairs]
-    adjusted = holm([comparison.randomisation for *_, comparison in found])
+    compared = [(later, earlier, compare(np.array(later.values), np.array(earlier.values))) for earlier, later in pairs]
+    adjusted = holm([comparison.randomisation for *_, comparison in compared])
     return [
-        Compared(Place("", one.mode, one.sample), one.system, other.system, 1, len(one.values), comparison, p)
-        for (one, other, comparison), p in zip(found, adjusted, strict=True)
+        ComparedPair(
+            Condition("", left.mode, left.sample), left.system, right.system, 1, len(left.values), comparison, p
+        )
+        for (left, right, comparison), p in zip(compared, adjusted, strict=True)
     ]
 
 
 def _best_change(workspace: Workspace, rows: Sequence[Row]) -> list[Change]:
-    """The best system against the first one of those asked about the same queries, for the largest such set."""
+    """The best system against the first, for the queries that most systems were evaluated on."""
     if not rows:
         return []
     samples = [row.sample for row in rows]
     sample = max(dict.fromkeys(samples), key=samples.count)
-    mine = sorted((row for row in rows if row.sample == sample), key=_order)
-    if len(mine) < 2:
+    ordered = sorted((row for row in rows if row.sample == sample), key=_order)
+    if len(ordered) < 2:
         return []
-    first, best = mine[0], max(mine[1:], key=lambda row: row.means[MEASURE])
+    first, best = ordered[0], max(ordered[1:], key=lambda row: row.means[MEASURE])
     values = np.array(best.values), np.array(first.values)
     runs = run_path(workspace, best), run_path(workspace, first)
     title = f"{best.system} against {first.system}"
     return [Change(title, best.system, first.system, *values, sample, runs, values)]
 
 
-def _targets_change(workspace: Workspace, rows: Sequence[Row], found: Compared) -> Change:
-    """Two targets of a student: values over all seeds, runs of the first seed."""
-    place = found.place
-    seeds = common_seeds(rows, place, found.one, found.other)
-    ones, others = (values_by_query(rows, place, target, seeds) for target in (found.one, found.other))
-    first = [place.rows(rows, target)[seeds[0]] for target in (found.one, found.other)]
-    title = f"{place.student}, {place.mode}: {found.one} against {found.other}"
+def _targets_change(workspace: Workspace, rows: Sequence[Row], pair: ComparedPair) -> Change:
+    """The change between two targets of a student: values over all seeds, run files of the first seed."""
+    condition, targets = pair.condition, (pair.left, pair.right)
+    seeds = common_seeds(rows, condition, *targets)
+    left_values, right_values = (values_by_query(rows, condition, target, seeds) for target in targets)
+    first = [condition.rows(rows, target)[seeds[0]] for target in targets]
+    title = f"{condition.student}, {condition.mode}: {pair.left} against {pair.right}"
     return Change(
         title,
-        found.one,
-        found.other,
-        ones,
-        others,
-        place.sample,
+        pair.left,
+        pair.right,
+        left_values,
+        right_values,
+        condition.sample,
         (run_path(workspace, first[0]), run_path(workspace, first[1])),
         (np.array(first[0].values), np.array(first[1].values)),
     )

@@ -1,4 +1,4 @@
-"""Commands as they would be typed, from what a dataset says made it."""
+"""Reconstructs the command that made a data set, from the settings stored with it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ _SHORT = {
     "max_passage_tokens": "max_passage_length",
     "max_length_tokens": "max_length",
 }
-_PLACE = " -w WORKSPACE"
+_WORKSPACE = " -w WORKSPACE"
 
 
 def command(words: str) -> str:
-    """A command of `prep` in a workspace that the reader names."""
-    return f"prep {words}{_PLACE}"
+    """Completes a command of `prep`; the reader fills in the workspace.
+
+    >>> command("mine --system bm25")
+    'prep mine --system bm25 -w WORKSPACE'
+    """
+    return f"prep {words}{_WORKSPACE}"
 
 
 def triples_command(name: str, settings: Mapping[str, Any]) -> str:
-    """What built a set of triples."""
+    """The command that built a triple set."""
     words = [f"build-triples --name {name}"]
     threshold = settings["threshold"]
     words.append(f"--threshold {'none' if threshold is None else f'{threshold:g}'}")
@@ -35,7 +39,7 @@ def triples_command(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def train_command(name: str, settings: Mapping[str, Any]) -> str:
-    """What trained a student."""
+    """The command that trained a student."""
     words = [f"train --name {name}"]
     if settings.get("triples") is None and settings.get("lists") is None:
         words.append("--targets qrels")
@@ -44,7 +48,7 @@ def train_command(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def score_command(teacher: str, footer: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
-    """What scored with a teacher."""
+    """The command that scored the pairs with a teacher, or imported its scores."""
     if "imported_from" in footer:
         return command(f"import scores {shlex.quote(str(footer['imported_from']))} --teacher {teacher}")
     checkpoint = shlex.quote(str(extra.get("teacher", "CHECKPOINT")))
@@ -56,10 +60,10 @@ def score_command(teacher: str, footer: Mapping[str, Any], extra: Mapping[str, A
     return command(" ".join(words))
 
 
-def _options(settings: Mapping[str, Any], kind: Any, *, skipped: set[str]) -> list[str]:
-    """Options that are not at their default, as words."""
+def _options(settings: Mapping[str, Any], settings_class: Any, *, skipped: set[str]) -> list[str]:
+    """Words of the command line for all settings that differ from their defaults."""
     words = []
-    for field in fields(kind):
+    for field in fields(settings_class):
         if field.name in skipped or field.name not in settings:
             continue
         value = settings[field.name]

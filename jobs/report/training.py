@@ -1,4 +1,4 @@
-"""Section: how loss, and validation where there was any, went in training."""
+"""Section: training curves, of the loss and of the validation measure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from jobs.report.markup import Content
 from jobs.report.page import Figure, Missing, Section, Source, panel, panels
 from jobs.report.plot import SERIES, Axis, Plot, legend
 from jobs.report.sources import command, train_command
@@ -17,13 +17,13 @@ from students.settings import STUDENT_FILE
 
 Facts = Mapping[str, Any]
 SMOOTHED = 15
-"""Points of a moving mean."""
-INTRO = "Students and trained teachers run through one training loop; losses of different names are no common unit."
+"""Logged points in the moving mean."""
+INTRO = "Students and trained teachers use the same training loop. Values of different losses cannot be compared."
 _TRAIN = command("train --architecture bert_dot --init CHECKPOINT --name NAME")
 
 
 def training_section(workspace: Workspace) -> Section:
-    """Curves of all students of the workspace, by architecture and loss."""
+    """The curves of all students of the workspace, by architecture and loss."""
     groups: dict[tuple[str, str], dict[str, Facts]] = {}
     validated: dict[str, Facts] = {}
     for name in workspace.names("students"):
@@ -33,14 +33,16 @@ def training_section(workspace: Workspace) -> Section:
         if facts.get("validations"):
             validated[name] = facts
     if not groups:
-        return Section("training", "Training", INTRO, [Missing("training curves", _TRAIN, "no student was trained")])
-    plots: list[Content] = []
+        return Section(
+            "training", "Training", INTRO, [Missing("training curves", _TRAIN, "no student has been trained")]
+        )
+    plots: list[Markup] = []
     for (architecture, loss), students in sorted(groups.items()):
         curves = {name: _smooth(facts["losses"]) for name, facts in students.items()}
         plots.append(panel(f"{architecture} · {loss}", *_plot(curves, f"loss ({loss}), moving mean")))
     caption = (
-        f"Mean loss over {SMOOTHED} logged points. A curve that still falls at its end has not been trained long "
-        "enough; one that rises has too high a learning rate. Seeds of one student share a colour."
+        f"Moving mean of the loss over {SMOOTHED} logged points. If a curve still falls at its end, train for more "
+        "steps; if it rises, lower the learning rate. All seeds of a student have the same colour."
     )
     every = {name: facts for students in groups.values() for name, facts in students.items()}
     parts: list[Figure | Missing] = [Figure("Loss by step", panels(*plots), caption, _sources(every))]
@@ -51,13 +53,13 @@ def training_section(workspace: Workspace) -> Section:
 
 def _validation(students: Mapping[str, Facts]) -> Figure:
     curves = {name: [(float(s), float(v)) for s, v in facts["validations"]] for name, facts in students.items()}
-    caption = "Re-ranking a sample of queries during training; the best state is kept."
+    caption = "Effectiveness when re-ranking a sample of queries during training. The best checkpoint is kept."
     body = panels(panel("validation", *_plot(curves, "nDCG@10")))
     return Figure("Validation by step", body, caption, _sources(students))
 
 
-def _plot(curves: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> list[Content]:
-    """A legend and a plot; students that differ in their seed alone share a colour."""
+def _plot(curves: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> list[Markup]:
+    """A legend and a plot. Students that differ only in their seed share a colour."""
     families = list(dict.fromkeys(map(_family, curves)))
     points = [point for curve in curves.values() for point in curve]
     values = [value for _, value in points]

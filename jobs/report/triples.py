@@ -1,11 +1,13 @@
-"""Section: margins, thresholds, and where pairs went on the way to triples."""
+"""Section: margins, thresholds, and the funnel from pairs to triples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jobs.report.markup import Content, Html, el, join
+from markupsafe import Markup
+
+from jobs.report.markup import call
 from jobs.report.page import Figure, Missing, Section, Source, panel, panels
 from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import command, triples_command
@@ -20,9 +22,9 @@ from pipeline.triples.statistics import STEP
 
 MOST_SETS = 6
 INTRO = (
-    "A triple is a query, a relevant passage and another one. The margin is the ensemble's score of the relevant "
-    "passage minus that of the other; it is what a student learns with Margin-MSE. A threshold on it drops candidates "
-    "whose other passage may be relevant too."
+    "A triple consists of a query, a relevant passage (the positive) and another passage (the negative). Its margin is "
+    "the ensemble's score of the positive minus its score of the negative. Students trained with Margin-MSE learn to "
+    "reproduce this margin. A threshold on the margin drops candidates whose negative may be relevant too."
 )
 _BUILD = command("build-triples --threshold 3")
 
@@ -34,7 +36,7 @@ class _Set(NamedTuple):
 
 
 def triples_section(workspace: Workspace) -> Section:
-    """Margins, the threshold's curve and the funnel of each set of triples."""
+    """Margins, threshold curve and funnel of each triple set."""
     sets, parts = [], []
     for name in workspace.names("triples"):
         try:
@@ -48,20 +50,24 @@ def triples_section(workspace: Workspace) -> Section:
     if sets:
         shown.append(_margins(sets[:MOST_SETS]))
     else:
-        shown.append(Missing("margins and funnel", _BUILD, "no triples"))
+        shown.append(Missing("margins and funnel", _BUILD, "no triples have been built"))
     shown.append(_thresholds(workspace))
     if sets:
         shown.append(_funnels(sets[:MOST_SETS]))
-    left = [one.name for one in sets[MOST_SETS:]]
-    if left:
-        parts.append(Missing(f"triples {', '.join(left)}", "prep status -w WORKSPACE", f"the page shows {MOST_SETS}"))
+    hidden = [triple_set.name for triple_set in sets[MOST_SETS:]]
+    if hidden:
+        parts.append(
+            Missing(
+                f"triples {', '.join(hidden)}", "prep status -w WORKSPACE", f"the page shows {MOST_SETS} triple sets"
+            )
+        )
     return Section("triples", "Margins and triples", INTRO, [*shown, *parts])
 
 
 def _margins(sets: Sequence[_Set]) -> Figure:
     plots = []
-    for one in sets:
-        settings, statistics = one.footer.recipe.settings, one.footer.extra["statistics"]
+    for triple_set in sets:
+        settings, statistics = triple_set.footer.recipe.settings, triple_set.footer.extra["statistics"]
         total = sum(count for _, count in statistics["candidate_margins"])
         starts = [start for start, _ in statistics["candidate_margins"]]
         if not starts:
@@ -78,16 +84,16 @@ def _margins(sets: Sequence[_Set]) -> Figure:
         plot.vertical(0.0, "0" if settings["threshold"] in (None, 0) else "")
         if settings["threshold"] is not None:
             plot.vertical(settings["threshold"], f"threshold {settings['threshold']:g}")
-        kept = one.footer.extra["rows"] / max(total, 1)
-        title = f"{one.name} · {', '.join(settings['teachers'])}"
-        told = f"Margins of triples {one.name}: {kept:.0%} of the candidates kept"
-        plots.append(panel(f"{title}: {kept:.0%} kept", plot.svg(told)))
+        kept = triple_set.footer.extra["rows"] / max(total, 1)
+        title = f"{triple_set.name} · {', '.join(settings['teachers'])}"
+        description = f"Margins of triples {triple_set.name}: {kept:.0%} of the candidates kept"
+        plots.append(panel(f"{title}: {kept:.0%} kept", plot.svg(description)))
     caption = (
-        "All candidates in grey, those that became triples in blue. Left of 0 the ensemble holds the other passage for "
-        "the better one: an error of the teachers, or a relevant passage that nobody judged."
+        "Grey: all candidates. Blue: the candidates that became triples. Left of 0 the ensemble prefers the negative: "
+        "the teachers are wrong, or the negative is relevant but was not judged."
     )
-    body = join(legend([("candidates", 5), ("triples", 0)]), panels(*plots))
-    return Figure("Margins of candidates and triples", body, caption, [one.source for one in sets])
+    body = legend([("candidates", 5), ("triples", 0)]) + panels(*plots)
+    return Figure("Margins of candidates and triples", body, caption, [triple_set.source for triple_set in sets])
 
 
 def _heights(steps: Sequence[Sequence[float]], edges: Sequence[float], total: int) -> list[float]:
@@ -97,12 +103,12 @@ def _heights(steps: Sequence[Sequence[float]], edges: Sequence[float], total: in
 
 def _thresholds(workspace: Workspace) -> Figure | Missing:
     explore = command("explore-threshold --from -5 --to 10")
-    what = "the threshold's curve"
+    what = "the threshold curve"
     if not workspace.path("summaries", "explore-threshold.json").exists():
-        return Missing(what, explore, "nothing explored")
+        return Missing(what, explore, "no thresholds have been explored")
     facts = workspace.read_json("summaries", "explore-threshold.json")
     if facts["exit_code"] or len(facts.get("rows", [])) < 2:
-        return Missing(what, explore, "the last exploration gave no curve")
+        return Missing(what, explore, "the last exploration has no curve")
     try:
         pairs, scores = scored_inputs(workspace, facts["teachers"])
         stale = facts.get("inputs") != input_contents(pairs, scores)
@@ -113,23 +119,23 @@ def _thresholds(workspace: Workspace) -> Figure | Missing:
     plot = Plot(Axis("threshold on the margin", thresholds[0], thresholds[-1]), Axis("share", 0, 1.04, share=True))
     curves = [("triples kept", "triples", facts["candidates"], 0), ("queries kept", "queries", facts["queries"], 2)]
     if facts["held_out"]:
-        curves.append(("relevant passages taken as negatives", "held_out", facts["held_out"], 4))
+        curves.append(("relevant passages kept as negatives", "held_out", facts["held_out"], 4))
     for _, key, total, series in curves:
         points = [(row["threshold"], row[key] / total) for row in rows]
         plot.line(points, series, dashed=key == "held_out")
     plot.vertical(3.0, "3")
     caption = (
-        "What a threshold keeps of candidates and of queries, and, dashed, how many relevant passages it would still "
-        "take as negatives: estimated on queries with several relevant ones, each looked at in turn as if nobody had "
-        "judged it. A good threshold loses few queries and takes few relevant passages."
+        "Solid: the share of candidates and of queries that a threshold keeps. Dashed: the estimated share of relevant "
+        "passages that it would keep as negatives. The estimate uses queries with several relevant passages and treats "
+        "each of them in turn as unjudged. A good threshold keeps most queries and few relevant passages."
     )
     if facts.get("warning"):
         caption += f" Note: {facts['warning']}."
     if not facts["held_out"]:
-        caption += " No query has two judged relevant passages, so that the estimate is left out."
+        caption += " The estimate is missing because no query has two relevant passages."
     names = legend([(name, series) for name, _, _, series in curves], dashed=[4])
-    told = "Shares of triples and queries kept, and of relevant passages taken as negatives, by threshold"
-    body = panels(panel(f"teachers {', '.join(facts['teachers'])}{why}", names, plot.svg(told)))
+    description = "Shares of triples and queries kept, and of relevant passages kept as negatives, by threshold"
+    body = panels(panel(f"teachers {', '.join(facts['teachers'])}{why}", names, plot.svg(description)))
     first, last = thresholds[0], thresholds[-1]
     made = f"explore-threshold --from {first:g} --to {last:g} --step {thresholds[1] - first:g}"
     made += "".join(f" --teacher {teacher}" for teacher in facts["teachers"])
@@ -137,26 +143,24 @@ def _thresholds(workspace: Workspace) -> Figure | Missing:
 
 
 def _funnels(sets: Sequence[_Set]) -> Figure:
-    """One funnel for each different one."""
+    """The funnels of all triple sets; equal funnels are shown once."""
     shown: dict[str, tuple[list[str], Mapping[str, Any]]] = {}
-    for one in sets:
-        counts = one.footer.extra["funnel"]
-        shown.setdefault(str(sorted(counts.items())), ([], counts))[0].append(one.name)
-    bodies: list[Content] = [panel(", ".join(names), _funnel(Funnel(**counts))) for names, counts in shown.values()]
+    for triple_set in sets:
+        counts = triple_set.footer.extra["funnel"]
+        shown.setdefault(str(sorted(counts.items())), ([], counts))[0].append(triple_set.name)
+    bodies: list[Markup] = [panel(", ".join(names), _funnel(Funnel(**counts))) for names, counts in shown.values()]
     caption = (
-        "From pairs to triples, with every loss by its reason (orange). A candidate is a relevant passage with another "
-        "of its query. Bars are of one scale within pairs and candidates, and of another for queries."
+        "From pairs to triples; orange bars show what is dropped, by reason. A candidate is a relevant passage with "
+        "another passage of its query. Pairs and candidates share a scale; queries have their own."
     )
-    return Figure("The funnel", bodies, caption, [one.source for one in sets])
+    return Figure("The funnel", Markup().join(bodies), caption, [triple_set.source for triple_set in sets])
 
 
-def _funnel(funnel: Funnel) -> Html:
+def _funnel(funnel: Funnel) -> Markup:
     widest = {"pairs": max(funnel.pairs, funnel.candidates, 1), "queries": max(funnel.queries, 1)}
     scale, rows = widest["pairs"], []
     for label, count, lost in funnel.lines():
         if label == "queries":
             scale = widest["queries"]
-        bar = el("b", style=f"width: {100 * count / scale:.2f}%")
-        count_text = el("span", f"{'-' if lost else ''}{count:,}", class_="count")
-        rows.append(el("div", el("span", label), el("span", bar), count_text, class_="lost" if lost else None))
-    return el("div", rows, class_="funnel")
+        rows.append((label, f"{100 * count / scale:.2f}", f"{'-' if lost else ''}{count:,}", lost))
+    return call("parts.html", "funnel", rows)

@@ -1,1 +1,1 @@
-"""Progress and logs."""
+"""Standard output, progress and logs."""

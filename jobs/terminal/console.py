@@ -1,4 +1,4 @@
-"""Standard output, and commands that run other commands."""
+"""Prints to standard output, and runs commands from within other commands."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import sys
 import typer
 from rich.console import Console
 
-# Without a terminal there is no width to wrap at.
+# Without a terminal, rich would wrap at 80 columns.
 console = Console() if sys.stdout.isatty() else Console(width=140)
 
 
 def run_command(context: typer.Context, command: str) -> None:
-    """Run another command of the same program, as if typed, and print it first.
+    """Prints a command and runs it as if it were typed, in the same process.
 
     Args:
-        context: of the command that is running.
-        command: the words after the program's name.
+        context: context of the running command.
+        command: a command line without the program name.
 
     Raises:
-        KeyboardInterrupt: it was interrupted.
+        KeyboardInterrupt: the user interrupted the command.
     """
     console.print(f"\n[bold]$ prep {command}[/]", soft_wrap=True, highlight=False)
-    # After Ctrl-C the command line library returns a code instead of raising.
+    # After Ctrl-C, typer returns an exit code instead of raising.
     if context.find_root().command(args=shlex.split(command), standalone_mode=False):
         raise KeyboardInterrupt

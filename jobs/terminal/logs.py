@@ -1,4 +1,4 @@
-"""What commands say of themselves on standard error: words, or with PREP_LOG=json an object on each line."""
+"""Logs to standard error, as text or, with PREP_LOG=json, as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ JSON = "json"
 
 
 class _Objects(logging.Formatter):
-    """One JSON object for each record: time, level, message, and the fields that came with it."""
+    """Formats a record as a JSON object: time (UTC), level, message, and the record's extra fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter."""
-        told = {
+        """Formats one record as one line."""
+        content = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False)
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content, ensure_ascii=False)
 
 
 def as_objects() -> bool:
-    """Whether machines read along."""
+    """Whether logs and progress are written as JSON objects."""
     return os.environ.get("PREP_LOG") == JSON
 
 
 def set_up() -> None:
-    """Send records to standard error in the form asked for; of libraries warnings alone."""
+    """Sends log records to standard error; from libraries only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Objects() if as_objects() else logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a line every few seconds elsewhere (logs of a cluster job)."""
+"""Shows progress on standard error: a bar on a terminal, else a log line every ten seconds, as in a cluster job."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Meter:
-    """How far a stage is."""
+    """Counts the finished work of a stage, and derives rate and remaining time."""
 
     def __init__(self, label: str, unit: str) -> None:
         self.label, self.unit = label, unit
         self.detail = ""
-        """More to be said of the rate."""
+        """Text shown after the rate."""
         self.done, self.total = 0, 0
         self.started = time.monotonic()
 
     def plan(self, total: int) -> None:
-        """Set what is to be done; the clock starts here."""
+        """Sets the total amount of work and starts the clock."""
         self.total, self.started = total, time.monotonic()
         self._show()
 
     def advance(self, count: int) -> None:
-        """Count what was just done (negative: what was lost)."""
+        """Adds finished work; a negative count retracts lost work."""
         self.done += count
         self._show()
 
     def set(self, done: int, total: int) -> None:
-        """Set both at once."""
+        """Sets the finished and the total amount of work."""
         self.done, self.total = done, total
         self._show()
 
     def _show(self) -> None:
-        """Bring the state before the user."""
+        """Displays the current state; a plain meter displays nothing."""
 
     @property
     def rate(self) -> float:
-        """Units a second since the start."""
+        """Units per second since the start."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     def line(self) -> str:
-        """The state in words."""
+        """The state as text, for example "score: 2 of 4 shards, 1.0 shards/s, 0:00:02 left"."""
         left = timedelta(seconds=round((self.total - self.done) / self.rate)) if self.done > 0 else "?"
         rate = ", ".join(filter(None, [f"{self.rate:,.1f} {self.unit}/s", self.detail]))
         return f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {rate}, {left} left"
@@ -108,7 +108,7 @@ class _LineMeter(Meter):
 
 @contextmanager
 def progress(label: str, unit: str) -> Iterator[Meter]:
-    """Show progress while the block runs."""
+    """Shows progress while the block runs."""
     if sys.stderr.isatty() and not as_objects():
         bar = _BarMeter(label, unit)
         with bar.progress:

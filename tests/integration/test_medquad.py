@@ -1,4 +1,4 @@
-"""Real questions and passages, where their place is given: PREP_TEST_MEDQUAD."""
+"""Known figures on real questions and passages, if PREP_TEST_MEDQUAD names their directory."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,14 @@ from pipeline.retrieval.mining import mine
 from pipeline.retrieval.retrievers import Bm25Retriever
 from pipeline.storage.workspace import Workspace
 
-PLACE = Path(os.environ.get("PREP_TEST_MEDQUAD") or "nowhere")
+DIRECTORY = Path(os.environ.get("PREP_TEST_MEDQUAD") or "nowhere")
 
 
-@pytest.mark.skipif(not PLACE.is_dir(), reason="PREP_TEST_MEDQUAD names no directory")
+@pytest.mark.skipif(not DIRECTORY.is_dir(), reason="PREP_TEST_MEDQUAD names no directory")
 def test_bm25_reaches_the_known_figures(tmp_path):
     workspace = Workspace.open(str(tmp_path / "ws"), create=True)
-    queries, qrels = [[("dev", PLACE / f"{kind}.dev.tsv.gz")] for kind in ("queries", "qrels")]
-    import_msmarco(workspace, PLACE / "collection.tsv.gz", queries, qrels)
+    queries, qrels = [[("dev", DIRECTORY / f"{kind}.dev.tsv.gz")] for kind in ("queries", "qrels")]
+    import_msmarco(workspace, DIRECTORY / "collection.tsv.gz", queries, qrels)
     mine(workspace, ["dev"], 1000, Bm25Retriever(processes=2))
     (row,) = evaluate(workspace, EvaluationSettings("dev", runs=["bm25"]))
     known = {"MRR@10": 0.452, "Recall@10": 0.776, "Recall@100": 0.885, "Recall@1000": 0.924}

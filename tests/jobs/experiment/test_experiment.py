@@ -1,11 +1,14 @@
+"""Experiments: cells run once, are compared with paired tests, and malformed files are refused."""
+
 import json
+import shutil
 
 import pytest
 
 from jobs.cli import app
 from jobs.experiment.config import read_experiment
 from jobs.experiment.run import Row
-from jobs.experiment.tables import compare_targets, markdown, summed
+from jobs.experiment.tables import compare_targets, markdown, result_lines
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -31,8 +34,12 @@ name = "labels"
 options = "--loss ranknet --triples default"
 [[grid]]
 students = ["dot"]
-targets = ["T1", "labels"]
+targets = ["T1"]
 seeds = [1, 2]
+[[grid]]
+students = ["dot"]
+targets = ["labels"]
+seeds = [2]
 [evaluate]
 options = "--depth 5"
 [[baseline]]
@@ -44,64 +51,85 @@ stages = ["score --teacher u={teacher} --max-length 24"]
 COMPARE = 'compare = [["T1", "labels"]]\n'
 
 
-@pytest.fixture
-def config(tmp_path):
-    path = tmp_path / "small.toml"
+def write_config(directory):
+    path = directory / "small.toml"
     path.write_text(COMPARE + CONFIG)
     return path
 
 
-def run(config, workspace, tmp_path, *more):
-    models = [
-        f"{kind}={save_tiny('bert', tmp_path / kind, seed=seed)}" for seed, kind in enumerate(("teacher", "student"))
-    ]
-    sets = [word for model in models for word in ("--set", model)]
-    assert not app(args=["experiment", str(config), "-w", str(workspace.root), *sets, *more], standalone_mode=False)
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path)
 
 
-def test_a_grid_runs_once_and_grows(config, workspace, tmp_path, capsys):
-    worlds.paired(workspace)
-    run(config, workspace, tmp_path, "--only", "T1")
-    results = config.parent / "small"
-    assert {path.stem for path in results.glob("*.json")} == {"dot-T1-s1", "dot-T1-s2"}
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Options that name a tiny teacher and a tiny student."""
+    directory = tmp_path_factory.mktemp("models")
+    paths = [save_tiny("bert", directory / name, seed=seed) for seed, name in enumerate(("teacher", "student"))]
+    return ["--set", f"teacher={paths[0]}", "--set", f"student={paths[1]}"]
+
+
+@pytest.fixture(scope="module")
+def first_cell(models, tmp_path_factory):
+    """A workspace and results in which one cell has run."""
+    directory = tmp_path_factory.mktemp("grid")
+    workspace = worlds.paired(worlds.imported(directory))
+    run(write_config(directory), workspace, models, "--only", "T1-s1")
+    return workspace, directory / "small"
+
+
+@pytest.fixture
+def grid(first_cell, config):
+    """The shared workspace, with a copy of the results beside the config."""
+    workspace, results = first_cell
+    shutil.copytree(results, config.parent / "small")
+    return workspace
+
+
+def run(config, workspace, models, *more):
+    assert not app(args=["experiment", str(config), "-w", str(workspace.root), *models, *more], standalone_mode=False)
+
+
+def test_a_grid_runs_once_and_grows(config, grid, models, capsys):
+    results, workspace = config.parent / "small", grid
+    assert {path.stem for path in results.glob("*.json")} == {"dot-T1-s1"}
     before = (results / "dot-T1-s1.json").read_bytes()
-    run(config, workspace, tmp_path)
+    run(config, workspace, models)
     assert (results / "dot-T1-s1.json").read_bytes() == before
     table = (results / "results.md").read_text()
     assert "| bm25 |  | first stage | 8 of dev | 1 |" in table and "| dot | T1 | rerank | 4 of dev | 2 |" in table
     assert "| dot | T1 | retrieve | 8 of dev | 2 |" in table and "T1 - labels" in table
     assert "identical order, by the fingerprint of their ids: T1, labels (" in table
     cell = json.loads((results / "dot-labels-s2.json").read_text())
-    reranked, found = cell["rows"]
-    assert (len(reranked["values"]), len(found["values"])) == (4, worlds.DEV) and cell["train_seconds"] > 0
-    assert reranked["latency_ms"] > 0 and found["latency_ms"] is None
-    assert sum(found["values"]) / worlds.DEV == pytest.approx(found["means"]["MRR@10"], abs=1e-4)
+    reranked, retrieved = cell["rows"]
+    assert (len(reranked["values"]), len(retrieved["values"])) == (4, worlds.DEV) and cell["train_seconds"] > 0
+    assert reranked["latency_ms"] > 0 and retrieved["latency_ms"] is None
+    assert sum(retrieved["values"]) / worlds.DEV == pytest.approx(retrieved["means"]["MRR@10"], abs=1e-4)
     assert "triples/default" in cell["inputs"]
     assert "dot-labels-s2" in workspace.names("encoded")
     assert "T1" in workspace.path("report.html").read_text()
     capsys.readouterr()
-    run(config, workspace, tmp_path, "--set", "steps=1", "--minutes", "0")
-    assert "0 cells run, 4 still to be run" in capsys.readouterr().out  # other commands, other results
+    run(config, workspace, models, "--set", "steps=1", "--minutes", "0")
+    assert "0 cells run, 3 still to be run" in capsys.readouterr().out  # other commands, other results
 
 
-def test_a_student_is_not_trained_again_to_be_measured_otherwise(config, workspace, tmp_path):
-    worlds.paired(workspace)
-    run(config, workspace, tmp_path, "--only", "dot-T1-s1")
+def test_a_student_is_not_trained_again_for_another_evaluation(config, grid, models):
     row = config.parent / "small" / "dot-T1-s1.json"
-    before, weights = json.loads(row.read_text()), workspace.path("students/dot-T1-s1/model.safetensors")
+    before, weights = json.loads(row.read_text()), grid.path("students/dot-T1-s1/model.safetensors")
     trained = weights.stat().st_mtime_ns
     config.write_text(config.read_text().replace("--depth 5", "--depth 4"))
-    run(config, workspace, tmp_path, "--only", "dot-T1-s1")
+    run(config, grid, models, "--only", "dot-T1-s1")
     after = json.loads(row.read_text())
     assert weights.stat().st_mtime_ns == trained and "--depth 4" in after["cell"]["evaluate"][0]
     assert (after["train_seconds"], after["fingerprint"]) == (before["train_seconds"], before["fingerprint"])
     row.unlink()
-    run(config, workspace, tmp_path, "--only", "dot-T1-s1")
+    run(config, grid, models, "--only", "dot-T1-s1")
     assert json.loads(row.read_text())["train_seconds"] is None
 
 
-def test_a_row_made_elsewhere_stands(config, tmp_path):
-    """Places are no part of what a cell is; settings are."""
+def test_a_result_from_another_machine_is_up_to_date(config, tmp_path):
+    """Paths are not part of a cell's identity; settings are."""
     here, there = (read_experiment(config, {"teacher": "x", "student": f"{place} y"}) for place in "ab")
     assert here.cells == there.cells and "{student}" in here.cells[0].train and "'b y'" in there.placed("{student}")
     other = read_experiment(config, {"teacher": "x", "student": "y", "steps": "9"})
@@ -114,10 +142,10 @@ def test_a_row_made_elsewhere_stands(config, tmp_path):
     )
 
 
-def test_without_stages_the_workspace_is_taken_as_it_is(config, workspace, tmp_path):
+def test_without_stages_the_workspace_is_used_as_it_is(config, workspace, models):
     worlds.paired(workspace)
     with pytest.raises(WorkspaceError, match="no triples 'default'"):
-        run(config, workspace, tmp_path, "--no-stages", "--only", "dot-T1-s1")
+        run(config, workspace, models, "--no-stages", "--only", "dot-T1-s1")
 
 
 def test_comparisons_are_over_seeds_and_queries(config):
@@ -133,8 +161,8 @@ def test_comparisons_are_over_seeds_and_queries(config):
         )
     ]
     (found,) = compare_targets(experiment, rows)
-    assert found.seeds == 2 and found.found.difference == pytest.approx((1 + 0.5 + 0) / 3)
-    assert (found.found.wins, found.found.losses) == (2, 0)
+    assert found.seeds == 2 and found.comparison.difference == pytest.approx((1 + 0.5 + 0) / 3)
+    assert (found.comparison.wins, found.comparison.losses) == (2, 0)
     assert "+0.500 | 2 / 0" in markdown(experiment, rows, [found])
 
 
@@ -160,18 +188,17 @@ def test_other_queries_or_grades_are_other_lines(config):
         for target, gain in (("labels", 0.5), ("T1", 1.0))
     ]
     compared = compare_targets(experiment, rows)
-    assert [one.found.difference for one in compared] == [0.25, 0.125, 0.5, 0.375]
-    lines = summed(rows, compared)
+    assert [pair.comparison.difference for pair in compared] == [0.25, 0.125, 0.5, 0.375]
+    lines = result_lines(rows, compared)
     assert len(lines) == 8 and all(len(line.rows) == 1 for line in lines)
     table = markdown(experiment, rows, compared)
     assert "| rerank | 8 of dl19, grade 2 up | 1 | 0.750 |" in table
     assert "| rerank | 8 of dl19, grade 2 up | T1 - labels | 1 | +0.375 |" in table
 
 
-def test_values_are_of_the_grade_that_the_evaluation_asked_for(config, workspace, tmp_path):
-    worlds.paired(workspace)
+def test_values_use_the_grade_of_the_evaluation(config, grid, models):
     config.write_text(config.read_text().replace("--depth 5", "--depth 5 --relevance-level 2"))
-    run(config, workspace, tmp_path, "--only", "dot-T1-s1")
+    run(config, grid, models, "--only", "dot-T1-s1")
     for row in json.loads((config.parent / "small" / "dot-T1-s1.json").read_text())["rows"]:
         assert row["relevance_level"] == 2
         assert sum(row["values"]) / len(row["values"]) == pytest.approx(row["means"]["MRR@10"], abs=1e-4)
@@ -185,7 +212,7 @@ def test_significance_is_marked_on_the_better_target_only(config):
             Row("dot", "rerank", "dot", better, 1, {"MRR@10": 1.0}, [1.0] * 30),
             Row("dot", "rerank", "dot", worse, 1, {"MRR@10": 0.5}, [0.5] * 30),
         ]
-        marked = {line.target: line.better_than for line in summed(rows, compare_targets(experiment, rows))}
+        marked = {line.target: line.better_than for line in result_lines(rows, compare_targets(experiment, rows))}
         assert marked == {better: [worse], worse: []}
 
 
@@ -199,7 +226,7 @@ def test_significance_is_marked_on_the_better_target_only(config):
             lambda text: text.replace('options = "--loss ranknet', 'encode = ""\noptions = "--loss ranknet'),
             "unknown keys",
         ),
-        (lambda text: text.replace('targets = ["T1", "labels"]', 'targets = ["T9"]'), "T9"),
+        (lambda text: text.replace('targets = ["labels"]', 'targets = ["T9"]'), "T9"),
         (lambda text: text.replace('options = "--depth 5"', 'options = ""\nbaselines = "--run bm25"'), "unknown keys"),
         (lambda text: 'train = "x"\n' + text.replace("[train]", "[set.x]"), "not an experiment"),
         (lambda text: 'extends = "small.toml"\n' + text, "extend each other"),

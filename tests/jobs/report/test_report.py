@@ -1,17 +1,21 @@
-"""The report: every section, from the data alone, whatever stands in the texts; what is missing is told."""
+"""The report: every section shows the data, hostile texts stay texts, and missing data is named with its command."""
 
 import itertools
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.experiment.run import Sample
-from jobs.experiment.tables import Compared, Place
-from jobs.report.markup import Html, el
+from jobs.experiment.tables import ComparedPair, Condition
+from jobs.report.markup import call, render
 from jobs.report.plot import Axis, Plot
 from jobs.report.result_rows import Results, workspace_results
 from jobs.report.results import findings
@@ -25,6 +29,7 @@ from tests import worlds
 from tests.tiny_models import save_tiny
 
 HOSTILE = "</details></main><script>alert('x')</script>&amp;<img src=x onerror=alert(1)>"
+ROOT = Path(__file__).parents[3]
 SECTIONS = ["results", "queries", "teachers", "triples", "training", "provenance"]
 
 
@@ -67,7 +72,7 @@ def page(world):
 
 
 class Tags(HTMLParser):
-    """Open elements, which must be closed in order; and the text between them."""
+    """Checks that elements are closed in order, and collects them and their text."""
 
     def __init__(self, page):
         super().__init__()
@@ -87,7 +92,7 @@ class Tags(HTMLParser):
         self.text.append(data)
 
 
-def test_a_student_trained_anew_is_not_shown_as_fast_as_the_old(world):
+def test_the_latency_of_an_earlier_training_is_not_shown(world):
     def timed():
         return {line.system for (line,) in workspace_results(world).paths}
 
@@ -98,7 +103,7 @@ def test_a_student_trained_anew_is_not_shown_as_fast_as_the_old(world):
     world.write_json(kept, "runs", "dev-colbert.latency.json")
 
 
-def test_what_was_changed_since_is_told_and_not_compared(world, tmp_path):
+def test_stale_runs_are_named_and_not_compared(world, tmp_path):
     facts = world.read_json("runs", "dev-a.json")
     world.write_json(facts | {"inputs": facts["inputs"] | {"scores/a": "others"}}, "runs", "dev-a.json")
     found = workspace_results(world)
@@ -127,7 +132,7 @@ def test_splits_and_grades_are_compared_apart(world, tmp_path):
     assert all("--relevance-level 2" in command for command in commands) and f"--run {copied}" in commands[1]
     asked = {line.sample: len(line.rows[0].values) for line in found.lines}
     for one in found.compared:
-        assert one.queries == asked[one.place.sample] >= one.found.wins + one.found.losses
+        assert one.queries == asked[one.condition.sample] >= one.comparison.wins + one.comparison.losses
     page = (tmp_path / "page.html").read_text()
     assert f"{worlds.DEV} of dev" in page and "of train, grade 2 up" in page
     assert "rerank of dev" in page and "rerank of train" in page
@@ -136,7 +141,7 @@ def test_splits_and_grades_are_compared_apart(world, tmp_path):
 def test_every_section_and_figure_is_there(page):
     tags = Tags(page)
     assert [attrs["id"] for tag, attrs in tags.seen if tag == "section"] == SECTIONS
-    assert "Not here yet" not in page
+    assert "Not available" not in page
     titles = re.findall(r"<h3>\d+\. ([^<:]+)", page)
     assert titles == [
         "Results",
@@ -145,14 +150,14 @@ def test_every_section_and_figure_is_there(page):
         "Change by query",
         "Best and worst queries",
         "Scores of judged and unjudged pairs, by teacher",
-        "How far the teachers agree",
+        "Agreement of the teachers",
         "Margins of candidates and triples",
         "What each threshold keeps",
         "The funnel",
         "Loss by step",
         "Validation by step",
     ]
-    assert page.count("<figcaption>") == page.count("made from</summary>") == len(titles)
+    assert page.count("<figcaption>") == page.count("Data and commands</summary>") == len(titles)
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         assert "nan" not in svg.lower().replace("finan", "") and "inf " not in svg
 
@@ -195,20 +200,29 @@ def test_figures_are_those_of_the_data(world, page):
     assert "prep train --name bert_dot --architecture bert_dot" in page
 
 
-def test_what_is_missing_is_told_with_its_command(workspace):
+def test_missing_figures_name_their_command(workspace):
     prep("report", "-w", workspace.root)
     page = workspace.path("report.html").read_text()
     assert [attrs["id"] for tag, attrs in Tags(page).seen if tag == "section"] == SECTIONS
-    told = re.findall(r'<p class="missing">.*?<code>prep ([a-z-]+)', page)
-    assert told == ["evaluate", "evaluate", "evaluate", "build-pairs", "build-triples", "explore-threshold", "train"]
+    commands = re.findall(r'<p class="missing">.*?<code>prep ([a-z-]+)', page)
+    assert commands == [
+        "evaluate",
+        "evaluate",
+        "evaluate",
+        "build-pairs",
+        "build-triples",
+        "explore-threshold",
+        "train",
+    ]
 
 
-def test_scores_that_are_not_complete_are_told(paired):
+def test_incomplete_scores_are_named(paired):
     worlds.scored(paired, {"a": 1, "b": 2})
     paired.parts("scores", "b")[0].unlink()
     prep("report", "-w", paired.root)
     page = paired.path("report.html").read_text()
-    assert "scores of b" in page and "run again: prep score --teacher b=CHECKPOINT" in page and "a · of unknown" in page
+    assert "scores of b" in page and "run again: prep score --teacher b=CHECKPOINT" in page
+    assert "a · architecture not recorded" in page
 
 
 def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
@@ -231,31 +245,42 @@ def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
         path.write_text(json.dumps({"cell": cell, "rows": [row]}))
     prep("report", "-w", world.root, "--experiment", config, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "the runs here are not those that were measured" in page
-    assert "T1 against labels: better in bert_dot (rerank +1.000)." in page
+    assert "the run files in this workspace are not those that were measured" in page
+    assert "T1 against labels: better for bert_dot (rerank +1.000)." in page
     assert "bert_dot · T1" in page and "prep experiment" in page
     assert re.findall(r"<circle[^>]*><title>(\w+)", page) == ["labels", "T1", "another"]  # joined ones first
 
 
-def test_findings_tell_where_one_is_better_than_the_other():
+def test_findings_say_where_left_is_better_than_right():
     def one(student, mode, difference, p, other="labels"):
-        place = Place(student, mode, Sample("dev", None, 1))
-        return Compared(place, "T2", other, 1, 9, Comparison(difference, 0, 0, p, p), p)
+        place = Condition(student, mode, Sample("dev", None, 1))
+        return ComparedPair(place, "T2", other, 1, 9, Comparison(difference, 0, 0, p, p), p)
 
     grid = [one("tk", "rerank", 0.2, 0.5), one("colbert", "rerank", 0.1, 0.001), one("colbert", "retrieve", 0.3, 0.001)]
     grid += [one("prettr", "rerank", -0.1, 0.001), one("", "rerank", 0.2, 0.001, other="bm25")]
     assert findings(Results("MRR@10", [], grid, [], [], [])) == [
-        "T2 against labels: better in colbert (rerank +0.100, retrieve +0.300); worse in prettr (rerank -0.100); "
-        "no difference shown in tk (rerank +0.200).",
+        "T2 against labels: better for colbert (rerank +0.100, retrieve +0.300); worse for prettr (rerank -0.100); "
+        "no significant difference for tk (rerank +0.200).",
         "T2 against bm25: better (rerank +0.200).",
     ]
 
 
-def test_markup_escapes_what_is_not_markup():
-    assert el("p", "<", Html("<b>"), title='"') == '<p title="&quot;">&lt;<b></p>'
+def test_templates_escape_all_but_markup():
+    cells = ["<", Markup("<b>")]
+    assert '<td class="n">&lt;</td><td class="n"><b></td>' in call("parts.html", "table", ["", '"'], [cells], 0)
+    with pytest.raises(UndefinedError):
+        render("page.html", title="no sections")
 
 
-def test_words_beside_dots_cover_no_other():
+def test_templates_are_package_data():
+    """The wheel has them: every file beside the code is matched by a pattern of pyproject.toml."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["jobs.report"]
+    package = ROOT / "jobs" / "report"
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*") if path.suffix in (".html", ".svg", ".css")} == packed != set()
+
+
+def test_names_beside_dots_do_not_overlap():
     plot = Plot(Axis("x", 0, 10), Axis("y", 0, 10))
     words = ["labels", "T1", "T2", *(f"other{i}" for i in range(9))]
     for i, word in enumerate(words):
