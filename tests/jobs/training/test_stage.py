@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Training
 from jobs.models.token_stores import open_stores
 from jobs.ranking.encode import encode_passages
 from jobs.ranking.evaluate import EvaluationSettings, evaluate
+from jobs.training.sources import list_batches
 from jobs.training.stage import is_training_of, train_student, training_recipe
 from pipeline.collection.texts import Texts
 from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
@@ -22,7 +23,6 @@ from students.inference.loading import load_student
 from students.inference.scorer import SeparateScorer
 from students.settings import StudentSettings, TrainSettings
 from students.token_rows import Tokens
-from students.training.batches import ListShards
 from students.training.in_batch import InBatchTeacher
 from students.training.loop import training_arguments
 from students.training.trainer import StreamTrainer
@@ -169,11 +169,11 @@ def test_lists_train_with_all_their_passages(trained_on):
         write_part(path, lists.slice(part * 10, 10).to_batches(), lists.schema, recipe, part=part, parts=2)
     options = {"triples": None, "lists": "own", "list_size": 4, "loss": "kl"}
     assert train_student(workspace, "lists", settings(init, **options)).rows == 20
-    source = ListShards(workspace.parts("lists", "own"), [10, 10], 0, 4)
+    source = list_batches(workspace.parts("lists", "own"), [10, 10], 0, 4)
     batch = source.batch(0, 8, 5)
     assert batch.passages.tolist() == [row[:4] for row in lists["passage_ids"].to_pylist()[8:13]]
     assert np.array_equal(batch.teacher, [row[:4] for row in lists["scores"].to_pylist()[8:13]])
-    with pytest.raises(WorkspaceError, match="shorter than asked"):
+    with pytest.raises(WorkspaceError, match="too few passages"):
         train_student(workspace, "long", settings(init, **{**options, "list_size": 5}))
     with pytest.raises(WorkspaceError, match="no lists"):
         train_student(workspace, "none", settings(init, **{**options, "lists": "others"}))
@@ -279,7 +279,7 @@ def test_a_killed_run_goes_on_at_the_right_row_to_the_same_weights(trained_on, m
         train_student(workspace, "resumed", settings(init, seed=3), on_step=die)
     assert "resumed" not in workspace.names("students")
     seen = []
-    monkeypatch.setattr("students.training.batches.TripleShards.batch", _recording(seen))
+    monkeypatch.setattr("students.training.batches.ShuffledParts.batch", _recording(seen))
     resumed = train_student(workspace, "resumed", settings(init, seed=3))
     assert resumed.resumed_at == 5 and seen[0] == (0, 40)
     first, second = (load_file(t.directory / "model.safetensors") for t in (whole, resumed))
@@ -325,9 +325,9 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(trained_
 
 
 def _recording(seen):
-    from students.training.batches import TripleShards
+    from students.training.batches import ShuffledParts
 
-    batch = TripleShards.batch
+    batch = ShuffledParts.batch
 
     def record(self, epoch, start, size):
         seen.append((epoch, start))
