@@ -1,3 +1,4 @@
+import gc
 import json
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ from tests import worlds
 from tests.tiny_models import save_tiny
 
 TINY = StudentSettings(max_query_tokens=8, max_passage_tokens=16, max_length_tokens=24)
+PRETTR = {"student": replace(TINY, split_layer=1)}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,16 @@ def trained_on(tmp_path_factory):
     workspace = worlds.scored(worlds.paired(worlds.imported(directory)), {"a": 1, "b": 2})
     build_triples(workspace, TripleSettings(None))
     return workspace, str(save_tiny("bert", directory / "tiny"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_runs():
+    """Half of a tiny run is the plot (0.3 s) and the trainer's full garbage collection (0.2 s)."""
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.training.model_card._plot", lambda path, facts: None)
+        yield
+    gc.unfreeze()
 
 
 def settings(init, **changes):
@@ -56,7 +68,7 @@ def settings(init, **changes):
 
 def test_margin_mse_goes_down(trained_on):
     workspace, init = trained_on
-    trained = train_student(workspace, "down", settings(init, max_steps=80))
+    trained = train_student(workspace, "down", settings(init, max_steps=40, learning_rate=3e-3))
     losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
@@ -77,7 +89,7 @@ def test_labels_train_either_architecture(trained_on, architecture, loss):
     ("architecture", "loss", "more"),
     [
         ("colbert", "margin_mse+0.1*mnrl", {}),
-        ("prettr", "margin_mse", {"student": replace(TINY, split_layer=1), "max_steps": 160}),
+        ("prettr", "margin_mse", {**PRETTR, "max_steps": 60, "learning_rate": 3e-3, "batch_size": 32}),
         ("tk", "pointwise_mse+weighted_ranknet", {"embedding_learning_rate": 1e-4, "head_learning_rate": 1e-2}),
         ("sparse", "kl", {"flops_query": 1e-3, "flops_passage": 1e-3}),
         ("bert_dot", "mnrl", {"triples": None, "negatives": 2}),
@@ -87,7 +99,7 @@ def test_labels_train_either_architecture(trained_on, architecture, loss):
 def test_every_architecture_learns_and_is_kept(trained_on, architecture, loss, more):
     workspace, init = trained_on
     name = "-".join([architecture, *loss.replace("*", "-").split("+")])
-    options = {"architecture": architecture, "loss": loss, "max_steps": 40, **more}
+    options = {"architecture": architecture, "loss": loss, "max_steps": 30, **more}
     trained = train_student(workspace, name, settings(init, **options))
     losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
@@ -112,7 +124,7 @@ def test_a_teacher_in_training_scores_the_whole_batch(trained_on, monkeypatch):
     expected = [[5 * scorer.student.score([query], [passage]).item() for passage in texts[1]] for query in texts[0]]
     assert np.allclose(InBatchTeacher(scorer, tokens).scores(queries, passages), expected, atol=1e-5)
 
-    options = {"loss": "in_batch_margin_mse", "in_batch_teacher": "late", "max_steps": 40}
+    options = {"loss": "in_batch_margin_mse", "in_batch_teacher": "late", "max_steps": 24, "learning_rate": 3e-3}
     trained = train_student(workspace, "early", settings(init, **options))
     losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
@@ -142,13 +154,13 @@ def test_another_teacher_in_training_is_another_student(trained_on):
 def test_parts_of_a_batch_add_up_to_the_whole(trained_on):
     workspace, _ = trained_on
     plain = str(save_tiny("bert", workspace.root / "plain", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
-    changes = {"max_steps": 40, "agreement": 2.0, "batch_size": 8}  # the last batch of an epoch is smaller
+    changes = {"max_steps": 26, "agreement": 2.0, "batch_size": 8}  # the last batch of an epoch is smaller
     whole, parts = (
         train_student(workspace, f"parts-{size}", settings(plain, micro_batch_size=size, **changes))
         for size in (None, 3)
     )
     first, second = (json.loads((t.directory / "prep.json").read_text())["losses"] for t in (whole, parts))
-    assert whole.rows % 8 and whole.rows < 8 * 40
+    assert whole.rows % 8 and whole.rows < 8 * 26
     assert np.allclose(first, second, rtol=1e-4)
 
 
