@@ -8,29 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pipeline.errors import UsageError
+from students.losses import LOSSES
 
 Pooling = Literal["cls", "mean"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant"]
-LossName = Literal[
-    "margin_mse",
-    "pointwise_mse",
-    "weighted_ranknet",
-    "ranknet",
-    "bce",
-    "mnrl",
-    "kl",
-    "in_batch_margin_mse",
-    "in_batch_kl",
-]
-NEEDS_TEACHER: frozenset[LossName] = frozenset({"margin_mse", "pointwise_mse", "weighted_ranknet", "kl"})
-"""Learn from the scores that stand in triples and lists."""
-NEEDS_IN_BATCH_TEACHER: frozenset[LossName] = frozenset({"in_batch_margin_mse", "in_batch_kl"})
-"""Learn from a teacher that scores each query with all passages of the batch."""
-IN_BATCH: frozenset[LossName] = NEEDS_IN_BATCH_TEACHER | {"mnrl"}
+NEEDS_TEACHER = frozenset(name for name, loss in LOSSES.items() if loss.teacher_scores)
+NEEDS_IN_BATCH_TEACHER = frozenset(name for name, loss in LOSSES.items() if loss.in_batch_teacher)
 _COUNTS = (
     "negatives",
     "batch_size",
@@ -73,7 +60,7 @@ class LossTerm(NamedTuple):
     """One part of a loss."""
 
     factor: float
-    name: LossName
+    name: str
 
 
 def parse_loss(text: str) -> tuple[LossTerm, ...]:
@@ -85,17 +72,15 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     terms = []
     for part in text.split("+"):
         factor, star, name = part.strip().rpartition("*")
-        if name.strip() not in get_args(LossName):
-            raise UsageError(
-                f"no loss {name.strip()!r}", expected=f"one of: {', '.join(get_args(LossName))}", found=text
-            )
+        if name.strip() not in LOSSES:
+            raise UsageError(f"no loss {name.strip()!r}", expected=f"one of: {', '.join(LOSSES)}", found=text)
         try:
             value = float(factor) if star else 1.0
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
             raise UsageError("a loss's factor must be a positive number", expected="0.2*mnrl", found=part.strip())
-        terms.append(LossTerm(value, cast(LossName, name.strip())))
+        terms.append(LossTerm(value, name.strip()))
     if len({term.name for term in terms}) < len(terms):
         raise UsageError("a loss is named twice", found=text)
     return tuple(terms)

@@ -16,17 +16,13 @@ from jobs.models.checkpoints import local_checkpoint, name_checkpoint
 from jobs.models.stored_passages import find_stored
 from jobs.models.token_stores import make_stores, open_stores
 from jobs.training.shared_checkpoints import on_disk, stage_of
+from jobs.training.sources import batch_source
 from jobs.training.validation import reranking_measure
 from pipeline.errors import ModelError
-from pipeline.scores.pairs import current_pairs
 from pipeline.storage.location import AnyPath, StorePath
 from pipeline.storage.published_sets import current_version, replace_directory
 from pipeline.storage.workspace import Workspace
-from pipeline.triples.sets import load_lists, load_triples
-from pipeline.triples.turns import load_turns
 from students.settings import TrainSettings
-from students.training.batches import BatchSource, JudgedPairs, ListShards, TripleShards
-from students.training.turns import QueryTurns
 from teachers.checkpoints.checkpoint import CONFIG
 from teachers.settings import ScoringSettings
 
@@ -144,27 +140,3 @@ def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: 
             architecture(settings.architecture).from_checkpoint(str(file), settings.student).save(staging / _START)
             replace_directory(staging / _START, place)
     return place.uri if isinstance(place, StorePath) else str(place)
-
-
-def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
-    """The rows to train on.
-
-    Raises:
-        WorkspaceError: missing, incomplete, or of another state of the workspace.
-    """
-    if settings.lists is not None:
-        paths, footers = load_lists(workspace, settings.lists)
-        return ListShards(paths, [footer.rows for footer in footers], settings.seed, settings.list_size)
-    if settings.triples is not None:
-        paths, footers = load_triples(workspace, settings.triples)
-        if settings.one_per_query:
-            return QueryTurns(load_turns(workspace, paths, footers, settings.seed), settings.seed)
-        return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
-    return JudgedPairs.load(
-        workspace,
-        current_pairs(workspace),
-        settings.split,
-        negatives=settings.negatives,
-        random_negatives=settings.random_negatives,
-        seed=settings.seed,
-    )

@@ -16,7 +16,8 @@ from jobs.cluster.settings import TrainCluster
 from jobs.models.checkpoints import locate_checkpoint
 from jobs.ranking.candidates import retrieved_for
 from jobs.training.model_card import write_card
-from jobs.training.run import RESULT, TRAINER, Run, batch_source, prepare, read_facts, work
+from jobs.training.run import RESULT, TRAINER, Run, prepare, read_facts, work
+from jobs.training.sources import batch_source
 from pipeline.errors import PrepError, WorkspaceError
 from pipeline.fingerprint import digest_files
 from pipeline.names import check_name

@@ -1,4 +1,4 @@
-"""What every student is: a module that scores K candidates for each of B queries, and can be saved and loaded.
+"""The contract of a student: a module that scores K candidates for each of B queries, and can be saved and loaded.
 
 Shapes: B queries, K candidates of each, N pairs or texts, T tokens, D width.
 """
@@ -25,10 +25,15 @@ class Student(nn.Module, ABC):
     name: ClassVar[str]
     """The architecture's name on the command line."""
     searches: ClassVar[bool] = False
-    """Whether it can be compared with a whole collection."""
+    """Whether it can retrieve from a whole collection."""
+    library_class: ClassVar[str | None] = None
+    """The sentence-transformers class that loads its directory."""
+    known_by_module: ClassVar[str | None] = None
+    """The sentence-transformers module that only directories of this architecture have."""
+    known_by_model_type: ClassVar[str | None] = None
+    """The `model_type` that only checkpoints of this architecture have."""
     penalties: Tensor | None = None
-    """What the last forward pass, in training, wants kept small besides the loss: one number for queries and one
-    for passages, (2,)."""
+    """Regularisation terms of the last forward pass, (2,): of queries and of passages."""
 
     def __init__(self, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings) -> None:
         super().__init__()

@@ -37,6 +37,7 @@ class BertCat(Student):
     """A cross-encoder with one label."""
 
     name: ClassVar[str] = "bert_cat"
+    library_class: ClassVar[str] = "CrossEncoder"
 
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:

@@ -34,6 +34,7 @@ class BertDot(OneVectorStudent):
     """A dense bi-encoder; with vectors of unit length its dot products are cosines."""
 
     name: ClassVar[str] = "bert_dot"
+    library_class: ClassVar[str] = "SentenceTransformer"
     pooling: Pooling = "cls"
     normalize: bool = False
 

@@ -40,6 +40,8 @@ class ColBert(SeparateStudent):
     """Late interaction."""
 
     name: ClassVar[str] = "colbert"
+    library_class: ClassVar[str] = "MultiVectorEncoder"
+    known_by_module: ClassVar[str] = "MultiVectorMask"
     searches: ClassVar[bool] = True
 
     def __init__(

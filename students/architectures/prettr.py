@@ -27,7 +27,7 @@ from students.token_rows import Frame
 from teachers.checkpoints.checkpoint import resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
-_KIND = "PreTTR"
+_MODEL_TYPE = "PreTTR"
 _HEAD = "_classification_layer."
 _FAMILIES = ("distilbert", "bert")
 
@@ -135,5 +135,5 @@ class PreTtr(SeparateStudent):
     def save(self, directory: Path) -> None:
         """Write the published form; no library has a class for it."""
         state = {**self.encoder.state_dict(), f"{_HEAD}weight": self._classification_layer.weight}
-        write_published(directory, _KIND, self.encoder, state)  # type: ignore[arg-type]
+        write_published(directory, _MODEL_TYPE, self.encoder, state)  # type: ignore[arg-type]
         self.tokenizer.save_pretrained(directory)

@@ -36,6 +36,8 @@ class Sparse(OneVectorStudent):
     """A learned sparse retriever with one shared encoder."""
 
     name: ClassVar[str] = "sparse"
+    library_class: ClassVar[str] = "SparseEncoder"
+    known_by_module: ClassVar[str] = "SpladePooling"
     sparse: ClassVar[bool] = True
 
     @classmethod

@@ -36,7 +36,7 @@ from teachers.checkpoints.loading import load_model, load_tokenizer, loading
 
 KERNEL_MEANS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9)
 KERNEL_DEVIATION = 0.1
-_KIND = "TK"
+_MODEL_TYPE = "TK"
 _PASSAGE_POSITION = 500
 _LEAST_COUNT = 1e-10
 _WEIGHT_RANGE = 0.014
@@ -46,6 +46,7 @@ class Tk(SeparateStudent):
     """Kernels over contextual word vectors; the encoder is the table of word vectors."""
 
     name: ClassVar[str] = "tk"
+    known_by_model_type: ClassVar[str] = _MODEL_TYPE
 
     def __init__(self, vectors: nn.Embedding, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings) -> None:
         super().__init__(vectors, tokenizer, settings)
@@ -68,7 +69,7 @@ class Tk(SeparateStudent):
             return cls(*read_word_vectors(file), settings)
         checkpoint = resolve(init)
         where = checkpoint.directory
-        if checkpoint.config.get("model_type") == _KIND:
+        if checkpoint.config.get("model_type") == _MODEL_TYPE:
             tokenizer = load_tokenizer(checkpoint, PreTrainedConfig())
             with loading("a TK student", where):
                 state = load_file(where / "model.safetensors")
@@ -139,7 +140,7 @@ class Tk(SeparateStudent):
         weights: dict[str, Any] = {name: weight.cpu().contiguous() for name, weight in self.state_dict().items()}
         save_file(weights, directory / "model.safetensors", {"format": "pt"})
         sizes = {name: getattr(self.settings, f"tk_{name}") for name in ("layers", "heads", "inner")}
-        write_json(directory / CONFIG, {"model_type": _KIND, "architectures": [_KIND], **sizes})
+        write_json(directory / CONFIG, {"model_type": _MODEL_TYPE, "architectures": [_MODEL_TYPE], **sizes})
         self.tokenizer.save_pretrained(directory)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from students.architectures.separate import SeparateStudent, States
@@ -104,6 +103,8 @@ def _vectors(texts: Encoded) -> int:
 
 def _sparse_scores(queries: States, passages: Encoded) -> Tensor:
     """Dot products (B, n) of whole queries with sparse passages."""
+    from scipy.sparse import csr_array  # here, so that training needs no SciPy
+
     assert passages.entries is not None
     parts = (passages.values[:, 0].float().numpy(), passages.entries.numpy(), passages.offsets.numpy())
     table = csr_array(parts, shape=(passages.count, passages.width))
