@@ -3,6 +3,7 @@
     PrepError                 1  failed
     ├── InputError            1  a file given from outside is not what it should be
     ├── WorkspaceError        1  a workspace lacks something, or holds something stale or foreign
+    │   └── MissingError      1  a stage that others need has not run at all
     ├── ModelError            1  a checkpoint cannot do what is asked of it
     ├── UsageError            2  the command was given words that do not fit together
     └── IncompleteError       3  ended in order, but some shards failed after their retries
@@ -51,6 +52,10 @@ class InputError(PrepError):
 
 class WorkspaceError(PrepError):
     """The workspace lacks what a stage needs, or holds something stale, foreign or newer."""
+
+
+class MissingError(WorkspaceError):
+    """A stage has not run: nothing of its output exists, so that `prep status` calls it missing, not incomplete."""
 
 
 class ModelError(PrepError):

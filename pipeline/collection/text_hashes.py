@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parquet import read_columns
 
@@ -19,7 +19,7 @@ def text_hashes(workspace: Workspace, table: str) -> np.ndarray:
     """
     parts = [read_columns(path, [_ID[table], "text_hash"]) for path in workspace.parts(table)]
     if not parts:
-        raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help")
+        raise MissingError(f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help")
     ids = np.concatenate([part.column(0).to_numpy() for part in parts])
     by_id = np.zeros(len(ids), np.uint64)
     by_id[ids] = np.concatenate([part.column(1).to_numpy() for part in parts])

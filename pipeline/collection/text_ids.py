@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.collection.external_ids import TABLE_KEYS, UNKNOWN
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parquet import read_columns
 
@@ -25,7 +25,7 @@ class TextIds:
     def __init__(self, workspace: Workspace, table: str) -> None:
         parts = workspace.parts(table)
         if not parts:
-            raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
+            raise MissingError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
         columns = [read_columns(part, ["text_hash", TABLE_KEYS[table]]) for part in parts]
         hashes, ids = (pa.concat_tables(columns).column(i).to_numpy() for i in range(2))
         order = np.lexsort((ids, hashes))
