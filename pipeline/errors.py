@@ -3,6 +3,7 @@
     PrepError                 1  the command failed
     ├── InputError            1  an input file is malformed or contradicts the workspace
     ├── WorkspaceError        1  data in the workspace is missing, stale, foreign or of a newer version
+    │   └── MissingError      1  a stage that others need has not run at all
     ├── ModelError            1  a checkpoint cannot be used for its purpose
     ├── UsageError            2  options are invalid or do not fit together
     └── IncompleteError       3  the run ended in order, but some shards failed after their retries
@@ -57,6 +58,10 @@ class InputError(PrepError):
 
 class WorkspaceError(PrepError):
     """Data that a stage needs is missing from the workspace, stale, foreign or of a newer version."""
+
+
+class MissingError(WorkspaceError):
+    """A stage has not run: nothing of its output exists, so that `prep status` calls it missing, not incomplete."""
 
 
 class ModelError(PrepError):

@@ -36,12 +36,12 @@ def reads_apart(checkpoint: Checkpoint) -> bool:
     return (checkpoint.directory / "modules.json").is_file()
 
 
-def apart_fingerprint(checkpoint: str, dtype: str) -> str:
+def apart_fingerprint(checkpoint: str | Checkpoint, dtype: str) -> str:
     """Identity of the scores that a student gives as a teacher."""
     return digest_json(["times the scale of training", student_fingerprint(checkpoint, dtype)])
 
 
-def student_fingerprint(checkpoint: str, dtype: str) -> str:
+def student_fingerprint(checkpoint: str | Checkpoint, dtype: str) -> str:
     """Identity of a student's states and scores: weights, tokenizer, modules, lengths, arithmetic."""
     found = resolve(checkpoint)
     facts = student_file(found.directory) or {}

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from jobs.models.stored_passages import encoded_from, load_stored, stored_names
 from jobs.training.stage import is_training_of, training_recipe
 from pipeline.collection.selection import view_tables
-from pipeline.errors import PrepError, WorkspaceError
+from pipeline.errors import MissingError, PrepError, WorkspaceError
 from pipeline.retrieval.lists import IMPORTED, load_retrieved
 from pipeline.scores.pairs import is_current, load_pairs
 from pipeline.scores.scores import load_scores
@@ -73,8 +73,8 @@ def _checked(name: str, look: Callable[[], tuple[State, str]]) -> Stage:
     try:
         return Stage(name, *look())
     except PrepError as error:
-        missing = "yet" in error.what and "no " in error.what
-        return Stage(name, "missing" if missing else "incomplete", "; ".join(filter(None, [error.what, error.todo])))
+        state: State = "missing" if isinstance(error, MissingError) else "incomplete"
+        return Stage(name, state, "; ".join(filter(None, [error.what, error.todo])))
 
 
 def _collection(workspace: Workspace) -> Iterator[Stage]:

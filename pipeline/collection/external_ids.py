@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError, WorkspaceError
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parquet import metadata_of, open_parquet
@@ -42,7 +42,7 @@ class ExternalIds:
     def __init__(self, workspace: Workspace, table: str) -> None:
         parts = workspace.parts(table)
         if not parts:
-            raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
+            raise MissingError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
         numbers, others = _read(parts, TABLE_KEYS[table])
         self._find_numbers, self._find_hashes = _finder(*numbers), partial(_bisect, *others)
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.collection.hold_out import held_out_of, remove_held_out
 from pipeline.collection.new_rows import chunks, numbered
-from pipeline.errors import InputError, WorkspaceError
+from pipeline.errors import InputError, MissingError
 from pipeline.fingerprint import digest_json
 from pipeline.storage.atomic_files import publish_file
 from pipeline.storage.workspace import MANIFEST, Workspace
@@ -128,7 +128,7 @@ class _Import:
         elif self._workspace.parts("passages"):
             self._connection.execute("CREATE TABLE known_passages AS SELECT external_id, passage_id FROM old_passages")
         else:
-            raise WorkspaceError("no passages yet", where=self._workspace.root, todo="give --collection")
+            raise MissingError("no passages yet", where=self._workspace.root, todo="give --collection")
         self._queries(queries)
         self._qrels(qrels)
 

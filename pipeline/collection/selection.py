@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError, WorkspaceError
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import ContentHash
 from pipeline.tables.database import sql, view_parquet
@@ -36,7 +36,7 @@ def view_tables(connection: duckdb.DuckDBPyConnection, workspace: Workspace, *na
     for name in names:
         parts = workspace.parts(name)
         if not parts:
-            raise WorkspaceError(f"no {name} yet", where=workspace.root, todo="import them: prep import msmarco --help")
+            raise MissingError(f"no {name} yet", where=workspace.root, todo="import them: prep import msmarco --help")
         view_parquet(connection, name, parts)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, atomic_write
 from pipeline.tables.parquet import open_parquet
@@ -33,9 +33,7 @@ class Texts:
     def __init__(self, workspace: Workspace, table: str) -> None:
         parts = workspace.parts(table)
         if not parts:
-            raise WorkspaceError(
-                f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help"
-            )
+            raise MissingError(f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help")
         path = workspace.local / CACHE / f"{table}-{content_fingerprint(read_footers(parts))}.arrow"
         if not path.exists():
             _write(path, parts)

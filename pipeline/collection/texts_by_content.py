@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.collection.external_ids import TABLE_KEYS, UNKNOWN, hash_strings
 from pipeline.collection.selection import view_tables
 from pipeline.collection.texts import CACHE
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, atomic_write
 from pipeline.tables.database import sql
@@ -31,7 +31,7 @@ def text_hashes(workspace: Workspace, table: str) -> np.ndarray:
     """Hashes of all texts of `queries` or `passages`, (N,) uint64, indexed by id.
 
     Raises:
-        WorkspaceError: the table has not been imported.
+        MissingError: the table has not been imported.
     """
     ids, hashes = _read_hashes(workspace, table)
     by_id = np.zeros(len(ids), np.uint64)
@@ -46,7 +46,7 @@ class IdsByText:
     the look-ups of these texts.
 
     Raises:
-        WorkspaceError: the table has not been imported.
+        MissingError: the table has not been imported.
     """
 
     def __init__(self, workspace: Workspace, table: str) -> None:
@@ -90,6 +90,6 @@ def _read_hashes(workspace: Workspace, table: str) -> tuple[np.ndarray, np.ndarr
     """Ids (N,) int32 and hashes (N,) uint64 of a table, in file order."""
     parts = [read_columns(path, [TABLE_KEYS[table], "text_hash"]) for path in workspace.parts(table)]
     if not parts:
-        raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
+        raise MissingError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
     ids, hashes = (np.concatenate([part.column(i).to_numpy() for part in parts]) for i in range(2))
     return ids, hashes

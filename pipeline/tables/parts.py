@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.storage.atomic_files import atomic_write
 from pipeline.storage.location import AnyPath, StorePath
@@ -167,7 +167,7 @@ def require_complete(dataset: str, paths: Sequence[AnyPath], footers: list[Foote
         WorkspaceError: files are missing, or parts of different sets are mixed.
     """
     if not paths:
-        raise WorkspaceError(f"no {dataset} yet", todo=todo)
+        raise MissingError(f"no {dataset} yet", todo=todo)
     wanted = footers[0].parts
     numbers = [footer.part for footer in footers]
     if any(f.parts != wanted for f in footers) or numbers != list(range(wanted)):

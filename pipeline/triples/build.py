@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.collection.selection import require_split, view_tables
 from pipeline.collection.texts_by_content import same_texts
-from pipeline.errors import PrepError, WorkspaceError
+from pipeline.errors import MissingError, PrepError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
 from pipeline.scores.pairs import PairSet, current_pairs
@@ -183,7 +183,7 @@ def scored_inputs(workspace: Workspace, teachers: Sequence[str]) -> tuple[PairSe
     """
     names = sorted(set(teachers or workspace.names("scores")))
     if not names:
-        raise WorkspaceError(
+        raise MissingError(
             "no teacher has scored yet",
             where=workspace.root,
             todo="run: prep score --teacher NAME=CHECKPOINT",

@@ -24,6 +24,7 @@ from students.inference.loading import load_student
 from students.inference.ranking import Ranked
 from students.inference.search import search_encoded
 from students.token_rows import Frame, TextRows
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.engine.batching import plan_batches
 from teachers.engine.device import DTYPES, batch_tokens, choose_device
 from teachers.scorer import Pairs, Work
@@ -46,16 +47,17 @@ class SeparateScorer:
         student.to(self._device).eval()
 
     @classmethod
-    def load(cls, checkpoint: str, settings: ScoringSettings) -> SeparateScorer:
+    def load(cls, checkpoint: str | Checkpoint, settings: ScoringSettings) -> SeparateScorer:
         """From a directory or a Hub name.
 
         Raises:
             ModelError: it reads query and passage together.
         """
-        student = load_student(checkpoint)
+        found = resolve(checkpoint)
+        student = load_student(found.name)
         if not isinstance(student, SeparateStudent):
-            raise ModelError("reads query and passage together", where=checkpoint, found=student.name)
-        return cls(student, settings, student_fingerprint(checkpoint, settings.dtype))
+            raise ModelError("reads query and passage together", where=found.name, found=student.name)
+        return cls(student, settings, student_fingerprint(found, settings.dtype))
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """States of queries."""

@@ -24,10 +24,10 @@ from students.inference.encoded import TakeEncoded
 from students.inference.loading import load_student
 from students.inference.scorer import SeparateScorer
 from students.token_rows import TextRows
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.engine.certificate import certify
 from teachers.engine.engine import Scored
-from teachers.scorer import Pairs, Told, Work
+from teachers.scorer import Pairs, ProgressReporter, Work
 from teachers.settings import ScoringSettings
 
 
@@ -68,20 +68,22 @@ class SeparateTeacher:
     assembles = True
     """Texts tokenised before are all it needs."""
 
-    def __init__(self, checkpoint: str, settings: ScoringSettings, stored: TakeEncoded | None = None) -> None:
+    def __init__(
+        self, checkpoint: str | Checkpoint, settings: ScoringSettings, stored: TakeEncoded | None = None
+    ) -> None:
         """Load it. `stored` gives passages that were encoded before, in the same arithmetic.
 
         Raises:
             ModelError: not there, or a cross-encoder.
         """
-        self._checkpoint, self._settings, self._stored = checkpoint, settings, stored
-        self._scorer = SeparateScorer.load(checkpoint, settings)
-        self.fingerprint = apart_fingerprint(checkpoint, settings.dtype)
+        self._checkpoint, self._settings, self._stored = resolve(checkpoint), settings, stored
+        self._scorer = SeparateScorer.load(self._checkpoint, settings)
+        self.fingerprint = apart_fingerprint(self._checkpoint, settings.dtype)
         """Identity of the scores."""
 
     def describe(self) -> dict[str, Any]:
         """What makes the scores, as JSON values for a footer."""
-        found, student = resolve(self._checkpoint), self._scorer.student
+        found, student = self._checkpoint, self._scorer.student
         return {
             "teacher": found.name,
             "revision": found.revision,
@@ -122,19 +124,19 @@ class SeparateTeacher:
         Raises:
             ModelError: a score that is not finite, or scores in a low precision stray too far from float32.
         """
-        told = Told(on_progress)
+        reporter = ProgressReporter(on_progress)
         started = time.perf_counter()
 
         def tell(work: Work) -> None:
             nonlocal started
             passed, started = time.perf_counter() - started, time.perf_counter()
-            told.tell(replace(work, busy_seconds=passed, seconds=passed))
+            reporter.report(replace(work, busy_seconds=passed, seconds=passed))
 
         facts: dict[str, Any] = {}
         scores = self._scores(self._scorer, encoded, tell, self._stored if encoded.by_id else None)
         if sample is not None and len(sample) and self._settings.dtype != "float32":
             certificate = certify(scores[sample], self._scores(self._exact, encoded.take(sample)))
-            certificate.check(self._settings.dtype, self._checkpoint)
+            certificate.check(self._settings.dtype, self._checkpoint.name)
             facts["certificate"] = certificate.as_dict()
         return Scored(scores, facts)
 
