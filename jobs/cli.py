@@ -1,4 +1,4 @@
-"""The `prep` command line: verbs, options, exit codes. Each command is thin; heavy imports wait for their command."""
+"""The `prep` command line: commands, exit codes and messages. Heavy libraries load only when a command needs them."""
 
 from __future__ import annotations
 
@@ -23,59 +23,60 @@ from jobs.commands import score as commands_score
 from jobs.commands import search as commands_search
 from jobs.commands import train as commands_train
 from jobs.commands import triples as commands_triples
+from jobs.commands.options import PanelCommand
 from jobs.terminal import logs
 from pipeline.errors import PrepError
 
 log = logging.getLogger(__name__)
-# What the command line library returns, instead of raising, after Ctrl-C.
+# Exit code that Typer returns after Ctrl-C, instead of raising.
 _INTERRUPTED = 130
-# The last two are what NumPy and torch say where less was written than asked.
+# The last two are messages of NumPy and torch about a file that was written in part.
 _FULL = re.compile(r"No space left on device|ENOSPC|requested and \d+ written|unexpected pos \d+ vs \d+")
 _FORBIDDEN = re.compile(r"Permission denied|Read-only file system|Operation not permitted")
 
 app = typer.Typer(
     name="prep",
-    help="Score pairs with cross-encoder teachers, build margin triples, train and evaluate students. "
-    "--debug shows the traceback of a failure.",
+    help="Score pairs with cross-encoder teachers, build margin triples, and train and evaluate students. "
+    "With --debug, a failure shows its traceback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"max_content_width": 120},
-    rich_markup_mode=None,  # takes [all] in a text for markup and leaves it out
+    rich_markup_mode=None,  # rich would take "[Q]" in a help text for markup and drop it
 )
-imports = typer.Typer(help="Bring a collection into a workspace.", no_args_is_help=True)
-imports.command("msmarco")(commands_data.import_msmarco)
-imports.command("hard-negatives")(commands_import.import_hard_negatives)
-imports.command("scores")(commands_import.import_scores)
-imports.command("run")(commands_import.import_run)
-imports.command("top1000")(commands_import.import_top1000)
-imports.command("triples")(commands_import.import_triples)
-imports.command("beir")(commands_import.import_beir)
-imports.command("hub")(commands_import.import_hub)
-imports.command("ir-dataset")(commands_import.import_ir_dataset)
+imports = typer.Typer(help="Import collections, lists and scores into a workspace.", no_args_is_help=True)
+imports.command("msmarco", cls=PanelCommand)(commands_data.import_msmarco)
+imports.command("hard-negatives", cls=PanelCommand)(commands_import.import_hard_negatives)
+imports.command("scores", cls=PanelCommand)(commands_import.import_scores)
+imports.command("run", cls=PanelCommand)(commands_import.import_run)
+imports.command("top1000", cls=PanelCommand)(commands_import.import_top1000)
+imports.command("triples", cls=PanelCommand)(commands_import.import_triples)
+imports.command("beir", cls=PanelCommand)(commands_import.import_beir)
+imports.command("hub", cls=PanelCommand)(commands_import.import_hub)
+imports.command("ir-dataset", cls=PanelCommand)(commands_import.import_ir_dataset)
 app.add_typer(imports, name="import")
-app.command("hold-out")(commands_data.hold_out)
-app.command("mine")(commands_data.mine)
-app.command("build-pairs")(commands_data.build_pairs)
-app.command("score")(commands_score.score)
-app.command("build-triples")(commands_triples.build_triples)
-app.command("build-lists")(commands_triples.build_lists)
-app.command("explore-threshold")(commands_triples.explore_threshold)
-app.command("train")(commands_train.train)
-app.command("evaluate")(commands_models.evaluate)
-app.command("encode")(commands_search.encode)
-app.command("search")(commands_search.search)
-app.command("export")(commands_export.export)
-app.command("status")(commands_data.status)
-app.command("plan")(commands_plan.plan)
-app.command("verify")(commands_score.verify)
-app.command("experiment")(commands_experiment.experiment)
-app.command("report")(commands_report.report)
-app.command("demo")(commands_models.demo)
+app.command("hold-out", cls=PanelCommand)(commands_data.hold_out)
+app.command("mine", cls=PanelCommand)(commands_data.mine)
+app.command("build-pairs", cls=PanelCommand)(commands_data.build_pairs)
+app.command("score", cls=PanelCommand)(commands_score.score)
+app.command("build-triples", cls=PanelCommand)(commands_triples.build_triples)
+app.command("build-lists", cls=PanelCommand)(commands_triples.build_lists)
+app.command("explore-threshold", cls=PanelCommand)(commands_triples.explore_threshold)
+app.command("train", cls=PanelCommand)(commands_train.train)
+app.command("evaluate", cls=PanelCommand)(commands_models.evaluate)
+app.command("encode", cls=PanelCommand)(commands_search.encode)
+app.command("search", cls=PanelCommand)(commands_search.search)
+app.command("export", cls=PanelCommand)(commands_export.export)
+app.command("status", cls=PanelCommand)(commands_data.status)
+app.command("plan", cls=PanelCommand)(commands_plan.plan)
+app.command("verify", cls=PanelCommand)(commands_score.verify)
+app.command("experiment", cls=PanelCommand)(commands_experiment.experiment)
+app.command("report", cls=PanelCommand)(commands_report.report)
+app.command("demo", cls=PanelCommand)(commands_models.demo)
 
 
 def main() -> None:
-    """Entry point: runs a command, turns failures into messages and exit codes."""
+    """Run the command line, and turn failures into messages and exit codes."""
     debug = "--debug" in sys.argv[1:] or os.environ.get("PREP_DEBUG") == "1"
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     logs.set_up()
@@ -86,11 +87,11 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing half-written is kept: run the same command again to go on", 1, debug)
+        _fail("interrupted; no incomplete file is kept: run the same command again to resume", 1, debug)
     except PrepError as error:
         _fail(str(error), error.exit_code, debug)
-    except Exception as error:  # the last resort: a message instead of a traceback
-        if hasattr(error, "exit_code") and hasattr(error, "show"):  # a usage error of the command line library
+    except Exception as error:  # a message instead of a traceback
+        if hasattr(error, "exit_code") and hasattr(error, "show"):  # a usage error of Typer
             error.show()
             sys.exit(error.exit_code)
         _fail(_explain(error), 1, debug)
@@ -103,17 +104,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 â€
 def _explain(error: Exception) -> str:
     text = str(error).strip()
     if answer := re.search(r"[^\n]*(AWS Error|google::cloud::Status)[^\n]*", text):
-        todo = "check the address, the network and the credentials in the environment, then run the same command again"
-        return f"the object store did not answer as it should\n  found:    {answer[0]}\n  to do:    {todo}"
+        todo = "check the address, the network and the credentials in the environment, then run the command again"
+        return f"the object store failed\n  found:    {answer[0]}\n  to do:    {todo}"
     if _FULL.search(text):
-        found, todo = text, "make room, then run the same command again"
-        return f"the disk is full; nothing half-written is kept\n  found:    {found}\n  to do:    {todo}"
+        todo = "free some space, then run the same command again"
+        return f"the disk is full; no incomplete file is kept\n  found:    {text}\n  to do:    {todo}"
     if _FORBIDDEN.search(text):
-        todo = "see who owns the workspace and how its disk is mounted, then run the same command again"
-        return f"a file that may not be written or read\n  found:    {text}\n  to do:    {todo}"
+        todo = "check the owner of the workspace and how its disk is mounted, then run the same command again"
+        return f"no permission to read or write a file\n  found:    {text}\n  to do:    {todo}"
     if isinstance(error, MemoryError) or "Out of Memory" in text:
         found = text.splitlines()[0] if text else "MemoryError"
-        todo = "give more (--memory-limit), or use smaller shards or batches"
+        todo = "raise --memory-limit, or use smaller shards or batches"
         return f"out of memory\n  found:    {found}\n  to do:    {todo}"
     if isinstance(error, OSError):
         return text
@@ -121,8 +122,8 @@ def _explain(error: Exception) -> str:
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
-    # What a file from outside says must not steer a terminal.
-    shown = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in message)
+    # A message may quote a file, whose control characters must not reach the terminal.
+    shown = "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in message)
     if logs.as_objects():
         log.error(shown, exc_info=debug, extra={"fields": {"exit_code": code}})
     else:

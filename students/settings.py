@@ -1,6 +1,7 @@
-"""What a student is and how it is trained: the options, checked when built, saved with what they made.
+"""Settings of a student and of its training, checked when built and saved with the student.
 
-Imports no torch, so that a plan or a status costs nothing.
+The fields are the options of `prep train` and the keys of its recipes (see `pipeline.settings`). Standard library only:
+training runs where no command-line library is installed, and a plan or a status loads no model library.
 """
 
 from __future__ import annotations
@@ -8,66 +9,43 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import UsageError
+from pipeline.settings import check_settings, setting
 from students.losses import LOSSES
 
+DATA, MODEL, LOSS = "Data", "Model", "Loss"
+OPTIMISATION, VALIDATION = "Optimisation", "Validation"
 Pooling = Literal["cls", "mean"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant"]
 NEEDS_TEACHER = frozenset(name for name, loss in LOSSES.items() if loss.teacher_scores)
+"""Losses that learn from the teacher scores in triples and lists."""
 NEEDS_IN_BATCH_TEACHER = frozenset(name for name, loss in LOSSES.items() if loss.in_batch_teacher)
-_COUNTS = (
-    "negatives",
-    "batch_size",
-    "save_steps",
-    "micro_batch_size",
-    "eval_steps",
-    "patience",
-    "eval_queries",
-    "eval_depth",
-)
-_NOT_NEGATIVE = (
-    "random_negatives",
-    "max_steps",
-    "min_steps",
-    "warmup_steps",
-    "warmup_share",
-    "weight_decay",
-    "freeze_layers",
-    "flops_query",
-    "flops_passage",
-)
-_POSITIVE = (
-    "epochs",
-    "learning_rate",
-    "head_learning_rate",
-    "embedding_learning_rate",
-    "max_gradient_norm",
-    "temperature",
-    "mnrl_scale",
-    "agreement",
-)
+"""Losses that learn from a teacher that scores each query with all passages of the batch."""
 Storage = Literal["float32", "float16"]
 STUDENT_FILE = "prep.json"
-"""What made a student, beside its weights."""
+"""File beside a student's weights: its settings and the fingerprints of its inputs, as JSON."""
 ENCODED_FILE = "encoded.json"
-"""What made encoded texts, beside their values."""
+"""File beside encoded texts: what encoded them, as JSON."""
 
 
 class LossTerm(NamedTuple):
-    """One part of a loss."""
+    """One term of a weighted sum of losses."""
 
     factor: float
     name: str
 
 
 def parse_loss(text: str) -> tuple[LossTerm, ...]:
-    """Read a loss: names with optional factors, joined by plus signs: "margin_mse", "margin_mse+0.2*mnrl".
+    """Parse a loss: names with optional factors, joined by plus signs.
+
+    >>> parse_loss("margin_mse+0.2*mnrl")
+    (LossTerm(factor=1.0, name='margin_mse'), LossTerm(factor=0.2, name='mnrl'))
 
     Raises:
-        UsageError: an unknown name, one named twice, or a factor that is no positive number.
+        UsageError: an unknown name, a name given twice, or a factor that is not a positive number.
     """
     terms = []
     for part in text.split("+"):
@@ -79,208 +57,353 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
-            raise UsageError("a loss's factor must be a positive number", expected="0.2*mnrl", found=part.strip())
+            raise UsageError("the factor of a loss must be a positive number", expected="0.2*mnrl", found=part.strip())
         terms.append(LossTerm(value, name.strip()))
     if len({term.name for term in terms}) < len(terms):
-        raise UsageError("a loss is named twice", found=text)
+        raise UsageError("a loss is named twice", found=text, todo="add its factors")
     return tuple(terms)
 
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """What shapes a student besides its weights; each architecture reads what concerns it."""
+    """Shape of a student, apart from its weights. An architecture ignores the settings of the others."""
 
-    max_query_tokens: int = 30
-    """Longest query, special tokens included."""
-    max_passage_tokens: int = 200
-    """Longest passage, special tokens included."""
-    max_length_tokens: int = 230
-    """Longest pair, special tokens included, where query and passage are read together."""
-    num_layers: int | None = None
-    """Keep only the first layers of the encoder; None keeps all."""
-    shared_groups: int | None = None
-    """bert_cat: layers share their weights, as ALBERT's, so that only that many differ; None shares none."""
-    pooling: Pooling | None = None
-    """How a text's vector is made from its tokens; None takes the checkpoint's own, else the first token."""
-    normalize: bool | None = None
-    """Vectors of unit length; None takes the checkpoint's own, else no."""
-    scale: float = 20.0
-    """What the cosine of unit vectors is multiplied with in training, so that it can reach the teachers' margins;
-    sentence-transformers' factor for its ranking loss."""
-    projection_width: int | None = None
-    """colbert: values of a token's vector; None takes the checkpoint's own, else the encoder's width."""
-    query_marker: str = ""
-    """colbert: text after a query's first token, like "[Q]"."""
-    passage_marker: str = ""
-    """colbert: text after a passage's first token, like "[D]"."""
-    expand_queries: bool = False
-    """colbert: fill every query up to `max_query_tokens` with mask tokens."""
-    query_masks: int = 0
-    """colbert: that many mask tokens after every query; 8 in the paper's published checkpoint."""
-    split_layer: int = 3
-    """prettr: layers that query and passage run through apart."""
-    tk_layers: int = 2
-    """tk: transformer layers."""
-    tk_heads: int = 10
-    """tk: attention heads; the next smaller number that divides the vectors' width."""
-    tk_inner: int = 300
-    """tk: width of the feed-forward part."""
+    max_query_tokens: int = setting(
+        30,
+        option="--max-query-length",
+        panel=MODEL,
+        minimum=4,
+        help="Truncate queries to this many tokens, special tokens included.",
+    )
+    max_passage_tokens: int = setting(
+        200,
+        option="--max-passage-length",
+        panel=MODEL,
+        minimum=4,
+        help="Truncate passages to this many tokens, special tokens included.",
+    )
+    max_length_tokens: int = setting(
+        230,
+        option="--max-length",
+        panel=MODEL,
+        minimum=4,
+        help="bert_cat: truncate pairs of query and passage to this many tokens, special tokens included.",
+    )
+    num_layers: int | None = setting(
+        None,
+        panel=MODEL,
+        minimum=1,
+        unset="all layers",
+        help="Keep only the first N layers of the encoder.",
+    )
+    shared_groups: int | None = setting(
+        None,
+        panel=MODEL,
+        minimum=1,
+        unset="no shared weights",
+        help="bert_cat: split the layers into N groups of neighbours that share their weights, as ALBERT's layers do.",
+    )
+    pooling: Pooling | None = setting(
+        None,
+        panel=MODEL,
+        unset="as in the checkpoint, else cls",
+        help="bert_dot: make a text's vector from the first token (cls) or from the mean of all tokens (mean).",
+    )
+    normalize: bool | None = setting(
+        None,
+        panel=MODEL,
+        unset="as in the checkpoint, else no",
+        help="bert_dot, colbert: scale vectors to unit length.",
+    )
+    # 20 is the factor of sentence-transformers' MultipleNegativesRankingLoss.
+    scale: float = setting(
+        20.0,
+        panel=MODEL,
+        above=0,
+        help="Multiply the cosine of unit vectors by this factor in training, to reach the range of teachers' margins.",
+    )
+    projection_width: int | None = setting(
+        None,
+        panel=MODEL,
+        minimum=1,
+        unset="as in the checkpoint, else the encoder's width",
+        help="colbert: width of a token's vector.",
+    )
+    query_marker: str = setting(
+        "",
+        panel=MODEL,
+        metavar="TEXT",
+        help='colbert: insert this text after the first token of a query, such as "[Q]".',
+    )
+    passage_marker: str = setting(
+        "",
+        panel=MODEL,
+        metavar="TEXT",
+        help='colbert: insert this text after the first token of a passage, such as "[D]".',
+    )
+    expand_queries: bool = setting(
+        False, panel=MODEL, flag=True, help="colbert: fill every query up to --max-query-length with mask tokens."
+    )
+    query_masks: int = setting(
+        0,
+        panel=MODEL,
+        minimum=0,
+        help="colbert: append this many mask tokens to every query; the paper's published checkpoint has 8.",
+    )
+    split_layer: int = setting(
+        3, panel=MODEL, minimum=1, help="prettr: number of first layers that encode query and passage separately."
+    )
+    tk_layers: int = setting(2, panel=MODEL, minimum=1, help="tk: number of transformer layers.")
+    tk_heads: int = setting(
+        10,
+        panel=MODEL,
+        minimum=1,
+        help="tk: number of attention heads, lowered to the next divisor of the vectors' width.",
+    )
+    tk_inner: int = setting(300, panel=MODEL, minimum=1, help="tk: width of the feed-forward layers.")
 
     def __post_init__(self) -> None:
-        for name in ("max_query_tokens", "max_passage_tokens", "max_length_tokens"):
-            if getattr(self, name) < 4:
-                raise UsageError(f"{name} must be 4 or more", found=getattr(self, name))
-        for name in (
-            "num_layers",
-            "shared_groups",
-            "projection_width",
-            "split_layer",
-            "tk_layers",
-            "tk_heads",
-            "tk_inner",
-        ):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"{name} must be positive", found=getattr(self, name))
-        if self.query_masks < 0 or (self.query_masks and self.expand_queries):
+        check_settings(self)
+        if self.query_masks and self.expand_queries:
             raise UsageError(
-                "queries are followed by a number of mask tokens, or filled up with them",
-                found=f"query_masks {self.query_masks}, expand_queries {self.expand_queries}",
+                "--query-masks and --expand-queries exclude each other",
+                found=f"--query-masks {self.query_masks} --expand-queries",
+                todo="leave one of them out",
             )
-        if not self.scale > 0:
-            raise UsageError("scale must be positive", found=self.scale)
-        if self.pooling not in (None, *get_args(Pooling)):
-            raise UsageError("unknown pooling", expected="cls or mean", found=self.pooling)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """One training run."""
+    """Settings of one training run, in the order in which a student's file lists them."""
 
-    architecture: str
-    init: str
-    """Checkpoint to start from: a Hub name or a local directory; for tk also a file of word vectors."""
-    loss: str
-    """Names with optional factors, joined by plus signs."""
-    triples: str | None = None
-    """Triple set to learn from; None, and no lists, learns from judgements (`--targets qrels`)."""
-    split: str = "train"
-    """Queries to learn from, for judgements; triples carry their own."""
-    negatives: int = 1
-    """Retrieved negatives of each positive, for judgements."""
-    random_negatives: int = 0
-    """Negatives more of each positive, from what was retrieved for other queries."""
-    one_per_query: bool = False
-    """Of triples, only one of each query an epoch: its next positive with that one's next negative."""
-    batch_size: int = 32
-    """Queries of one step, over all workers."""
-    epochs: float = 1.0
-    max_steps: int | None = None
-    """Stop after that many steps, whatever the epochs; 0 only brings the start into the student's form."""
-    learning_rate: float = 2e-5
-    head_learning_rate: float | None = None
-    """Of what stands above the encoder and starts from nothing; None takes `learning_rate`."""
-    warmup_share: float = 0.1
-    """Share of the steps with a rising learning rate."""
-    weight_decay: float = 0.01
-    max_gradient_norm: float = 1.0
-    precision: Precision = "float32"
-    """Arithmetic of the forward pass (autocast); weights stay float32."""
-    seed: int = 0
-    save_steps: int = 500
-    """Steps between checkpoints that a killed run goes on from."""
+    architecture: str = setting(
+        "bert_dot",
+        panel=MODEL,
+        metavar="NAME",
+        help="Architecture of the student: bert_dot, bert_cat, colbert, prettr, tk or sparse.",
+    )
+    init: str = setting(
+        "",
+        panel=MODEL,
+        metavar="CHECKPOINT",
+        help="Checkpoint to start from: a Hub name, a directory or a student of the workspace; for tk also a file of "
+        "word vectors.",
+    )
+    loss: str = setting(
+        "margin_mse",
+        panel=LOSS,
+        metavar="LOSS",
+        help="Loss, or a weighted sum such as margin_mse+0.2*mnrl. From teacher scores: margin_mse, pointwise_mse, "
+        "weighted_ranknet, kl. From labels: ranknet, bce, mnrl. From an in-batch teacher: in_batch_margin_mse, "
+        "in_batch_kl.",
+    )
+    triples: str | None = setting(
+        None,
+        panel=DATA,
+        metavar="NAME",
+        unset="the set named default, for losses from teacher scores",
+        help="Train on this set of triples.",
+    )
+    split: str = setting(
+        "train", panel=DATA, metavar="SPLIT", help="With --targets qrels: train on the queries of this split."
+    )
+    negatives: int = setting(
+        1,
+        panel=DATA,
+        minimum=1,
+        help="With --targets qrels: number of retrieved negatives per positive.",
+    )
+    random_negatives: int = setting(
+        0,
+        panel=DATA,
+        minimum=0,
+        help="With --targets qrels: number of extra negatives per positive, drawn from passages retrieved for other "
+        "queries; they speed up training from an untrained encoder.",
+    )
+    one_per_query: bool = setting(
+        False,
+        panel=DATA,
+        flag=True,
+        help="Use one triple per query in each epoch: the next positive of the query, with the next negative of that "
+        "positive.",
+    )
+    batch_size: int = setting(
+        32, panel=OPTIMISATION, minimum=1, help="Number of queries in one optimiser step, over all workers."
+    )
+    epochs: float = setting(1.0, panel=OPTIMISATION, above=0, help="Number of passes over the training rows.")
+    max_steps: int | None = setting(
+        None,
+        panel=OPTIMISATION,
+        minimum=0,
+        unset="as --epochs says",
+        help="Stop after this many steps, whatever --epochs says; 0 saves the untrained student.",
+    )
+    learning_rate: float = setting(2e-5, panel=OPTIMISATION, above=0, help="Peak learning rate.")
+    head_learning_rate: float | None = setting(
+        None,
+        panel=OPTIMISATION,
+        above=0,
+        unset="--learning-rate",
+        help="Peak learning rate of the layers above the encoder, which start untrained; a value several times "
+        "--learning-rate saves steps.",
+    )
+    warmup_share: float = setting(
+        0.1,
+        panel=OPTIMISATION,
+        minimum=0,
+        maximum=1,
+        help="Fraction of the training steps over which the learning rate warms up.",
+    )
+    weight_decay: float = setting(0.01, panel=OPTIMISATION, minimum=0, help="Weight decay of AdamW.")
+    max_gradient_norm: float = setting(
+        1.0, panel=OPTIMISATION, above=0, help="Scale gradients with a larger norm down to this norm."
+    )
+    precision: Precision = setting(
+        "float32",
+        panel=OPTIMISATION,
+        help="Arithmetic of the forward pass (autocast): {choices}. Weights stay float32.",
+    )
+    seed: int = setting(0, panel=OPTIMISATION, help="Seed of new weights, of dropout and of the order of the rows.")
+    save_steps: int = setting(
+        500, panel=OPTIMISATION, minimum=1, help="Steps between checkpoints; an interrupted run resumes from the last."
+    )
     student: StudentSettings = field(default_factory=StudentSettings)
-    lists: str | None = None
-    """Set of lists of several passages to learn from, instead of triples."""
-    list_size: int = 8
-    """Passages of each list, the first ones; the first of all is the positive."""
-    micro_batch_size: int | None = None
-    """Queries that run together, gradients being summed to `batch_size`; None runs a worker's share at once."""
-    warmup_steps: int | None = None
-    """Steps with a rising learning rate; None takes `warmup_share`."""
-    schedule: Schedule = "linear"
-    """How the learning rate falls after that: to 0 in a line or a half wave, or not."""
-    embedding_learning_rate: float | None = None
-    """Of the table of word embeddings; None takes `learning_rate`."""
-    freeze_layers: int | None = None
-    """Keep the embeddings and that many first layers as they are; 0 keeps the embeddings alone, None nothing."""
-    in_batch_teacher: str | None = None
-    """Checkpoint of a student that reads query and passage apart, for losses over all passages of a batch."""
-    temperature: float = 1.0
-    """kl and in_batch_kl: what all scores are divided by."""
-    mnrl_scale: float = 1.0
-    """mnrl: what scores are multiplied with, on top of the cosine's `scale`."""
-    agreement: float | None = None
-    """Deviation among the teachers' margins, in raw logits, at which a triple counts half; None counts all alike."""
-    flops_query: float = 0.0
-    """sparse: weight of the queries' FLOPS in the loss."""
-    flops_passage: float = 0.0
-    """sparse: weight of the passages' FLOPS in the loss."""
-    eval_steps: int | None = None
-    """Steps between validations by nDCG@10, the best state of which is kept; None keeps the last state."""
-    patience: int | None = None
-    """Validations without a gain after which training ends; None goes to the end."""
-    min_steps: int = 0
-    """Steps before which training does not end for want of a gain."""
-    eval_split: str = "dev"
-    """Queries to validate on."""
-    eval_queries: int | None = 100
-    """A stable sample of that many judged ones."""
-    eval_candidates: str = "bm25"
-    """Retriever whose lists are re-ranked for validation."""
-    eval_depth: int = 50
-    """Passages of each list that are re-ranked for validation."""
+    lists: str | None = setting(
+        None, panel=DATA, metavar="NAME", help="Train on this set of lists of several passages, instead of triples."
+    )
+    list_size: int = setting(
+        8, panel=DATA, minimum=2, help="With --lists: number of passages used of each list; the first is the positive."
+    )
+    micro_batch_size: int | None = setting(
+        None,
+        panel=OPTIMISATION,
+        minimum=1,
+        unset="the worker's share of --batch-size",
+        help="Number of queries in one forward pass; gradients are summed over the batch of --batch-size.",
+    )
+    warmup_steps: int | None = setting(
+        None,
+        panel=OPTIMISATION,
+        minimum=0,
+        unset="as --warmup-share says",
+        help="Number of training steps over which the learning rate warms up.",
+    )
+    schedule: Schedule = setting("linear", panel=OPTIMISATION, help="Learning-rate schedule after warm-up: {choices}.")
+    embedding_learning_rate: float | None = setting(
+        None,
+        panel=OPTIMISATION,
+        above=0,
+        unset="--learning-rate",
+        help="Peak learning rate of the word embeddings.",
+    )
+    freeze_layers: int | None = setting(
+        None,
+        panel=OPTIMISATION,
+        minimum=0,
+        unset="nothing is frozen",
+        help="Freeze the embeddings and the first N layers; 0 freezes the embeddings alone.",
+    )
+    in_batch_teacher: str | None = setting(
+        None,
+        panel=LOSS,
+        metavar="CHECKPOINT",
+        help="Trained student that scores all passages of a batch for in_batch_margin_mse and in_batch_kl: a student "
+        "of the workspace, a directory or a Hub name. It must encode query and passage separately.",
+    )
+    temperature: float = setting(
+        1.0, panel=LOSS, above=0, help="kl, in_batch_kl: divide all scores by this temperature."
+    )
+    mnrl_scale: float = setting(
+        1.0, panel=LOSS, above=0, help="mnrl: multiply scores by this factor, on top of --scale."
+    )
+    agreement: float | None = setting(
+        None,
+        panel=LOSS,
+        above=0,
+        unset="equal weights",
+        help="Weight triples by how well the teachers agree: a standard deviation of this size among their margins, in "
+        "raw logits, halves the weight.",
+    )
+    flops_query: float = setting(
+        0.0, panel=LOSS, minimum=0, help="sparse: weight of the FLOPS regulariser of queries in the loss."
+    )
+    flops_passage: float = setting(
+        0.0, panel=LOSS, minimum=0, help="sparse: weight of the FLOPS regulariser of passages in the loss."
+    )
+    eval_steps: int | None = setting(
+        None,
+        panel=VALIDATION,
+        minimum=1,
+        unset="no validation; the last state is kept",
+        help="Steps between validations, which re-rank candidates; the state with the best nDCG@10 is kept.",
+    )
+    patience: int | None = setting(
+        None,
+        panel=VALIDATION,
+        minimum=1,
+        unset="no early stopping",
+        help="Stop early after this many validations without a gain.",
+    )
+    min_steps: int = setting(0, panel=VALIDATION, minimum=0, help="Do not stop early before this many steps.")
+    eval_split: str = setting("dev", panel=VALIDATION, metavar="SPLIT", help="Validate on the queries of this split.")
+    eval_queries: int | None = setting(
+        100,
+        panel=VALIDATION,
+        minimum=1,
+        help="Validate on this many judged queries of the split, the same sample every time.",
+    )
+    eval_candidates: str = setting(
+        "bm25", panel=VALIDATION, metavar="NAME", help="Retriever whose lists are re-ranked in a validation."
+    )
+    eval_depth: int = setting(
+        50, panel=VALIDATION, minimum=1, help="Number of passages of each list that are re-ranked in a validation."
+    )
 
     def __post_init__(self) -> None:
-        for value, kind in ((self.precision, Precision), (self.schedule, Schedule)):
-            if value not in get_args(kind):
-                raise UsageError("unknown option value", expected=" or ".join(get_args(kind)), found=value)
+        check_settings(self)
+        if not self.init:
+            raise UsageError("no checkpoint to start from", todo="pass --init, or --recipe with a recipe that has it")
         self._check_source()
-        for name in _COUNTS:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"{name} must be positive", found=getattr(self, name))
-        for name in _NOT_NEGATIVE:
-            if (getattr(self, name) or 0) < 0:
-                raise UsageError(f"{name} must not be negative", found=getattr(self, name))
-        for name in _POSITIVE:
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} must be a positive number", found=getattr(self, name))
         if self.patience is not None and self.eval_steps is None:
-            raise UsageError("patience counts validations", todo="say how often: --eval-steps N")
+            raise UsageError("--patience counts validations, and there are none", todo="pass --eval-steps N")
 
     def _check_source(self) -> None:
-        """The loss and the options fit what is learned from."""
-        if self.list_size < 2:
-            raise UsageError("list_size must be 2 or more", found=self.list_size)
+        """Check that the loss and the options fit the training data."""
         if self.triples and self.lists:
-            raise UsageError("triples and lists exclude each other", found=f"{self.triples}, {self.lists}")
-        needy = [term.name for term in parse_loss(self.loss) if term.name in NEEDS_TEACHER]
-        if needy and self.triples is None and self.lists is None:
-            raise UsageError(f"loss {needy[0]} learns from teacher scores", todo="name the triples: --triples NAME")
-        asked = [term.name for term in parse_loss(self.loss) if term.name in NEEDS_IN_BATCH_TEACHER]
-        if asked and self.in_batch_teacher is None:
-            raise UsageError(f"loss {asked[0]} learns from a teacher in training", todo="pass --in-batch-teacher NAME")
-        if self.in_batch_teacher is not None and not asked:
+            raise UsageError(
+                "--triples and --lists exclude each other",
+                found=f"--triples {self.triples} --lists {self.lists}",
+                todo="leave one of them out",
+            )
+        losses = [term.name for term in parse_loss(self.loss)]
+        from_scores = [name for name in losses if name in NEEDS_TEACHER]
+        if from_scores and self.triples is None and self.lists is None:
+            raise UsageError(f"loss {from_scores[0]} learns from teacher scores", todo="pass --triples or --lists NAME")
+        in_batch = [name for name in losses if name in NEEDS_IN_BATCH_TEACHER]
+        if in_batch and self.in_batch_teacher is None:
+            raise UsageError(f"loss {in_batch[0]} learns from an in-batch teacher", todo="pass --in-batch-teacher NAME")
+        if self.in_batch_teacher is not None and not in_batch:
             expected = " or ".join(sorted(NEEDS_IN_BATCH_TEACHER))
-            raise UsageError("no loss would use the in-batch teacher", expected=expected, found=self.loss)
+            raise UsageError("no loss uses --in-batch-teacher", expected=f"--loss {expected}", found=self.loss)
         if self.one_per_query and self.triples is None:
-            raise UsageError("one_per_query takes turns with triples", todo="name the triples: --triples NAME")
+            raise UsageError("--one-per-query needs triples", todo="pass --triples NAME")
         if self.agreement is not None and self.triples is None:
-            raise UsageError("agreement is that of the teachers of a triple", todo="name the triples: --triples NAME")
+            raise UsageError("--agreement needs triples", todo="pass --triples NAME")
 
     def steps(self, rows: int) -> int:
-        """Optimizer steps over a source of that many rows; a last batch may be smaller."""
+        """Number of optimiser steps over `rows` rows; the last batch of an epoch may be smaller."""
         per_epoch = -(-rows // self.batch_size)
         return self.max_steps if self.max_steps is not None else max(1, round(per_epoch * self.epochs))
 
     def warmup(self, steps: int) -> int:
-        """Steps of a run with a rising learning rate."""
+        """Number of steps over which the learning rate warms up, in a run of `steps` steps."""
         return round(self.warmup_share * steps) if self.warmup_steps is None else self.warmup_steps
 
     def as_dict(self) -> dict[str, Any]:
-        """The options as JSON values."""
+        """The settings as JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> TrainSettings:
-        """What `as_dict` said; an option that is younger than it has its default."""
-        return cls(**{**given, "student": StudentSettings(**given["student"])})
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
+        """Settings from the values of `as_dict`; settings that an older version did not have take their defaults."""
+        return cls(**{**values, "student": StudentSettings(**values["student"])})

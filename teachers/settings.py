@@ -6,59 +6,72 @@ Imports neither torch nor transformers, so that a driver can name what is missin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from pipeline.errors import UsageError
-from pipeline.tokens.pairs import Truncation
+from pipeline.settings import check_settings, setting
+from pipeline.tokens.truncation import Truncation
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Backend = Literal["torch", "openvino"]
+MODEL = "Model"
 
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """Options of one teacher."""
+    """Settings of one teacher that shape its logits or its speed."""
 
-    max_length_tokens: int = 230
-    """Longest pair, special tokens included: matchmaker's 30 for the query plus 200 for the passage."""
-    truncation: Truncation = "longest_first"
-    """Which text is shortened; `only_second` protects the query."""
-    dtype: Dtype = "float32"
-    """Arithmetic of the products; sums between layers, the head and the logits are float32 in any case."""
-    batch_tokens: int | None = None
-    """Tokens of one batch, padding included; None takes the device's default. Changes the last bits only."""
-    device: str | None = None
-    """Torch's name of a device; None takes the first GPU, or the CPU where there is none."""
-    backend: Backend | None = None
-    """What computes: PyTorch, or OpenVINO on a CPU. None is OpenVINO for int8, PyTorch otherwise."""
-    compile: bool = False
-    """Let torch.compile fuse what lies between the products."""
+    # 230 is matchmaker's limit: 30 tokens of the query and 200 of the passage.
+    max_length_tokens: int = setting(
+        230,
+        option="--max-length",
+        minimum=1,
+        panel=MODEL,
+        help="Truncate pairs of query and passage to this many tokens, special tokens included. A student that encodes "
+        "query and passage separately keeps the limits that it was trained with.",
+    )
+    truncation: Truncation = setting(
+        "longest_first",
+        panel=MODEL,
+        help="Text that is shortened to fit: the longer of the two (longest_first) or the passage (only_second).",
+    )
+    dtype: Dtype = setting(
+        "float32",
+        panel=MODEL,
+        help="Arithmetic of matrix products: float32, bfloat16, float16 (GPU) or int8 (CPU). Logits are float32 in any "
+        "case.",
+    )
+    batch_tokens: int | None = setting(
+        None,
+        minimum=1,
+        panel=MODEL,
+        unset="measured in long runs, else set by the device",
+        help="Number of tokens in one batch, padding included.",
+    )
+    device: str | None = setting(
+        None, option=None, unset="the first GPU, else the CPU", help="Torch's name of the device."
+    )
+    backend: Backend | None = setting(
+        None,
+        panel=MODEL,
+        unset="openvino for int8, else torch",
+        help="Library that runs the model: torch, or openvino on a CPU.",
+    )
+    compile: bool = setting(False, panel=MODEL, flag=True, help="Compile the model with torch.compile.")
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("truncation", self.truncation, get_args(Truncation)),
-            ("dtype", self.dtype, get_args(Dtype)),
-            ("backend", self.backend, (None, *get_args(Backend))),
-        ):
-            if value not in known:
-                raise UsageError(f"unknown {name}", expected=" or ".join(filter(None, known)), found=value)
-        for name, number in (
-            ("max_length_tokens", self.max_length_tokens),
-            ("batch_tokens", self.batch_tokens),
-        ):
-            if number is not None and number < 1:
-                raise UsageError(f"{name} must be positive", expected="1 or more", found=number)
+        check_settings(self)
         if self.device == "cpu" and self.dtype == "float16":
-            raise UsageError("no float16 on a CPU", expected="float32 or bfloat16", found=self.dtype)
+            raise UsageError("a CPU does not compute in float16", expected="float32 or bfloat16", found=self.dtype)
         if self.engine == "torch" and self.dtype == "int8":
-            raise UsageError("int8 is computed by OpenVINO", expected="--backend openvino", found="--backend torch")
+            raise UsageError("int8 needs OpenVINO", expected="--backend openvino", found="--backend torch")
         if self.engine == "openvino" and (self.dtype == "float16" or self.compile):
             raise UsageError(
-                "OpenVINO computes in float32, bfloat16 or int8, and compiles by itself",
+                "OpenVINO computes in float32, bfloat16 or int8, and compiles without --compile",
                 found="--compile" if self.compile else self.dtype,
             )
 
     @property
     def engine(self) -> Backend:
-        """The backend that was asked for or follows from the dtype."""
+        """The backend, derived from the dtype if it is not set."""
         return self.backend or ("openvino" if self.dtype == "int8" else "torch")

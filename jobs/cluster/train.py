@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def work_on_cluster(work: Callable[[T], None], run: T, notes: AnyPath, cluster: TrainCluster) -> None:
-    """Call `work(run)` in each of `cluster.num_workers` workers, each with a GPU where there are any.
+    """Call `work(run)` in each of `cluster.workers` workers, each with a GPU where there are any.
 
     `notes` is the directory of Ray Train's state; it may be removed when training is complete.
 
@@ -31,12 +31,12 @@ def work_on_cluster(work: Callable[[T], None], run: T, notes: AnyPath, cluster: 
         PrepError: raised by a worker; the run's checkpoints stay.
     """
     with connected(cluster.address):
-        use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.num_workers  # type: ignore[no-untyped-call]
+        use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers  # type: ignore[no-untyped-call]
         trainer = TorchTrainer(
             _loop,
             train_loop_config={"work": work, "run": run},
             scaling_config=ScalingConfig(
-                num_workers=cluster.num_workers,
+                num_workers=cluster.workers,
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
             ),

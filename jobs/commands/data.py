@@ -4,32 +4,51 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from jobs.commands.options import Processes, WorkspaceOption, split_files
+from jobs.commands.options import Processes, WorkspaceOption, split_files, with_settings
+from pipeline.retrieval.settings import Bm25Settings
+from pipeline.scores.settings import PairSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.retrieval.retrievers import Retriever
+    from pipeline.storage.workspace import Workspace
 
 
 def import_msmarco(
     queries: Annotated[
         list[str],
-        typer.Option(help="SPLIT=FILE: query id, text. Repeatable.", default_factory=list, show_default=False),
+        typer.Option(
+            metavar="SPLIT=FILE",
+            help="File of the queries of a split: query id, text. Repeatable.",
+            default_factory=list,
+            show_default=False,
+        ),
     ],
     qrels: Annotated[
         list[str],
         typer.Option(
-            help="SPLIT=FILE: query id, 0, passage id, grade (MS MARCO or TREC). Repeatable.",
+            metavar="SPLIT=FILE",
+            help="File of the judgements of a split: query id, 0, passage id, grade (MS MARCO or TREC). Repeatable.",
             default_factory=list,
             show_default=False,
         ),
     ],
     workspace: WorkspaceOption,
     collection: Annotated[
-        Path | None, typer.Option(help="Passage id, text; may be left out once there is one.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of the passages: passage id, text. Needed only once for a workspace.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Import MS MARCO files: tab-separated, no header, plain or .gz. New rows are added, none renumbered."""
+    """Import MS MARCO files: tab-separated, without a header, plain or .gz. A later import adds rows."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
     from pipeline.errors import UsageError
@@ -37,7 +56,7 @@ def import_msmarco(
     from pipeline.storage.workspace import Workspace
 
     if not (collection or queries or qrels):
-        raise UsageError("nothing to import", todo="give --collection, --queries or --qrels")
+        raise UsageError("nothing to import", todo="pass --collection, --queries or --qrels")
     files = split_files("--queries", queries), split_files("--qrels", qrels)
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-msmarco") as facts:
@@ -51,15 +70,20 @@ def hold_out(
     workspace: WorkspaceOption,
     queries: Annotated[
         int | None,
-        typer.Option(min=1, help="So many judged queries move to it, a stable sample.", show_default=False),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Move this many judged queries to the new split, the same sample every time.",
+            show_default=False,
+        ),
     ] = None,
     ids: Annotated[
         Path | None,
-        typer.Option(help="These queries move to it: a file of their ids, one a line.", show_default=False),
+        typer.Option(metavar="FILE", help="Move the queries of this file, one query id per line.", show_default=False),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split they are taken from.")] = "train",
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Split to take the queries from.")] = "train",
 ) -> None:
-    """Put part of a split's queries aside as a split of its own, to choose settings on."""
+    """Move some queries of a split to a new split, to select settings on."""
     from jobs.commands.summary import run_summary
     from jobs.terminal.console import console
     from pipeline.collection.hold_out import hold_out as run
@@ -68,48 +92,66 @@ def hold_out(
 
     which = queries if ids is None else ids
     if which is None or (queries is not None and ids is not None):
-        raise UsageError("which queries?", expected="one of the two", todo="give --queries or --ids")
+        raise UsageError("hold-out needs the queries to move", expected="--queries or --ids, and not both")
     ws = Workspace.open(workspace)
     with run_summary(ws, "hold-out") as facts:
         facts["moved"] = moved = run(ws, name, split, which)
-    console.print(f"{moved:,} queries moved from {split} to {name}" if moved else "done before; nothing to do")
+    console.print(f"moved {moved:,} queries from {split} to {name}" if moved else "moved before; nothing to do")
 
 
+@with_settings
 def mine(
     workspace: WorkspaceOption,
     split: Annotated[
         list[str],
         typer.Option(
-            help="Split whose queries are searched. Repeatable. [train]",
+            metavar="SPLIT",
+            help="Search for the queries of this split. Repeatable.",
             default_factory=lambda: ["train"],
-            show_default=False,
+            show_default="train",
         ),
     ],
     system: Annotated[
-        str, typer.Option(help="bm25; random passages of the whole collection; or with --student a name of your own.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Retriever: bm25, random (passages drawn from the whole collection), or with --student a new name for "
+            "its lists.",
+        ),
     ] = "bm25",
     student: Annotated[
         str | None,
-        typer.Option(help="Search with a student of the workspace, a directory or a Hub name.", show_default=False),
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Search with this student: a student of the workspace, a directory or a Hub name.",
+            show_default=False,
+        ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Arithmetic of the student.")] = "float32",
-    k: Annotated[int, typer.Option(help="Passages kept for each query.")] = 100,
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="Arithmetic of the student: float32, bfloat16 or float16.")
+    ] = "float32",
+    k: Annotated[int, typer.Option(metavar="N", help="Number of passages kept per query.")] = 100,
     max_queries: Annotated[
-        int | None, typer.Option(min=1, help="A stable sample of that many judged queries of each split.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Search for this many judged queries of each split, the same sample every time.",
+            show_default="all queries",
+        ),
     ] = None,
-    k1: Annotated[float, typer.Option(help="BM25: saturation of term frequency.")] = 0.9,
-    b: Annotated[float, typer.Option(help="BM25: weight of passage length.")] = 0.4,
-    seed: Annotated[int, typer.Option(help="Seed of the draw, for random.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the passages that --system random draws.")] = 0,
     processes: Processes = None,
+    *,
+    bm25: Bm25Settings,
 ) -> None:
     """Retrieve the top k passages for every query of the splits."""
     from jobs.commands.summary import run_summary
     from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.errors import UsageError
-    from pipeline.retrieval.bm25 import Bm25Settings
     from pipeline.retrieval.mining import mine as run
-    from pipeline.retrieval.retrievers import Bm25Retriever, RandomRetriever, Retriever
+    from pipeline.retrieval.retrievers import Bm25Retriever, RandomRetriever
     from pipeline.storage.workspace import Workspace
 
     ws = Workspace.open(workspace)
@@ -120,40 +162,46 @@ def mine(
     ):
         retriever: Retriever
         if student is not None:
-            from jobs.models.checkpoints import locate_checkpoint
-            from jobs.models.stored_passages import find_stored
-            from jobs.ranking.student_retriever import StudentRetriever
-
-            if system in ("bm25", "random"):
-                raise UsageError("a student's lists need a name of their own", todo="pass --system NAME")
-            found, kind = locate_checkpoint(ws, student), cast(Any, dtype)
-            # What `encode` made stands under the name of a student of the workspace; others may have been given one.
-            name = student if student in ws.names("students") else system
-            retriever = StudentRetriever(ws, system, found, kind, find_stored(ws, name, found, kind), indexed.set)
+            retriever = _student_retriever(ws, system, student, dtype, indexed.set)
         elif system == "bm25":
-            retriever = Bm25Retriever(Bm25Settings(k1, b), processes or os.cpu_count() or 1, indexed.set)
+            retriever = Bm25Retriever(bm25, processes or os.cpu_count() or 1, indexed.set)
         elif system == "random":
             retriever = RandomRetriever(seed)
         else:
             raise UsageError(
-                f"no retriever {system!r}", expected="bm25, random, or any name with --student", found=system
+                f"no retriever {system!r}",
+                expected="--system bm25 or random, or a new name with --student",
+                found=system,
             )
         splits = list(dict.fromkeys(split))
         mined = run(ws, splits, k, retriever, max_queries=max_queries, on_search=searched.set)
-        facts["splits"] = [vars(one) for one in mined]
-    for one in mined:
-        kept = f" ({one.kept_parts} of {one.parts} parts were there already)" if one.kept_parts else ""
-        console.print(f"{one.split}: {one.queries:,} queries, top {k}{kept}")
+        facts["splits"] = [vars(result) for result in mined]
+    for result in mined:
+        kept = f" ({result.kept_parts} of {result.parts} parts were complete)" if result.kept_parts else ""
+        console.print(f"{result.split}: {result.queries:,} queries, top {k}{kept}")
 
 
-def build_pairs(
-    workspace: WorkspaceOption,
-    pairs_per_shard: Annotated[
-        int, typer.Option(min=1, help="About that many pairs in a shard; a query is never cut.")
-    ] = 500_000,
-    all_judged: Annotated[bool, typer.Option(help="Also judged pairs of queries that were not mined.")] = False,
-) -> None:
-    """Unite judgements and retrieved lists into pair shards."""
+def _student_retriever(
+    workspace: Workspace, system: str, student: str, dtype: str, on_index: Callable[[int, int], None]
+) -> Retriever:
+    """A student as retriever, on the passages that `encode` stored if it did."""
+    from jobs.models.checkpoints import locate_checkpoint
+    from jobs.models.stored_passages import find_stored
+    from jobs.ranking.student_retriever import StudentRetriever
+    from pipeline.errors import UsageError
+
+    if system in ("bm25", "random"):
+        raise UsageError("a student's lists need a new name", todo="pass --system NAME")
+    checkpoint, arithmetic = locate_checkpoint(workspace, student), cast(Any, dtype)
+    # `encode` stores passages under the name of the workspace's student; any other student is encoded under --system.
+    name = student if student in workspace.names("students") else system
+    stored = find_stored(workspace, name, checkpoint, arithmetic)
+    return StudentRetriever(workspace, system, checkpoint, arithmetic, stored, on_index)
+
+
+@with_settings
+def build_pairs(workspace: WorkspaceOption, settings: PairSettings) -> None:
+    """Merge judgements and retrieved lists into shards of pairs."""
     from jobs.commands.summary import run_summary
     from jobs.terminal.console import console
     from jobs.terminal.progress import progress
@@ -162,7 +210,7 @@ def build_pairs(
 
     ws = Workspace.open(workspace)
     with run_summary(ws, "build-pairs") as facts, progress("pairs", "shards") as meter:
-        built = run(ws, pairs_per_shard, all_judged=all_judged, on_progress=meter.set)
+        built = run(ws, settings.pairs_per_shard, all_judged=settings.all_judged, on_progress=meter.set)
         facts |= vars(built)
     state = "already up to date: " if built.unchanged else ""
     console.print(
@@ -170,17 +218,20 @@ def build_pairs(
     )
     if built.unmined_judgements:
         console.print(
-            f"{built.unmined_judgements:,} judgements of queries not mined left out (--all-judged keeps them)"
+            f"left out {built.unmined_judgements:,} judgements of queries that were not mined (--all-judged keeps them)"
         )
 
 
 def status(
     workspace: WorkspaceOption,
     watch: Annotated[
-        float | None, typer.Option(min=0.5, help="Look again every so many seconds, until Ctrl-C.", show_default=False)
+        float | None,
+        typer.Option(
+            min=0.5, metavar="SECONDS", help="Update the table every so many seconds, until Ctrl-C.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Show what is done, missing and stale."""
+    """Show which stages are done, missing, incomplete or stale."""
     from jobs.checks.status import workspace_status
     from jobs.commands.show import show_status, watch_status
     from pipeline.storage.workspace import Workspace

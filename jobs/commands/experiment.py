@@ -1,4 +1,4 @@
-"""The command that runs a grid of students and says what differs: experiment."""
+"""The command `experiment`, which trains and compares a grid of students."""
 
 from __future__ import annotations
 
@@ -12,29 +12,39 @@ from jobs.commands.options import WorkspaceOption
 
 def experiment(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="The experiment, as TOML.")],
+    config: Annotated[Path, typer.Argument(help="Experiment, a TOML file.")],
     workspace: WorkspaceOption,
     results: Annotated[
         Path | None,
-        typer.Option(help="Directory of result rows and tables. [beside the file, by its name]", show_default=False),
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Directory for the results of the cells and for the tables.",
+            show_default="beside the experiment's file, under its name",
+        ),
     ] = None,
     values: Annotated[
         list[str] | None,
-        typer.Option("--set", help="NAME=VALUE for a {NAME} in the file. Repeatable.", show_default=False),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Value for {NAME} in the experiment. Repeatable.", show_default=False
+        ),
     ] = None,
-    only: Annotated[str, typer.Option(help="Run cells with this in their name.")] = "",
+    only: Annotated[
+        str, typer.Option(metavar="TEXT", help="Run only cells whose names contain this.", show_default=False)
+    ] = "",
     minutes: Annotated[
-        float | None, typer.Option(help="Begin no cell after that many minutes. [no limit]", show_default=False)
+        float | None,
+        typer.Option(metavar="X", help="Start no cell after this many minutes.", show_default="no limit"),
     ] = None,
     stages: Annotated[
         bool,
         typer.Option(
-            "--stages/--no-stages", help="Run the stages first, or know the workspace to have what they make."
+            "--stages/--no-stages",
+            help="Run the stages before the cells; --no-stages relies on what the workspace has.",
         ),
     ] = True,
-    table_only: Annotated[bool, typer.Option("--table-only", help="Run nothing; make the tables anew.")] = False,
+    table_only: Annotated[bool, typer.Option("--table-only", help="Run no cell; only write the tables again.")] = False,
 ) -> None:
-    """Run what has no result yet, cell by cell; write the tables of all results there are, and the report."""
+    """Run the cells that have no result yet, then write the tables of all results and the report."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -49,13 +59,13 @@ def experiment(
     def run(command: str) -> None:
         run_command(context, command)
 
-    asked = read_experiment(config, named_values(values))
-    where = results or config.parent / asked.name
+    described = read_experiment(config, named_values(values))
+    where = results or config.parent / described.name
     if not table_only:
-        done, left = run_experiment(asked, workspace, where, run, only=only, minutes=minutes, stages=stages)
+        done, left = run_experiment(described, workspace, where, run, only=only, minutes=minutes, stages=stages)
         console.print(f"\n{done} cells run, {left} still to be run; the others have rows in {where}", soft_wrap=True)
-    rows = read_rows(asked, where)
-    text = markdown(asked, rows, compare_targets(asked, rows))
+    rows = read_rows(described, where)
+    text = markdown(described, rows, compare_targets(described, rows))
     with atomic_write(where / "results.md") as stream:
         stream.write(text.encode())
     columns = [{**row.means, **{k: v for k, v in vars(row).items() if k not in ("means", "values")}} for row in rows]
@@ -64,5 +74,5 @@ def experiment(
     console.print(text, markup=False, highlight=False)
     if not table_only:
         ws = Workspace.open(workspace)
-        write_report(ws, ws.path(REPORT), Grid(asked, where, experiment_command(config, values)))
+        write_report(ws, ws.path(REPORT), Grid(described, where, experiment_command(config, values)))
         console.print(f"report: {ws.path(REPORT)}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the commands experiment and report share: values for placeholders, and the command as typed."""
+"""Values of an experiment's placeholders, and its command as typed, for `experiment` and `report`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from pipeline.errors import UsageError
 
 
 def named_values(texts: list[str] | None) -> dict[str, str]:
-    """Read NAME=VALUE texts.
+    """Parse NAME=VALUE texts.
+
+    >>> named_values(["data=/data/msmarco"])
+    {'data': '/data/msmarco'}
 
     Raises:
-        UsageError: one is not of that form.
+        UsageError: a text without "=", or with an empty value.
     """
-    given = dict(text.partition("=")[::2] for text in texts or [])
-    if not all(given.values()):
+    values = dict(text.partition("=")[::2] for text in texts or [])
+    if not all(values.values()):
         raise UsageError("malformed --set", expected="NAME=VALUE", found=", ".join(texts or []))
-    return given
+    return values
 
 
 def experiment_command(config: Path, values: list[str] | None) -> str:
-    """The command that runs an experiment, for the page."""
+    """The command that runs an experiment, for the report."""
     return " ".join(
         [
             "prep experiment",

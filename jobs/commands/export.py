@@ -1,4 +1,4 @@
-"""The command that hands triples and lists to other trainers: export."""
+"""The command `export`, which writes triples and lists for other trainers."""
 
 from __future__ import annotations
 
@@ -7,47 +7,30 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import WorkspaceOption
-from pipeline.exports.formats import FORMATS
-
-_NEGATIVES = ", ".join(f"{name} {form.negatives}" for name, form in FORMATS.items() if form.negatives)
+from jobs.commands.options import WorkspaceOption, with_settings
+from pipeline.exports.settings import ExportSettings
 
 
+@with_settings
 def export(
-    form: Annotated[
-        str,
-        typer.Argument(
-            metavar="FORMAT",
-            help=f"One of {', '.join(FORMATS)}.",
-            show_default=False,
-        ),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIRECTORY", help="New directory for the export.", show_default=False),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.", show_default=False)],
     workspace: WorkspaceOption,
-    triples: Annotated[str, typer.Option(help="Triple set.")] = "default",
-    lists: Annotated[str | None, typer.Option(help="N-way lists, in place of triples.", show_default=False)] = None,
-    ids: Annotated[bool, typer.Option("--ids", help="External ids in place of texts.")] = False,
-    negatives: Annotated[
-        int | None,
-        typer.Option(help=f"For each positive or query. [{_NEGATIVES}, others all]", show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order and of the draw among negatives.")] = 0,
-    license_name: Annotated[str, typer.Option("--license", help="Licence, for the card.")] = "unknown",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    settings: ExportSettings,
 ) -> None:
-    """Write triples or lists as a trainer reads them, with a card, ready for datasets.load_dataset."""
+    """Write triples or lists in the format of a trainer, with a card; `datasets.load_dataset` loads the directory."""
     from jobs.commands.summary import run_summary
     from jobs.terminal.console import console
-    from pipeline.exports.export import ExportSettings
     from pipeline.exports.export import export as run
     from pipeline.storage.workspace import Workspace
 
     ws = Workspace.open(workspace)
-    settings = ExportSettings(form, triples, lists, ids, negatives, seed, license_name, overwrite)
     with run_summary(ws, "export") as facts:
         made = run(ws, output, settings)
-        facts |= {"directory": str(made.directory), "rows": {one.name: one.rows for one in made.configs}}
+        facts |= {"directory": str(made.directory), "rows": {config.name: config.rows for config in made.configs}}
     for config in made.configs:
         console.print(f"{config.name}: {config.rows:,} rows in {made.directory / config.files}")
     if made.left_out:
-        console.print(f"{made.left_out:,} groups with too few negatives left out")
+        console.print(f"left out {made.left_out:,} groups with too few negatives")

@@ -1,135 +1,115 @@
-"""Commands that bring published data into a workspace: lists, scores, whole data sets."""
+"""Commands that import published data into a workspace: lists, scores, whole data sets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.commands.options import WorkspaceOption
+from jobs.commands.options import Options, WorkspaceOption, with_settings
 from pipeline.errors import UsageError
 from pipeline.fingerprint import digest_json
+from pipeline.imports.settings import HubOptions, ListOptions, ScoreOptions
 from pipeline.names import check_name
 
 if TYPE_CHECKING:
     from pipeline.imports.intake import CandidateBatch
-    from pipeline.imports.lists import CandidateSource, ListOptions
+    from pipeline.imports.lists import CandidateSource
     from pipeline.imports.scores import ImportedScores
 
-FileArgument = Annotated[Path, typer.Argument(help="File, plain or .gz.", show_default=False)]
-SystemOption = Annotated[str, typer.Option(help="Name of the lists, under retrieved/.", show_default=False)]
-PrefixOption = Annotated[str, typer.Option(help="Put before the name of each system.")]
-PositivesOption = Annotated[
-    bool, typer.Option("--add-positives", help="Make the file's positives judgements of grade 1.")
+FileArgument = Annotated[Path, typer.Argument(help="File to import, plain or .gz.", show_default=False)]
+SystemOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Name of the lists, in retrieved/ of the workspace.", show_default=False)
 ]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Fail at the first unknown id (otherwise counted), and at contradictions.")
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what has this name but another origin.")]
+ListChecks = Annotated[ListOptions, Options(without=("prefix", "add_positives"))]
 
 
-def import_hard_negatives(
-    file: FileArgument,
-    workspace: WorkspaceOption,
-    prefix: PrefixOption = "",
-    add_positives: PositivesOption = False,
-    strict: StrictOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Import msmarco-hard-negatives.jsonl as the lists of all systems it names."""
+@with_settings
+def import_hard_negatives(file: FileArgument, workspace: WorkspaceOption, options: ListOptions) -> None:
+    """Import msmarco-hard-negatives.jsonl as the lists of all systems in it."""
     from pipeline.imports.hard_negatives import read_lists
-    from pipeline.imports.lists import ListOptions, file_source
+    from pipeline.imports.lists import file_source
 
-    source = file_source(file, "hard-negatives", read_lists)
-    _import_lists(workspace, source, ListOptions(prefix, add_positives, strict, overwrite))
+    _import_lists(workspace, file_source(file, "hard-negatives", read_lists), options)
 
 
-def import_run(
-    file: FileArgument,
-    system: SystemOption,
-    workspace: WorkspaceOption,
-    strict: StrictOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
+@with_settings
+def import_run(file: FileArgument, system: SystemOption, workspace: WorkspaceOption, options: ListChecks) -> None:
     """Import a run (TREC, or MS MARCO's query, passage, rank) as a system's lists."""
     from pipeline.imports.candidate_files import read_run_rows
+    from pipeline.imports.lists import system_source
 
-    _import_one_list(workspace, file, "run", system, read_run_rows, strict, overwrite)
+    _import_lists(workspace, system_source(file, "run", system, read_run_rows), options)
 
 
-def import_top1000(
-    file: FileArgument,
-    system: SystemOption,
-    workspace: WorkspaceOption,
-    strict: StrictOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Import a top-1000 file (query id, passage id, query, passage) as candidates without a rank."""
+@with_settings
+def import_top1000(file: FileArgument, system: SystemOption, workspace: WorkspaceOption, options: ListChecks) -> None:
+    """Import a top-1000 file (query id, passage id, query, passage) as candidates without ranks."""
     from pipeline.imports.candidate_files import read_top1000
+    from pipeline.imports.lists import system_source
 
-    _import_one_list(workspace, file, "top1000", system, read_top1000, strict, overwrite)
+    _import_lists(workspace, system_source(file, "top1000", system, read_top1000), options)
 
 
+@with_settings
 def import_triples(
     file: FileArgument,
     system: SystemOption,
     workspace: WorkspaceOption,
     texts: Annotated[
-        bool, typer.Option("--texts", help="The file holds texts, not ids (triples.train.small): found by content.")
+        bool,
+        typer.Option(
+            "--texts", help="The file holds texts instead of ids (triples.train.small); ids are looked up by text."
+        ),
     ] = False,
-    add_positives: PositivesOption = False,
-    strict: StrictOption = False,
-    overwrite: OverwriteOption = False,
+    *,
+    options: Annotated[ListOptions, Options(without=("prefix",))],
 ) -> None:
-    """Import triples (qidpidtriples: query, positive, negative) as candidates without a rank."""
+    """Import triples (qidpidtriples: query, positive, negative) as candidates without ranks."""
     from dataclasses import replace
 
     from pipeline.imports.candidate_files import read_id_triples, read_text_triples
-    from pipeline.imports.lists import ListOptions, system_source
+    from pipeline.imports.lists import system_source
 
     kind, read = ("text triples", read_text_triples) if texts else ("triples", read_id_triples)
-    source = replace(system_source(file, kind, system, read), by_text=texts)
-    _import_lists(workspace, source, ListOptions("", add_positives, strict, overwrite))
+    _import_lists(workspace, replace(system_source(file, kind, system, read), by_text=texts), options)
 
 
+@with_settings
 def import_scores(
-    file: Annotated[Path, typer.Argument(help="File, plain or .gz, or directory of Parquet.", show_default=False)],
-    teacher: Annotated[str, typer.Option(help="Name of the teacher, under scores/.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="File to import, plain or .gz, or a directory of Parquet files.", show_default=False),
+    ],
+    teacher: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the teacher, in scores/ of the workspace.", show_default=False)
+    ],
     workspace: WorkspaceOption,
-    form: Annotated[
-        str | None,
-        typer.Option(help="pickle, kd, parquet, lists, colbert, tevatron or run. [found out]", show_default=False),
-    ] = None,
-    as_pairs: Annotated[bool, typer.Option("--as-pairs", help="Make the file's pairs those of the workspace.")] = False,
-    pairs_per_shard: Annotated[int, typer.Option(min=1, help="With --as-pairs: about so many in a shard.")] = 500_000,
-    add_positives: PositivesOption = False,
-    strict: StrictOption = False,
-    overwrite: OverwriteOption = False,
+    options: ScoreOptions,
 ) -> None:
-    """Import published scores as a teacher that build-triples can average with others."""
+    """Import published scores as those of a teacher, for the ensembles of build-triples."""
     from jobs.commands.summary import run_summary
-    from pipeline.imports.scores import ScoreOptions
     from pipeline.imports.scores import import_scores as run
     from pipeline.storage.workspace import Workspace
 
-    options = ScoreOptions(form, as_pairs, pairs_per_shard, add_positives, strict, overwrite)
     ws = Workspace.open(workspace)
     with run_summary(ws, "import-scores") as facts:
-        found = run(ws, file, teacher, options)
-        facts |= {**vars(found), "counts": vars(found.counts)}
-    _show_scores(teacher, found)
+        imported = run(ws, file, teacher, options)
+        facts |= {**vars(imported), "counts": vars(imported.counts)}
+    _show_scores(teacher, imported)
 
 
 def import_beir(
     directory: Annotated[
-        Path, typer.Argument(help="With corpus.jsonl, queries.jsonl and qrels/, plain or .gz.", show_default=False)
+        Path,
+        typer.Argument(help="Directory with corpus.jsonl, queries.jsonl and qrels/, plain or .gz.", show_default=False),
     ],
     workspace: WorkspaceOption,
 ) -> None:
-    """Import a data set in BEIR's form; a query is in the splits that judge it."""
+    """Import a data set in BEIR's format. A query belongs to every split that has judgements for it."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
     from pipeline.imports.beir import beir_collection
@@ -144,11 +124,11 @@ def import_beir(
 
 
 def import_ir_dataset(
-    name: Annotated[str, typer.Argument(help="Id of ir_datasets, as msmarco-passage/train.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Id of ir_datasets, such as msmarco-passage/train.", show_default=False)],
     workspace: WorkspaceOption,
-    split: Annotated[str, typer.Option(help="Split of its queries and judgements.")] = "train",
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Split for its queries and judgements.")] = "train",
 ) -> None:
-    """Import documents, queries and judgements by ir_datasets (to be installed beside prep)."""
+    """Import documents, queries and judgements from ir_datasets (install prep with the extra: ir)."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
     from pipeline.imports.collection_source import import_collection
@@ -163,37 +143,37 @@ def import_ir_dataset(
     show_added(added)
 
 
+@with_settings
 def import_hub(
-    name: Annotated[str, typer.Argument(help="Data set on the hub, or a directory with one.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Data set on the Hub, or a directory with a data set.", show_default=False)
+    ],
     workspace: WorkspaceOption,
-    config: Annotated[str | None, typer.Option(help="Configuration.", show_default=False)] = None,
-    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag.", show_default=False)] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option("--as", help="scores, passages, queries or triples. [by its columns]", show_default=False),
+    queries_split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="For queries: split of the workspace to import them into.")
+    ] = "train",
+    teacher: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For scores: name of the teacher.", show_default=False)
     ] = None,
-    queries_split: Annotated[str, typer.Option(help="Split that queries go to.")] = "train",
-    teacher: Annotated[str | None, typer.Option(help="Scores: name of the teacher.", show_default=False)] = None,
-    system: Annotated[str | None, typer.Option(help="Triples: name of the lists.", show_default=False)] = None,
-    as_pairs: Annotated[bool, typer.Option("--as-pairs", help="Scores: their pairs become the workspace's.")] = False,
-    add_positives: PositivesOption = False,
-    strict: StrictOption = False,
-    overwrite: OverwriteOption = False,
+    system: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For triples: name of the lists.", show_default=False)
+    ] = None,
+    *,
+    part: HubOptions,
+    pairs: Annotated[dict[str, Any], Options(ScoreOptions, only=("as_pairs",))],
+    options: Annotated[ListOptions, Options(without=("prefix",))],
 ) -> None:
     """Import passages, queries, scores or triples of ids from a Hugging Face data set, as a stream."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
     from pipeline.imports.collection_source import import_collection
-    from pipeline.imports.hub import KINDS, HubTable
-    from pipeline.imports.lists import CandidateSource, ListOptions
-    from pipeline.imports.scores import ScoreOptions, import_score_source
+    from pipeline.imports.hub import HubTable
+    from pipeline.imports.lists import CandidateSource
+    from pipeline.imports.scores import import_score_source
     from pipeline.storage.workspace import Workspace
 
-    if kind is not None and kind not in KINDS:
-        raise UsageError("unknown --as", expected=", ".join(KINDS), found=kind)
-    table = HubTable(name, config, split, revision)
-    kind = kind or table.kind
+    table = HubTable(name, part.config, part.split, part.revision)
+    kind = part.kind or table.kind
     if kind == "passages" or kind == "queries":
         ws = Workspace.open(workspace, create=True)
         source = table.collection(kind, queries_split)
@@ -202,25 +182,24 @@ def import_hub(
             facts |= vars(added)
         show_added(added)
     elif kind == "triples":
-        named = _given("--system", system)
-        candidates = CandidateSource(
-            table.where, digest_json([table.content, named]), partial(_one_list, named, table.triples), "row"
-        )
-        _import_lists(workspace, candidates, ListOptions("", add_positives, strict, overwrite))
+        lists = _required("--system", system)
+        content = digest_json([table.content, lists])
+        source_of_lists = CandidateSource(table.where, content, partial(_one_list, lists, table.triples), "row")
+        _import_lists(workspace, source_of_lists, options)
     else:
-        named = _given("--teacher", teacher)
-        candidates = CandidateSource(table.where, table.content, partial(_one_list, named, table.scores), "row")
-        options = ScoreOptions(None, as_pairs, 500_000, add_positives, strict, overwrite)
-        ws = Workspace.open(workspace)
+        scorer = _required("--teacher", teacher)
+        source_of_scores = CandidateSource(table.where, table.content, partial(_one_list, scorer, table.scores), "row")
+        more = {key: getattr(options, key) for key in ("add_positives", "strict", "overwrite")}
+        ws, score_options = Workspace.open(workspace), ScoreOptions(**pairs, **more)
         with run_summary(ws, "import-hub") as facts:
-            found = import_score_source(ws, candidates, named, "hub", options)
-            facts |= {**vars(found), "counts": vars(found.counts)}
-        _show_scores(named, found)
+            imported = import_score_source(ws, source_of_scores, scorer, "hub", score_options)
+            facts |= {**vars(imported), "counts": vars(imported.counts)}
+        _show_scores(scorer, imported)
 
 
-def _given(option: str, name: str | None) -> str:
+def _required(option: str, name: str | None) -> str:
     if name is None:
-        raise UsageError(f"{option} is missing", todo="name what is imported")
+        raise UsageError(f"{option} is missing", todo=f"pass {option} NAME")
     return check_name(option.removeprefix("--"), name)
 
 
@@ -231,33 +210,20 @@ def _one_list(
     return read()
 
 
-def _show_scores(teacher: str, found: ImportedScores) -> None:
+def _show_scores(teacher: str, imported: ImportedScores) -> None:
     from jobs.terminal.console import console
 
-    if found.unchanged:
+    if imported.unchanged:
         console.print("these scores are in the workspace already; nothing to do")
         return
-    console.print(f"scores/{teacher}: {found.pairs:,} pairs, from {found.counts.rows:,} rows of form {found.form}")
-    if found.unused:
-        console.print(f"{found.unused:,} scores are of pairs that the workspace does not have")
-    if found.judgements:
-        console.print(f"{found.judgements:,} positives added to the judgements")
-    for text, count in found.counts.lines():
+    counts = imported.counts
+    console.print(f"scores/{teacher}: {imported.pairs:,} pairs, from {counts.rows:,} rows of format {imported.form}")
+    if imported.unused:
+        console.print(f"{imported.unused:,} scores are of pairs that the workspace does not have")
+    if imported.judgements:
+        console.print(f"added {imported.judgements:,} positives to the judgements")
+    for text, count in counts.lines():
         console.print(f"{count:,} {text}")
-
-
-def _import_one_list(
-    location: str,
-    file: Path,
-    kind: str,
-    system: str,
-    read: Callable[[Path], Iterator[CandidateBatch]],
-    strict: bool,
-    overwrite: bool,
-) -> None:
-    from pipeline.imports.lists import ListOptions, system_source
-
-    _import_lists(location, system_source(file, kind, system, read), ListOptions("", False, strict, overwrite))
 
 
 def _import_lists(location: str, source: CandidateSource, options: ListOptions) -> None:
@@ -268,14 +234,14 @@ def _import_lists(location: str, source: CandidateSource, options: ListOptions) 
 
     ws = Workspace.open(location)
     with run_summary(ws, "import-lists") as facts:
-        found = run(ws, source, options)
-        facts |= {**vars(found), "counts": vars(found.counts)}
-    if found.unchanged:
+        imported = run(ws, source, options)
+        facts |= {**vars(imported), "counts": vars(imported.counts)}
+    if imported.unchanged:
         console.print("these lists are in the workspace already; nothing to do")
         return
-    for system, rows in found.systems.items():
+    for system, rows in imported.systems.items():
         console.print(f"retrieved/{system}: {rows:,} rows")
-    if found.judgements:
-        console.print(f"{found.judgements:,} positives added to the judgements")
-    for text, count in found.counts.lines():
+    if imported.judgements:
+        console.print(f"added {imported.judgements:,} positives to the judgements")
+    for text, count in imported.counts.lines():
         console.print(f"{count:,} {text}")

@@ -1,4 +1,4 @@
-"""The command that does sums before anything is rented: plan."""
+"""The command `plan`, which estimates the cost of scoring before machines are rented."""
 
 from __future__ import annotations
 
@@ -6,30 +6,47 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import WorkspaceOption
+from jobs.commands.options import Options, WorkspaceOption, with_settings
+from pipeline.scores.settings import PairSettings
 
 
+@with_settings
 def plan(
     workspace: WorkspaceOption,
     teacher: Annotated[
         list[str],
-        typer.Option(help="NAME=SHAPE (bert-base, bert-large, albert-large, …) or NAME=CHECKPOINT. Repeatable."),
+        typer.Option(
+            metavar="NAME=SHAPE",
+            help="Teacher and its shape (bert-base, bert-large, albert-large, …), or its checkpoint. Repeatable.",
+        ),
     ],
     machine: Annotated[
         list[str],
-        typer.Option(help="NAME=DEVICES:TFLOPS:PRICE, per device: its peak, its price an hour. Repeatable."),
+        typer.Option(
+            metavar="NAME=DEVICES:TFLOPS:PRICE",
+            help="Machine: its number of devices, and for one device the peak in TFLOPS and the price per hour. "
+            "Repeatable.",
+        ),
     ],
     pairs: Annotated[
-        int | None, typer.Option(min=1, help="Pairs to score. [the workspace's]", show_default=False)
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of pairs to score.", show_default="the workspace's pairs"),
     ] = None,
-    mean_tokens: Annotated[float, typer.Option(min=1.0, help="Tokens of a pair; MS MARCO has about 90.")] = 90.0,
+    mean_tokens: Annotated[
+        float, typer.Option(min=1.0, metavar="X", help="Mean number of tokens per pair; MS MARCO has about 90.")
+    ] = 90.0,
     share_of_peak: Annotated[
         float | None,
-        typer.Option(help="Reached of the peak. [measured by the workspace's last prep score]", show_default=False),
+        typer.Option(
+            metavar="X",
+            help="Fraction of the peak that scoring reaches.",
+            show_default="as measured by the workspace's last prep score",
+        ),
     ] = None,
-    pairs_per_shard: Annotated[int, typer.Option(min=1, help="Whole shards are handed out.")] = 500_000,
+    *,
+    shards: Annotated[PairSettings, Options(only=("pairs_per_shard",))],
 ) -> None:
-    """Work out hours, cost and storage of scoring on given machines; computes nothing else and writes nothing."""
+    """Estimate hours, cost and storage of scoring on machines. Writes nothing."""
     from jobs.commands.show import show_plan
     from jobs.models.checkpoints import locate_checkpoint, parse_named
     from jobs.scoring.plan import SHAPES, parse_machines
@@ -51,19 +68,20 @@ def plan(
         except (PrepError, KeyError):
             raise UsageError(
                 "no scoring run of this workspace has measured the share of the peak",
-                todo="score a little on such a machine first, or give --share-of-peak",
+                where=workspace,
+                todo="run prep score on such a machine first, or pass --share-of-peak",
             ) from None
     shapes = {
         name: SHAPES[shape] if shape in SHAPES else resolve(locate_checkpoint(Workspace.open(workspace), shape)).config
         for name, shape in named.items()
     }
-    found = work_out(
+    estimate = work_out(
         shapes,
         machines,
         pairs=pairs,
         mean_tokens=mean_tokens,
         share_of_peak=share_of_peak,
-        pairs_per_shard=pairs_per_shard,
+        pairs_per_shard=shards.pairs_per_shard,
     )
     console.print(f"{pairs:,} pairs of {mean_tokens:g} tokens, at {share_of_peak:.0%} of the devices' peak")
-    show_plan(found)
+    show_plan(estimate)

@@ -1,4 +1,4 @@
-"""The command that shows everything on one page: report."""
+"""The command `report`, which shows a workspace on one page."""
 
 from __future__ import annotations
 
@@ -15,22 +15,33 @@ def report(
     experiment: Annotated[
         Path | None,
         typer.Option(
-            help="Show the results of this experiment, a TOML file. [the workspace's runs]", show_default=False
+            metavar="FILE",
+            help="Show the results of this experiment, a TOML file.",
+            show_default="the runs of the workspace",
         ),
     ] = None,
     values: Annotated[
         list[str] | None,
-        typer.Option("--set", help="NAME=VALUE for a {NAME} in the experiment. Repeatable.", show_default=False),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Value for {NAME} in the experiment. Repeatable.", show_default=False
+        ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="Directory of the experiment's rows. [beside its file, by its name]", show_default=False),
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Directory with the results of the experiment.",
+            show_default="beside the experiment's file, under its name",
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page. [report.html in the workspace]", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the page here.", show_default="report.html in the workspace"
+        ),
     ] = None,
 ) -> None:
-    """One HTML page, without network: teachers, margins, training, results with significance, query by query."""
+    """Write one HTML page, readable offline: teachers, margins, training, results with significance, and queries."""
     from jobs.commands.experiment_options import experiment_command, named_values
     from jobs.experiment.config import read_experiment
     from jobs.report.build import REPORT, Grid, write_report
@@ -39,8 +50,8 @@ def report(
 
     ws, grid = Workspace.open(workspace), None
     if experiment is not None:
-        asked = read_experiment(experiment, named_values(values))
-        grid = Grid(asked, results or experiment.parent / asked.name, experiment_command(experiment, values))
+        config = read_experiment(experiment, named_values(values))
+        grid = Grid(config, results or experiment.parent / config.name, experiment_command(experiment, values))
     path = output or ws.path(REPORT)
     with console.status("reading the workspace"):
         write_report(ws, path, grid)

@@ -1,4 +1,4 @@
-"""Tables on standard output."""
+"""Prints the results of commands as tables on standard output."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from pipeline.triples.thresholds import Explored
 
 SNIPPET = 90
-"""Characters of a passage that are shown."""
+"""Number of characters shown of a passage."""
 _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}
 
 
 def show_added(added: Imported) -> None:
-    """What an import of passages, queries and judgements added."""
+    """Show what an import of passages, queries and judgements added."""
     if added.unchanged:
         console.print("these files are in the workspace already; nothing to do")
         return
@@ -40,7 +40,7 @@ def show_added(added: Imported) -> None:
 
 
 def show_funnel(built: BuiltTriples) -> None:
-    """Where pairs, candidates and queries went, what each retriever and teacher had in it, and the margins."""
+    """Show how many pairs, candidates and queries each filter dropped, the share of each system, and the margins."""
     table = Table(
         title=f"{built.name} from {', '.join(built.teachers)}",
         show_header=False,
@@ -56,33 +56,37 @@ def show_funnel(built: BuiltTriples) -> None:
         console.print(f"negatives of {system}: {count:,} candidates, {counted.system_triples[system]:,} triples")
     if built.teachers and sum(counted.teacher_alone.values()):
         alone = ", ".join(f"{name} {counted.teacher_alone[name] / candidates:.0%}" for name in built.teachers)
-        console.print(f"candidates that reach the threshold by one teacher alone: {alone}")
+        console.print(f"candidates whose margin reaches the threshold with each teacher alone: {alone}")
     if len(built.teachers) > 1:
         names = built.teachers
-        found = [f"{names[i]}-{names[j]} {built.correlations[i][j]:.2f}" for i in range(len(names)) for j in range(i)]
-        console.print(f"correlations of the teachers, on a sample: {', '.join(found)}")
+        pairs = [f"{names[i]}-{names[j]} {built.correlations[i][j]:.2f}" for i in range(len(names)) for j in range(i)]
+        console.print(f"correlations between teachers, on a sample: {', '.join(pairs)}")
     console.print("margins, on a sample: " + ", ".join(f"{name} {value:.3g}" for name, value in built.margins.items()))
 
 
-def show_thresholds(found: Explored) -> None:
-    """One line for each threshold, and the warning."""
-    table = Table(title=f"thresholds on the margin of {', '.join(found.teachers)}", title_justify="left")
+def show_thresholds(explored: Explored) -> None:
+    """Show one row per threshold, and the warning."""
+    table = Table(title=f"thresholds on the margin of {', '.join(explored.teachers)}", title_justify="left")
     for name in ("threshold", "triples", "", "queries", "", "relevant taken as negative", ""):
         table.add_column(name, justify="right")
-    for row in found.rows:
-        shares = row.triples / found.candidates, row.queries / found.queries, row.held_out / max(found.held_out, 1)
+    for row in explored.rows:
+        shares = (
+            row.triples / explored.candidates,
+            row.queries / explored.queries,
+            row.held_out / max(explored.held_out, 1),
+        )
         shown = [f"{share:.1%}" for share in shares]
-        lost = [f"{row.held_out:,}", shown[2]] if found.held_out else ["?", ""]
+        lost = [f"{row.held_out:,}", shown[2]] if explored.held_out else ["?", ""]
         table.add_row(f"{row.threshold:g}", f"{row.triples:,}", shown[0], f"{row.queries:,}", shown[1], *lost)
     console.print(table)
-    if not found.held_out:
+    if not explored.held_out:
         console.print("no query has two judged relevant passages: false negatives cannot be estimated", style="yellow")
-    if found.warning:
-        console.print(found.warning, style="yellow")
+    if explored.warning:
+        console.print(explored.warning, style="yellow")
 
 
 def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
-    """One line for each system."""
+    """Show one row per system."""
     table = Table(title=f"{split}: {rows[0].queries:,} judged queries", title_justify="left")
     table.add_column("system")
     table.add_column("kind")
@@ -94,17 +98,17 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
     for row in rows:
         if row.missing_queries:
             console.print(
-                f"{row.system} has no list for {row.missing_queries:,} judged queries; each scores 0",
+                f"{row.system} has no list for {row.missing_queries:,} judged queries; they count with 0",
                 style="yellow",
             )
 
 
-def show_answers(found: Searched) -> None:
-    """A table of passages for each query, then the time."""
-    for answer in found.answers:
+def show_answers(searched: Searched) -> None:
+    """Show a table of passages for each query, then the time."""
+    for answer in searched.answers:
         table = Table(title=Text(answer.query), title_justify="left", box=None)
         table.add_column("rank", justify="right")
-        table.add_column(found.score, justify="right", no_wrap=True)
+        table.add_column(searched.score, justify="right", no_wrap=True)
         table.add_column("passage", no_wrap=True)
         table.add_column("text")
         for hit in answer.hits:
@@ -112,19 +116,19 @@ def show_answers(found: Searched) -> None:
             table.add_row(f"{hit.rank}", f"{hit.score:.4f}", Text(hit.passage), Text(shown))
         console.print(table)
         if not answer.hits:
-            console.print("no passage has a word of it", style="yellow")
-    stages = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found.seconds.items())
-    many = f" for {len(found.answers):,} queries" if len(found.answers) > 1 else ""
+            console.print("no passage contains a word of the query", style="yellow")
+    stages = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in searched.seconds.items())
+    many = f" for {len(searched.answers):,} queries" if len(searched.answers) > 1 else ""
     console.print(
-        f"{sum(found.seconds.values()):.3f} s{many} ({stages}), after {found.loading_seconds:.1f} s of loading"
+        f"{sum(searched.seconds.values()):.3f} s{many} ({stages}), after {searched.loading_seconds:.1f} s of loading"
     )
 
 
 def show_estimates(estimates: Sequence[Estimate]) -> None:
-    """What scoring would take, one line for each teacher."""
-    table = Table(title="to be scored (nothing is written)", title_justify="left")
+    """Show what scoring would take, one row per teacher."""
+    table = Table(title="left to score (nothing is written)", title_justify="left")
     table.add_column("teacher")
-    for name in ("pairs", "found again", "shards", "tokens", "PFLOP", "devices", "hours", "GB written"):
+    for name in ("pairs", "reused", "shards", "tokens", "PFLOP", "devices", "hours", "GB written"):
         table.add_column(name, justify="right")
     for row in estimates:
         table.add_row(
@@ -140,7 +144,7 @@ def show_estimates(estimates: Sequence[Estimate]) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """Work of each teacher, then what all of it takes."""
+    """Show the work of each teacher, then time, cost and storage of all."""
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -154,18 +158,18 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_status(stages: Sequence[Stage]) -> None:
-    """One line for each stage."""
+    """Show one row per stage."""
     console.print(_stages(stages))
 
 
-def watch_status(look: Callable[[], Sequence[Stage]], seconds: float) -> None:
-    """The same, looked up anew every so many seconds, until Ctrl-C; on a terminal in the same place."""
+def watch_status(read: Callable[[], Sequence[Stage]], seconds: float) -> None:
+    """Show the stages again every `seconds`, until Ctrl-C; a terminal updates the table in place."""
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
             if console.is_terminal:
-                live.update(_stages(look()), refresh=True)
+                live.update(_stages(read()), refresh=True)
             else:
-                show_status(look())
+                show_status(read())
             time.sleep(seconds)
 
 

@@ -1,6 +1,6 @@
-"""What a command did, as JSON in the workspace: `summaries/<command>.json`.
+"""Summaries: what a command did, as JSON in the workspace's `summaries/<command>.json`.
 
-`ray job submit` turns every failure into exit code 1; the summary keeps our own code and the message.
+`ray job submit` turns every failure into exit code 1; the summary keeps the command's exit code and message.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pipeline.storage.workspace import Workspace
 
 @contextmanager
 def run_summary(workspace: Workspace, command: str, copy: Path | None = None) -> Iterator[dict[str, Any]]:
-    """Collect facts in the yielded dict; written with exit code and message however the block ends.
+    """Collect facts in the yielded dict, and write them with the exit code and message when the block ends or fails.
 
-    Of two runs of a command at once, the last to end leaves its summary; a `copy` is each one's own, of success.
+    If a command runs twice at once, the summary is that of the run that ends last. `copy` is a second file, written
+    only on success, which no other run overwrites.
     """
     facts: dict[str, Any] = {}
     began, clock = datetime.now(UTC), time.monotonic()
@@ -35,7 +36,7 @@ def run_summary(workspace: Workspace, command: str, copy: Path | None = None) ->
     except BaseException as error:
         code = error.exit_code if isinstance(error, PrepError) else 1
         message = str(error) or type(error).__name__
-        # The error itself matters more than a summary that cannot be written (a full disk, say).
+        # On a full disk the summary cannot be written either; the first error matters more.
         with suppress(OSError):
             workspace.write_json(ended(code, message=message), "summaries", f"{command}.json")
         raise

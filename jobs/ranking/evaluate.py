@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ import pyarrow as pa
 from jobs.models.checkpoints import named_student
 from jobs.models.stored_passages import find_stored
 from jobs.ranking.candidates import candidates_of, retrieved_for, teacher_scores
+from jobs.ranking.settings import EvaluationSettings, Mode
 from jobs.ranking.student_retriever import StudentRetriever
 from jobs.scoring.shard import pairs_with_texts
 from pipeline.collection.selection import select_queries, view_tables
@@ -35,48 +36,10 @@ from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect
 from pipeline.triples.ensemble import Ensemble
 from pipeline.triples.sets import load_ensemble
-from teachers.settings import Dtype, ScoringSettings
+from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:
     from jobs.ranking.latency import Latency
-
-Mode = Literal["rerank", "retrieve"]
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What is evaluated, and how."""
-
-    split: str
-    runs: Sequence[str] = ()
-    """Retrievers of the workspace, or run files."""
-    teachers: Sequence[str] = ()
-    """Teachers with scores; two or more also give their ensemble, the mean of their logits."""
-    students: Sequence[str] = ()
-    """NAME of the workspace, or NAME=CHECKPOINT."""
-    ensembles: Sequence[str] = ()
-    """Sets of triples, whose ensembles re-rank: what students of them learn from."""
-    max_queries: int | None = None
-    """The same stable sample of judged queries that mining takes."""
-    modes: Sequence[Mode] = ("rerank",)
-    """How students are used; each mode gives a line."""
-    candidates: str = "bm25"
-    """Retriever whose lists are re-ranked."""
-    depth: int = 1000
-    """Longest list that is kept."""
-    relevance_level: int = 1
-    """Least grade that counts as relevant for MRR and recall; nDCG uses the grades."""
-    dtype: Dtype = "float32"
-    """Arithmetic of students."""
-    latency_queries: int | None = None
-    """Time students on that many of the queries; None takes all."""
-
-    def __post_init__(self) -> None:
-        if not (self.runs or self.teachers or self.ensembles or self.students):
-            raise UsageError("nothing to evaluate", todo="name systems: --run, --teacher, --ensemble, --student")
-        for mode in self.modes:
-            if mode not in get_args(Mode):
-                raise UsageError("unknown mode", expected=" or ".join(get_args(Mode)), found=mode)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from pipeline.triples.sets import load_ensemble
 from students.settings import STUDENT_FILE
 
 if TYPE_CHECKING:
-    from jobs.ranking.evaluate import Evaluated, EvaluationSettings
+    from jobs.ranking.evaluate import Evaluated
     from jobs.ranking.latency import Latency
+    from jobs.ranking.settings import EvaluationSettings
 
 _LATENCY = ".latency.json"
 

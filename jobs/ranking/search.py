@@ -19,64 +19,19 @@ import numpy as np
 
 from jobs.models.checkpoints import locate_checkpoint, named_student
 from jobs.models.stored_passages import StoredPassages, load_stored
+from jobs.ranking.settings import SearchSettings
 from jobs.ranking.student_retriever import StudentRetriever
 from pipeline.collection.texts import Texts
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.evaluation.runs import Run, external_ids, rank_rows
-from pipeline.retrieval.bm25 import Bm25Settings
 from pipeline.retrieval.bm25_postings import open_postings
 from pipeline.retrieval.retrievers import Bm25Retriever, Retriever, SearchRequest
+from pipeline.retrieval.settings import Bm25Settings
 from pipeline.storage.workspace import Workspace
 from teachers.scorer import Pairs, Scorer
-from teachers.settings import Dtype
 
 if TYPE_CHECKING:
     from students.inference.scorer import SeparateScorer
-
-CANDIDATES = 1000
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """The stages, and what is shown."""
-
-    student: str | None = None
-    """NAME of the workspace, or NAME=CHECKPOINT."""
-    first: str | None = None
-    """"bm25"; None searches with the student."""
-    teacher: str | None = None
-    """A cross-encoder: a name, a directory, or NAME=CHECKPOINT."""
-    candidates: int | None = None
-    """Passages that BM25 hands to the student; None is 1,000."""
-    teacher_candidates: int = 50
-    """Passages that the teacher reads of each query."""
-    k: int = 10
-    """Passages of an answer."""
-    probability: bool = False
-    """The sigmoid of a cross-encoder's logit instead of the logit."""
-    dtype: Dtype = "float32"
-    """Arithmetic of cross-encoders; a student's is that of its stored passages."""
-
-    def __post_init__(self) -> None:
-        if self.first not in (None, "bm25"):
-            raise UsageError("unknown first stage", expected="bm25, or none for the student itself", found=self.first)
-        if self.first is None and self.student is None:
-            raise UsageError("nothing finds passages", todo="name a student: --student NAME, or pass --first bm25")
-        if self.candidates is not None and (self.first is None or self.student is None):
-            raise UsageError("candidates are what BM25 hands to a student", todo="pass --first bm25 and --student NAME")
-        for name in ("candidates", "teacher_candidates", "k"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UsageError(f"{name} must be positive", found=value)
-        most = self.teacher_candidates if self.teacher else self.candidates
-        if most is not None and self.k > most:
-            raise UsageError("more passages asked for than the last stage reads", expected=most, found=self.k)
-
-    @property
-    def handed_on(self) -> int:
-        """Passages of each query that the first stage finds."""
-        if self.first and self.student:
-            return max(self.candidates or CANDIDATES, self.k)
-        return self.teacher_candidates if self.teacher else self.k
 
 
 class Hit(NamedTuple):

@@ -16,6 +16,7 @@ import numpy as np
 
 from jobs.scoring.estimate import BYTES_PER_PAIR
 from pipeline.errors import UsageError
+from pipeline.scores.settings import PairSettings
 from teachers.engine.cost import flop_of
 
 TOKEN_BYTES: Final = 2
@@ -64,7 +65,7 @@ def plan(
     pairs: int,
     mean_tokens: float,
     share_of_peak: float,
-    pairs_per_shard: int = 500_000,
+    pairs_per_shard: int = PairSettings.pairs_per_shard,
 ) -> Plan:
     """Hours, cost and storage of scoring all pairs with all teachers.
 

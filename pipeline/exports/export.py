@@ -17,6 +17,7 @@ from pipeline.errors import UsageError, WorkspaceError
 from pipeline.exports.card import Config, Origin, card, is_card
 from pipeline.exports.formats import FORMATS
 from pipeline.exports.rows import Groups, list_groups, triple_batches, triple_groups
+from pipeline.exports.settings import ExportSettings
 from pipeline.exports.text_lookup import TextLookup, TextTable
 from pipeline.storage.location import AnyPath
 from pipeline.storage.published_sets import staged_directory
@@ -31,38 +32,6 @@ CARD = "README.md"
 _PATTERNS = [re.escape(CARD), *(pattern for form in FORMATS.values() for pattern in form.files)]
 _FILES = re.compile("|".join(_PATTERNS))
 _FOLDERS = {pattern.rpartition("/")[0] for pattern in _PATTERNS} - {""}
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What is exported, and how."""
-
-    form: str
-    """One of FORMATS."""
-    triples: str = "default"
-    """Triple set of the workspace."""
-    lists: str | None = None
-    """N-way lists of the workspace, in place of triples; each has its positive first."""
-    ids: bool = False
-    """External ids in place of texts."""
-    negatives: int | None = None
-    """So many for each positive or query; None is what the format says."""
-    seed: int = 0
-    """Of the order of queries, and of the draw among more negatives."""
-    licence: str = "unknown"
-    """For the card."""
-    overwrite: bool = False
-    """Whether an earlier export may be replaced."""
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMATS:
-            raise UsageError(f"no format {self.form!r}", expected=", ".join(FORMATS))
-        form = FORMATS[self.form]
-        if self.ids and form.content == "texts":
-            raise UsageError(f"{self.form} needs texts", todo="leave out --ids")
-        if self.negatives is not None and (self.negatives < 1 or form.rows == "triples"):
-            what = "must be positive" if self.negatives < 1 else f"means nothing to {self.form}"
-            raise UsageError(f"--negatives {what}", found=self.negatives)
 
 
 @dataclass(frozen=True)

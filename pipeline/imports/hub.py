@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,11 @@ from pipeline.fingerprint import digest_file, digest_json
 from pipeline.imports.collection_source import CollectionSource
 from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.imports.score_tables import PASSAGE, QUERY, SCORE, pairs_of, score_columns
+from pipeline.imports.settings import HubKind, HubOptions
 from pipeline.imports.text_rows import table_rows, titled
 from pipeline.names import check_name
 
-Kind = Literal["scores", "passages", "queries", "triples"]
-KINDS: tuple[Kind, ...] = ("scores", "passages", "queries", "triples")
+KINDS: tuple[HubKind, ...] = get_args(HubKind)
 _ROWS_PER_BATCH = 16_384
 _ID_NAMES = {"passages": (*PASSAGE, "docid", "_id"), "queries": ("query_id", "qid", "_id")}
 _TEXT_NAMES = {"passages": ("passage", "text", "document", "contents"), "queries": ("query", "text")}
@@ -41,7 +41,7 @@ class HubTable:
     name: str
     """Of the data set on the hub, or a directory."""
     config: str | None = None
-    split: str = "train"
+    split: str = HubOptions.split
     revision: str | None = None
 
     @property
@@ -99,20 +99,20 @@ class HubTable:
         return first.schema
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> HubKind:
         """What the table holds, by the names of its columns.
 
         Raises:
             InputError: the names fit nothing, or several of `KINDS`.
         """
         names = set(self.schema.names)
-        fitting: list[Kind] = []
+        fitting: list[HubKind] = []
         if not (names.isdisjoint(QUERY) or names.isdisjoint(PASSAGE) or names.isdisjoint(SCORE)):
             fitting.append("scores")
         elif {"query", "positive"} <= names and any(name.startswith("negative") for name in names):
             fitting.append("triples")
         else:
-            texts: tuple[Kind, ...] = ("passages", "queries")
+            texts: tuple[HubKind, ...] = ("passages", "queries")
             fitting += [kind for kind in texts if self._text_columns(kind) is not None]
         if len(fitting) != 1:
             raise InputError(

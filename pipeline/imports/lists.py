@@ -15,6 +15,7 @@ from pipeline.fingerprint import digest_file, digest_json
 from pipeline.imports.intake import CandidateBatch, Counts, Intake, existing, query_ranges
 from pipeline.imports.list_parts import ListWriter
 from pipeline.imports.positives import settle_positives
+from pipeline.imports.settings import ListOptions
 from pipeline.names import check_name, refuse_case_twins
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.database import connect
@@ -36,26 +37,6 @@ class ImportedLists:
     """Positives added to the judgements."""
     unchanged: bool
     """Whether the workspace had all of it already."""
-
-
-@dataclass(frozen=True)
-class ListOptions:
-    """How a file's lists are taken."""
-
-    prefix: str = ""
-    """Put before each system's name."""
-    add_positives: bool = False
-    """Whether the file's positives become judgements of grade 1."""
-    strict: bool = False
-    """Whether ids that the workspace does not know are an error."""
-    overwrite: bool = False
-    """Whether lists of the same name but other origin are replaced."""
-    reconciled: bool = False
-    """Whether scores of a pair that contradict each other give their mean; otherwise the highest counts."""
-
-    def __post_init__(self) -> None:
-        if self.prefix:
-            check_name("prefix", self.prefix)
 
 
 @dataclass(frozen=True)

@@ -16,41 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError, UsageError, WorkspaceError
+from pipeline.errors import InputError, WorkspaceError
 from pipeline.evaluation.runs import external_ids
 from pipeline.fingerprint import digest_file, digest_files, digest_json
 from pipeline.imports.intake import CandidateBatch, Counts, Intake, existing, reconcile
-from pipeline.imports.lists import SMALL_MEMORY, CandidateSource, ListOptions, import_lists, refuse_contradictions
+from pipeline.imports.lists import SMALL_MEMORY, CandidateSource, import_lists, refuse_contradictions
 from pipeline.imports.score_files import FORMS, form_of
+from pipeline.imports.settings import ListOptions, ScoreOptions
 from pipeline.names import check_name
 from pipeline.scores.pairs import PairSet, build_pairs, current_pairs
 from pipeline.scores.scores import missing_shards, read_pair_ids, write_scores
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.database import connect, sql, view_parquet
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How a file's scores are taken."""
-
-    form: str | None = None
-    """One of `score_files.FORMS`; None finds out."""
-    as_pairs: bool = False
-    """Whether the file's pairs become the pairs of the workspace."""
-    pairs_per_shard: int = 500_000
-    """With `as_pairs`: about that many pairs in a shard."""
-    add_positives: bool = False
-    """Whether the file's positives become judgements of grade 1."""
-    strict: bool = False
-    """Whether unknown ids and contradicting scores are an error."""
-    overwrite: bool = False
-    """Whether scores of the same name but other origin are replaced."""
-
-    def __post_init__(self) -> None:
-        if self.form is not None and self.form not in FORMS:
-            raise UsageError("unknown --form", expected=", ".join(FORMS), found=self.form)
-        if self.add_positives and not self.as_pairs:
-            raise UsageError("--add-positives changes the pairs", todo="pass --as-pairs too")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -28,9 +27,9 @@ import numpy as np
 import pyarrow as pa
 from bm25s.tokenization import Tokenizer
 
-from pipeline.errors import UsageError
 from pipeline.processes import map_in_order
 from pipeline.retrieval.bm25_index import Bm25Index, Chunk, Retrieved
+from pipeline.retrieval.settings import Bm25Settings
 from pipeline.storage.location import AnyPath
 from pipeline.tables.parquet import metadata_of, open_parquet
 
@@ -42,31 +41,6 @@ _SLAB_POSTINGS = 1 << 20
 _OTHER_WORD, STOP_WORD = -1, -2
 
 # Shapes: V terms of all queries, Q queries, N passages and P postings of a chunk, W words of a batch.
-
-
-@dataclass(frozen=True)
-class Bm25Settings:
-    """Parameters of the scores.
-
-    Raises:
-        UsageError: a parameter is out of range, or bm25s does not know the stop word list.
-    """
-
-    k1: float = 0.9
-    """Saturation of the term frequency, 0 or more."""
-    b: float = 0.4
-    """Strength of the length normalisation, 0 to 1."""
-    stop_words: str = "english"
-    """Name of a stop word list of bm25s."""
-
-    def __post_init__(self) -> None:
-        # A negative score would break the order of the search.
-        if self.k1 < 0 or not 0 <= self.b <= 1:
-            raise UsageError("BM25 out of range", expected="k1 >= 0, 0 <= b <= 1", found=f"k1 {self.k1}, b {self.b}")
-        try:
-            Tokenizer(stopwords=self.stop_words)
-        except ValueError as error:
-            raise UsageError("unknown stop words", found=self.stop_words, expected=error) from error
 
 
 class Span(NamedTuple):

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.retrieval.bm25 import Bm25Settings, build_index
+from pipeline.retrieval.bm25 import build_index
 from pipeline.retrieval.bm25_index import Retrieved
 from pipeline.retrieval.bm25_postings import Postings
+from pipeline.retrieval.settings import Bm25Settings
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import read_footers

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-
-Truncation = Literal["longest_first", "only_second"]
+from pipeline.tokens.truncation import Truncation
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]

@@ -29,14 +29,14 @@ from pipeline.scores.pairs import PairSet, current_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, replace_directory
-from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, sql
+from pipeline.tables.database import connect, sql
 from pipeline.tables.parts import content_fingerprint, is_made, read_footers
 from pipeline.tables.provenance import Footer, Recipe
 from pipeline.triples.ensemble import Ensemble, Sample, resolve
 from pipeline.triples.funnel import Funnel
 from pipeline.triples.layouts import Layout, Triples
 from pipeline.triples.passes import FilterTask, PartTask, Runner, local_runner, shard_facts
-from pipeline.triples.settings import TripleSettings
+from pipeline.triples.settings import Resources, TripleSettings
 from pipeline.triples.shard import STATEMENTS, Plan, Shard, ShardWorker
 from pipeline.triples.shuffle import BUCKETS
 from pipeline.triples.statistics import TripleStatistics
@@ -50,20 +50,6 @@ STATISTICS_FILE = "statistics.json"
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 __all__ = ["BuiltTriples", "Resources", "TripleSettings", "build_triples", "triples_recipe"]
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a build may use; none of it changes the result."""
-
-    processes: int | None = None
-    """Worker processes; None: one for each core where there is enough to do."""
-    threads: int | None = None
-    """Database threads of each worker; None: the cores shared out."""
-    memory_limit: str = DEFAULT_MEMORY_LIMIT
-    """What each worker's database holds before it spills."""
-    temp_directory: Path | None = None
-    """Where rows wait between the passes and databases spill; None: inside the workspace."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,20 @@
-"""What decides which triples are built: checked when made, saved in every file it shaped."""
+"""Settings of `build-triples`, `build-lists` and `explore-threshold`, checked when built.
+
+`TripleSettings` decide the rows and are saved in every file of a set; `Resources` change nothing but the speed.
+Standard library only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-import numpy as np
+from pathlib import Path
+from typing import Literal
 
 from pipeline.errors import UsageError
+from pipeline.settings import check_settings, option_of, setting
+
+FILTERS, NEGATIVES, ENSEMBLE, RESOURCES = "Filters", "Rows", "Ensemble", "Resources"
 
 Anchor = Literal["own", "min"]
 EnsembleKind = Literal["mean", "weighted", "zscore"]
@@ -18,72 +24,124 @@ Pairing = Literal["judged", "scored"]
 
 @dataclass(frozen=True)
 class TripleSettings:
-    """Bounds are inclusive: a margin equal to the threshold, a score equal to its bound is kept."""
+    """Settings that decide which triples or lists are built. Bounds are inclusive."""
 
-    threshold: float | None = 3.0
-    """Least margin, in logits of the ensemble; None keeps every negative."""
-    threshold_on: str = "mean"
-    """Whose margin must reach it: the ensemble's ("mean"), "all" teachers', "any" one's, or that of so many."""
-    anchor: Anchor = "own"
-    """What the threshold is measured from: the triple's own positive, or the query's lowest-scored one."""
-    relative_margin: float | None = None
-    """Least margin as a share of the anchor's absolute score."""
-    min_score: float | None = None
-    """Least ensemble score of a negative."""
-    max_score: float | None = None
-    """Largest ensemble score of a negative."""
-    rank_from: int | None = None
-    """Least rank of a negative, from 1, in the retriever that placed it best."""
-    rank_to: int | None = None
-    """Largest such rank; with either bound, negatives that nobody retrieved are dropped."""
-    max_margin_std: float | None = None
-    """Largest disagreement of the teachers."""
-    negatives_per_query: int | None = None
-    """At most that many negatives of a query, chosen by `strategy`; None keeps all."""
-    negatives_per_system: int | None = None
-    """Of each retriever, in the order of its ranks, the first so many that no earlier one gave; None keeps all."""
-    strategy: Strategy = "random"
-    """Which negatives fill the limit: those scored highest, any, or any with a preference for the high ones."""
-    pairs: Pairing = "judged"
-    """Whether a query without a positive gives none, or has its passages paired with each other."""
-    collapse_duplicates: bool = False
-    """Of a query's positives, and of its negatives, keep one for each normalised text."""
-    ensemble: EnsembleKind = "mean"
-    """Mean of raw logits, weighted mean, or mean of logits scaled by each teacher's spread."""
-    weights: Mapping[str, float] | None = None
-    """Teacher → weight, for `weighted`; None fits them on judged queries."""
-    seed: int = 0
-    """Seed of the draw and of the shuffle."""
-    split: str = "train"
-    """Queries of this split only."""
-    relevance_level: int = 1
-    """A pair of this grade or above is a positive; one unjudged or of grade 0 or below is a negative."""
+    threshold: float | None = setting(
+        3.0,
+        panel=FILTERS,
+        none="none",
+        help="Keep negatives whose ensemble score, a raw logit, is at least this far below their positive's; none "
+        "keeps all.",
+    )
+    threshold_on: str = setting(
+        "mean",
+        panel=FILTERS,
+        metavar="WHICH",
+        help="Margins that must reach --threshold: the ensemble's (mean), every teacher's (all), at least one "
+        "teacher's (any), or those of at least this many teachers (a number).",
+    )
+    anchor: Anchor = setting(
+        "own",
+        panel=FILTERS,
+        help="Positive that --threshold is measured from: the triple's positive (own), or the positive of the query "
+        "with the lowest score (min).",
+    )
+    relative_margin: float | None = setting(
+        None,
+        panel=FILTERS,
+        minimum=0,
+        help="Keep negatives with a margin of at least this fraction of the positive's absolute score.",
+    )
+    min_score: float | None = setting(
+        None, panel=FILTERS, help="Skip negatives with an ensemble score below this raw logit."
+    )
+    max_score: float | None = setting(
+        None, panel=FILTERS, help="Skip negatives with an ensemble score above this raw logit."
+    )
+    rank_from: int | None = setting(
+        None,
+        panel=FILTERS,
+        minimum=1,
+        help="Skip negatives that a retriever ranks above this position, counted from 1, and negatives that no "
+        "retriever returned.",
+    )
+    rank_to: int | None = setting(
+        None,
+        panel=FILTERS,
+        minimum=1,
+        help="Skip negatives ranked below this position by every retriever, and negatives that no retriever returned.",
+    )
+    max_margin_std: float | None = setting(
+        None,
+        panel=FILTERS,
+        minimum=0,
+        help="Skip triples whose teachers disagree more than this: the standard deviation of their margins.",
+    )
+    negatives_per_query: int | None = setting(
+        None,
+        panel=NEGATIVES,
+        minimum=1,
+        unset="all",
+        help="Keep at most this many negatives per query, chosen by --strategy.",
+    )
+    negatives_per_system: int | None = setting(
+        None,
+        panel=NEGATIVES,
+        minimum=1,
+        unset="all",
+        help="Take at most this many negatives from each retriever, in the order of its ranks and without those that "
+        "another retriever gave already.",
+    )
+    strategy: Strategy = setting(
+        "random",
+        panel=NEGATIVES,
+        help="Negatives that are kept if there are more than the limit: those with the highest scores (top), a random "
+        "sample (random), or a random sample that favours high scores (log_random).",
+    )
+    pairs: Pairing = setting(
+        "judged",
+        panel=NEGATIVES,
+        help="Queries without a judged positive give no triples (judged), or have their passages paired with each "
+        "other by score (scored, with --threshold none).",
+    )
+    collapse_duplicates: bool = setting(
+        False,
+        panel=NEGATIVES,
+        flag=True,
+        help="Keep one passage of each normalised text among a query's positives, and one among its negatives.",
+    )
+    ensemble: EnsembleKind = setting(
+        "mean",
+        panel=ENSEMBLE,
+        help="Combine teachers by the mean of their raw logits (mean), a weighted mean (weighted), or the mean of "
+        "logits divided by each teacher's spread (zscore).",
+    )
+    weights: Mapping[str, float] | None = setting(
+        None,
+        option="--weight",
+        panel=ENSEMBLE,
+        metavar="TEACHER=NUMBER",
+        minimum=0,
+        unset="fitted on judged queries",
+        help="Weight of a teacher in --ensemble weighted. Repeatable.",
+    )
+    seed: int = setting(0, panel=NEGATIVES, help="Seed of random choices and of the shuffle.")
+    split: str = setting("train", panel=NEGATIVES, metavar="SPLIT", help="Use the queries of this split only.")
+    relevance_level: int = setting(
+        1,
+        panel=NEGATIVES,
+        minimum=1,
+        help="Lowest grade that counts as relevant; unjudged passages and those of grade 0 or below are negatives.",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "relative_margin", "min_score", "max_score", "max_margin_std"):
-            value = getattr(self, name)
-            if value is not None and not np.isfinite(value):
-                raise UsageError(f"{_option(name)} must be a number", found=value)
-        for name in ("rank_from", "rank_to", "negatives_per_query", "negatives_per_system", "relevance_level"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{_option(name)} must be 1 or more", found=value)
-        for name in ("relative_margin", "max_margin_std"):
-            if (getattr(self, name) or 0) < 0:
-                raise UsageError(f"{_option(name)} must not be negative", found=getattr(self, name))
-        self._check_words()
-        self._check_together()
-
-    def _check_words(self) -> None:
-        kinds = (("anchor", Anchor), ("ensemble", EnsembleKind), ("strategy", Strategy), ("pairs", Pairing))
-        for name, kind in kinds:
-            if getattr(self, name) not in get_args(kind):
-                expected = " or ".join(get_args(kind))
-                raise UsageError(f"malformed {_option(name)}", expected=expected, found=repr(getattr(self, name)))
+        check_settings(self)
         for low, high in (("min_score", "max_score"), ("rank_from", "rank_to")):
             first, last = getattr(self, low), getattr(self, high)
             if first is not None and last is not None and first > last:
-                raise UsageError(f"{_option(low)} is above {_option(high)}", found=f"{first} and {last}")
+                words = [option_of(TripleSettings, name).word for name in (low, high)]
+                raise UsageError(f"{words[0]} is above {words[1]}", found=f"{first} and {last}")
+        self._check_together()
 
     def _check_together(self) -> None:
         if self.threshold_on not in ("mean", "all", "any") and not (
@@ -92,25 +150,23 @@ class TripleSettings:
             expected = "mean, all, any or a number of teachers"
             raise UsageError("malformed --threshold-on", expected=expected, found=repr(self.threshold_on))
         if self.pairs == "scored" and self.threshold is not None:
-            raise UsageError("--pairs scored has no positive to measure from", todo="add --threshold none")
+            raise UsageError("--pairs scored has no positive to measure --threshold from", todo="add --threshold none")
         if self.weights is not None and self.ensemble != "weighted":
-            raise UsageError("--weight goes with --ensemble weighted", found=f"--ensemble {self.ensemble}")
-        if self.weights is not None:
-            values = list(self.weights.values())
-            if not all(np.isfinite(value) and value >= 0 for value in values) or sum(values) <= 0:
-                raise UsageError("weights must be 0 or more, one of them above 0", found=dict(self.weights))
+            raise UsageError("--weight needs --ensemble weighted", found=f"--ensemble {self.ensemble}")
+        if self.weights is not None and not any(self.weights.values()):
+            raise UsageError("all weights are 0", expected="--weight above 0 for a teacher", found=dict(self.weights))
 
     def least_agreeing(self, teachers: int) -> int | None:
-        """How many teachers' margins must reach the threshold; None where the ensemble's must.
+        """How many of the `teachers` must have a margin that reaches the threshold; None if the ensemble's margin must.
 
         Raises:
-            UsageError: more than there are.
+            UsageError: `threshold_on` is a larger number.
         """
         if self.threshold_on == "mean":
             return None
         least = {"all": teachers, "any": 1}.get(self.threshold_on) or int(self.threshold_on)
         if least > teachers:
-            raise UsageError("--threshold-on asks for more teachers than there are", expected=teachers, found=least)
+            raise UsageError("--threshold-on exceeds the number of teachers", expected=teachers, found=least)
         return least
 
     def __hash__(self) -> int:
@@ -118,5 +174,37 @@ class TripleSettings:
         return hash(tuple(values.values()))
 
 
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+@dataclass(frozen=True)
+class Resources:
+    """Limits of a build; they do not change its result."""
+
+    processes: int | None = setting(
+        None,
+        panel=RESOURCES,
+        minimum=1,
+        unset="one per core, if there is enough work",
+        help="Number of worker processes.",
+    )
+    threads: int | None = setting(
+        None,
+        panel=RESOURCES,
+        minimum=1,
+        unset="the cores divided among the processes",
+        help="Database threads of each process.",
+    )
+    memory_limit: str = setting(
+        "4GB",
+        panel=RESOURCES,
+        metavar="SIZE",
+        help="Memory that each process's database may use before it spills to disk.",
+    )
+    temp_directory: Path | None = setting(
+        None,
+        panel=RESOURCES,
+        metavar="DIRECTORY",
+        unset="in the workspace, or on this disk if the workspace is in an object store",
+        help="Directory for intermediate rows and for databases that spill.",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.errors import InputError
-from pipeline.tokens.pairs import TokenBatch, Truncation
+from pipeline.tokens.pairs import TokenBatch
+from pipeline.tokens.truncation import Truncation
 from teachers.scorer import Pairs
 
 

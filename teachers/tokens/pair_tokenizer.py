@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from pipeline.errors import InputError, UsageError
-from pipeline.tokens.pairs import Layout, PairTemplate, PairTokens, TokenBatch, TokenizedTexts, Truncation
+from pipeline.tokens.pairs import Layout, PairTemplate, PairTokens, TokenBatch, TokenizedTexts
+from pipeline.tokens.truncation import Truncation
 from teachers.scorer import Pairs
 from teachers.tokens.called_pairs import CalledPairs
 from teachers.tokens.text_tokens import CHUNK_TEXTS, tokenise

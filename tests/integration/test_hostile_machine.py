@@ -119,7 +119,7 @@ def test_a_disk_that_may_not_be_written_to_is_told_of(disk, tmp_path, undisturbe
         with read_only(disk):
             assert prep(line) == 1, line
         told = capsys.readouterr().err
-        assert "may not be written" in told and str(disk) in told and "Traceback" not in told, (line, told)
+        assert "no permission to read or write" in told and str(disk) in told and "Traceback" not in told, (line, told)
         assert prep(line) == 0, line
     assert made(disk / "ws") == undisturbed
 

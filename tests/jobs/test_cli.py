@@ -93,7 +93,7 @@ def test_all_stages_and_again(tmp_path, monkeypatch, capsys):
         (["build-triples", "-w", "{ws}", "--threshold", "high"], 2, "malformed --threshold"),
         (["build-triples", "-w", "{ws}"], 1, "no teacher has scored yet"),
         (["score", "-w", "{ws}", "--teacher", "nameless"], 2, "NAME=CHECKPOINT"),
-        (["score", "-w", "{ws}", "--teacher", "a=b", "--dtype", "int4"], 2, "unknown dtype"),
+        (["score", "-w", "{ws}", "--teacher", "a=b", "--dtype", "int4"], 2, "unknown --dtype"),
         (["train", "-w", "{ws}", "--name", "x", "--init", "y", "--loss", "hinge"], 2, "no loss 'hinge'"),
         (["evaluate", "-w", "{ws}"], 2, "nothing to evaluate"),
         (["evaluate", "-w", "{ws}", "--run", "x"], 1, "no retriever 'x'"),

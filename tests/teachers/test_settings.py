@@ -15,16 +15,16 @@ from teachers.settings import ScoringSettings
     [
         (
             {"dtype": "float64"},
-            "unknown dtype\n  expected: float32 or bfloat16 or float16 or int8\n  found:    float64",
+            "unknown --dtype\n  expected: float32 or bfloat16 or float16 or int8\n  found:    float64",
         ),
-        ({"truncation": "only_first"}, "unknown truncation"),
-        ({"max_length_tokens": 0}, "max_length_tokens must be positive"),
-        ({"batch_tokens": 0}, "batch_tokens must be positive"),
-        ({"dtype": "float16", "device": "cpu"}, "no float16 on a CPU"),
-        ({"dtype": "int8", "backend": "torch"}, "int8 is computed by OpenVINO"),
+        ({"truncation": "only_first"}, "unknown --truncation"),
+        ({"max_length_tokens": 0}, "--max-length must be 1 or more"),
+        ({"batch_tokens": 0}, "--batch-tokens must be 1 or more"),
+        ({"dtype": "float16", "device": "cpu"}, "a CPU does not compute in float16"),
+        ({"dtype": "int8", "backend": "torch"}, "int8 needs OpenVINO"),
         ({"dtype": "float16", "backend": "openvino"}, "OpenVINO computes in"),
         ({"compile": True, "backend": "openvino"}, "found:    --compile"),
-        ({"backend": "onnx"}, "unknown backend"),
+        ({"backend": "onnx"}, "unknown --backend"),
     ],
 )
 def test_options_are_checked_when_built(given: dict[str, Any], message: str) -> None:

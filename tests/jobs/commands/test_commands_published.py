@@ -21,7 +21,7 @@ def test_in_and_out_and_in_again(ws, tmp_path, monkeypatch, capsys):
         (["import", "hard-negatives", lists, "--prefix", "hn-"], "retrieved/hn-bm25: 3 rows"),
         (["import", "hard-negatives", lists, "--prefix", "hn-"], "nothing to do"),
         (["import", "run", write_run(tmp_path / "a.run", make_scores()), "--system", "a"], "retrieved/a:"),
-        (["import", "scores", scores, "--teacher", "t", "--as-pairs"], "from 268 rows of form kd"),
+        (["import", "scores", scores, "--teacher", "t", "--as-pairs"], "from 268 rows of format kd"),
         (["import", "scores", scores, "--teacher", "t", "--as-pairs"], "nothing to do"),
         (["build-triples", "--threshold", "none"], "134"),
         (["export", "kd", "-o", tmp_path / "out", "--license", "mit"], "default: 134 rows in"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.errors import InputError
-from pipeline.tokens.pairs import PairTokens, TokenChunk, TokenizedTexts, Truncation
+from pipeline.tokens.pairs import PairTokens, TokenChunk, TokenizedTexts
+from pipeline.tokens.truncation import Truncation
 from teachers.tokens import text_tokens
 from teachers.tokens.pair_tokenizer import template_of
 from tests.tiny_models import Kind, sample_texts, tiny_tokenizer

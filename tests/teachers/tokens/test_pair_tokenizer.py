@@ -6,7 +6,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CanineTokenizer, PreTrainedTokenizerBase
 
 from pipeline.errors import InputError
-from pipeline.tokens.pairs import Truncation
+from pipeline.tokens.truncation import Truncation
 from teachers.scorer import pairs_of
 from teachers.tokens.pair_tokenizer import PairTokenizer, template_of
 from tests.tiny_models import sample_texts, tiny_tokenizer
