@@ -39,8 +39,8 @@ parts = [rows.take(slice(0, 7)), rows.take(slice(7, 12))]
 source = ShuffledParts(parts.__getitem__, [7, 5], seed=0)
 student = StudentSettings(max_query_tokens=8, max_passage_tokens=12, max_length_tokens=20)
 settings = TrainSettings(
-    "bert_dot", init, "margin_mse+0.1*mnrl", "in memory", batch_size=4, max_steps=4, save_steps=2,
-    learning_rate=1e-3, student=student,
+    "bert_dot", init, "margin_mse+0.1*mnrl", "in memory",
+    batch_size=4, max_steps=4, save_steps=2, learning_rate=1e-3, student=student,
 )
 trained = train(settings, source, Tokens(texts, texts), Path(checkpoints))
 trained.student.save(Path(checkpoints))

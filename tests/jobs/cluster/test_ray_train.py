@@ -52,14 +52,14 @@ def watched(folder, dies_at=None):
 
     def loop(config):
         from jobs.training.run import work
-        from students.training import stream
+        from students.training import step_inputs
 
-        whole, killed = stream.BatchStream.__iter__, Path(folder, "killed")
+        whole, killed = step_inputs.StepInputs.__iter__, Path(folder, "killed")
         file = Path(folder, f"{'second' if killed.exists() else 'first'}-{os.getpid()}")
 
         def rows(self):
             for place, inputs in enumerate(whole(self)):
-                step, (_, targets) = self._start + place // self._parts, stream.split_inputs(inputs)
+                step, (_, targets) = self._start + place // self._micro_batches, step_inputs.split_inputs(inputs)
                 counted = targets.weights > 0
                 ids = [row.tolist() for row in (targets.query_ids[counted], targets.passage_ids[counted])]
                 with file.open("a") as lines:
@@ -69,11 +69,11 @@ def watched(folder, dies_at=None):
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield inputs
 
-        stream.BatchStream.__iter__ = rows
+        step_inputs.StepInputs.__iter__ = rows
         try:
             work(config["run"])
         finally:
-            stream.BatchStream.__iter__ = whole
+            step_inputs.StepInputs.__iter__ = whole
 
     return loop
 

@@ -26,7 +26,7 @@ from students.settings import StudentSettings, TrainSettings
 from students.token_rows import Tokens
 from students.training.in_batch import InBatchTeacher
 from students.training.loop import training_arguments
-from students.training.trainer import StreamTrainer
+from students.training.trainer import StudentTrainer
 from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -326,8 +326,8 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(trained_
             raise KeyboardInterrupt
         return original(trainer, *_, **__)
 
-    original = getattr(StreamTrainer, cut)
-    monkeypatch.setattr(StreamTrainer, cut, die)
+    original = getattr(StudentTrainer, cut)
+    monkeypatch.setattr(StudentTrainer, cut, die)
     with pytest.raises(KeyboardInterrupt):
         train_student(workspace, f"cut{cut}", settings(init, seed=3))
     monkeypatch.undo()

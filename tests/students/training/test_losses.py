@@ -24,7 +24,7 @@ from students.training.losses import (
     weighted_ranknet,
 )
 from students.training.objective import Objective, Targets
-from students.training.stream import row_weights
+from students.training.step_inputs import row_weights
 
 SCORES = torch.tensor([[2.0, 0.5, -1.0], [0.0, 3.0, 1.0]])
 TEACHER = torch.tensor([[5.0, 1.0, 4.0], [1.0, 2.0, -2.0]])
