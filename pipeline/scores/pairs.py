@@ -32,6 +32,14 @@ from pipeline.tables.provenance import Footer, Recipe
 # How many query ids one counting pass takes on: bounds its memory.
 QUERIES_PER_PASS = 50_000
 TODO = "run: prep build-pairs"
+STATEMENTS = {
+    "scores/build_pairs": 1,
+    "scores/count_pairs": 1,
+    "scores/count_listed_pairs": 1,
+    "scores/pair_texts": 1,
+}
+"""Statement → its version. Raise the version when the statement gives other rows: pairs that were built before are
+then stale. Comments, white space and names do not count."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,11 @@ def pairs_recipe(workspace: Workspace, pairs_per_shard: int, all_judged: bool, o
     for name in systems:
         inputs[f"retrieved/{name}"] = load_retrieved(workspace, name, inputs["passages"]).content
     settings = {"systems": systems, "pairs_per_shard": pairs_per_shard, "all_judged": all_judged}
-    return Recipe("pairs", settings | ({"only": only} if only else {}), inputs)
+    if only:
+        settings["only"] = only
+    if max(STATEMENTS.values()) > 1:  # pairs of the first versions record none
+        settings["sql"] = dict(STATEMENTS)
+    return Recipe("pairs", settings, inputs)
 
 
 def build_pairs(

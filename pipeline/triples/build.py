@@ -95,7 +95,7 @@ def triples_recipe(
     settings: TripleSettings,
     layout: Layout = TRIPLES,
 ) -> Recipe:
-    """What a build would make: settings, the SQL itself, and the fingerprints of all inputs."""
+    """What a build would make: its settings, the versions of its statements, and the fingerprints of all inputs."""
     inputs = input_contents(pairs, scores)
     inputs |= {name: set_content(set_footers(workspace.parts(name))) for name in ("queries", "passages")}
     return Recipe(
@@ -105,7 +105,8 @@ def triples_recipe(
             "teachers": [teacher.teacher for teacher in scores],
             "layout": layout.settings,
             "rows_per_part": rows_per_part(layout),
-            "sql": "\n".join(sql(f"triples/{name}") for name in STATEMENTS) + sql("collection/same_texts"),
+            # Sets used to record the text of the statements, so the first versions are recorded by that text, frozen.
+            "sql": dict(STATEMENTS) if max(STATEMENTS.values()) > 1 else sql("triples/first_statements"),
         },
         inputs,
     )

@@ -32,6 +32,8 @@ _COLUMNS = {
     "margin_std": np.float32,
 }
 _ROWS_PER_BATCH = 1 << 20
+STATEMENTS = {"triples/by_query": 1}
+"""Statement → its version, to be raised when the statement gives other rows or another order."""
 
 
 class TripleTurns(NamedTuple):
@@ -48,7 +50,8 @@ class TripleTurns(NamedTuple):
 
 def load_turns(workspace: Workspace, paths: Sequence[AnyPath], footers: Sequence[Footer], seed: int) -> TripleTurns:
     """A set of triples by query; sorts it, beyond the memory's bounds on disk, if that has not been done."""
-    place = workspace.local.joinpath(CACHE, "turns", digest_json([set_content(footers), seed]))
+    raised = [STATEMENTS] if max(STATEMENTS.values()) > 1 else []
+    place = workspace.local.joinpath(CACHE, "turns", digest_json([set_content(footers), seed, *raised]))
     if not place.is_dir():
         with staged_directory(place) as staged:
             _write(staged, list(paths), sum(footer.rows for footer in footers), seed)
