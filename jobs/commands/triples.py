@@ -188,7 +188,6 @@ def explore_threshold(
     from jobs.commands.threshold_files import check_plot, draw, grid, write_csv
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace
-    from pipeline.triples.build import input_contents, scored_inputs
     from pipeline.triples.thresholds import explore_thresholds
 
     ws, resources = Workspace.open(workspace), _resources(None, threads, memory_limit, temp_directory)
@@ -199,7 +198,6 @@ def explore_threshold(
             ws, options, thresholds, teachers=teacher, resources=resources, on_progress=meter.set
         )
         facts |= {**vars(found), "rows": [row._asdict() for row in found.rows], "warning": found.warning}
-        facts["inputs"] = input_contents(*scored_inputs(ws, teacher))
         if csv is not None:
             write_csv(found, csv)
         if plot is not None:

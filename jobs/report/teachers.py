@@ -45,7 +45,7 @@ def _parts(workspace: Workspace) -> list[Figure | Missing]:
             missing.append(Missing(f"scores of {name}", error.todo or _SCORE, error.what))
     if not scores:
         return [*missing, Missing("the teachers' scores", _SCORE, _NONE)]
-    found = score_agreement(pairs, scores)
+    found = score_agreement(scores)
     sources = [
         Source(
             score_command(one.teacher, one.footers[0].recipe.settings, one.footers[0].extra),

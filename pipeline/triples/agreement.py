@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.scores.pairs import PairSet
 from pipeline.scores.scores import ScoreSet, read_scores
 from pipeline.tables.parts import open_part
 from pipeline.triples.ensemble import Sample
@@ -46,13 +45,14 @@ class Agreement:
     candidates: int
 
 
-def score_agreement(pairs: PairSet, scores: Sequence[ScoreSet], most_pairs: int = MOST_PAIRS) -> Agreement:
+def score_agreement(scores: Sequence[ScoreSet], most_pairs: int = MOST_PAIRS) -> Agreement:
     """Look at all shards, or at as many as hold `most_pairs`, spread evenly."""
+    pairs = scores[0].pairs
     count = len(pairs.paths)
     per_shard = max(1, pairs.pairs // count)
     read = min(count, max(1, most_pairs // per_shard))
     chosen = [count * i // read for i in range(read)]
-    sample, irrelevant, unjudged = _load(pairs, scores, chosen)
+    sample, irrelevant, unjudged = _load(scores, chosen)
     every = np.column_stack([sample.scores, sample.scores.mean(axis=1)])  # (N, K + 1)
     low, high = float(every.min()), float(every.max())
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
@@ -80,11 +80,11 @@ def score_agreement(pairs: PairSet, scores: Sequence[ScoreSet], most_pairs: int 
     )
 
 
-def _load(pairs: PairSet, scores: Sequence[ScoreSet], chosen: Sequence[int]) -> tuple[Sample, np.ndarray, np.ndarray]:
+def _load(scores: Sequence[ScoreSet], chosen: Sequence[int]) -> tuple[Sample, np.ndarray, np.ndarray]:
     """The sample, and which of its pairs (N,) are judged not relevant and which unjudged."""
     queries, grades, judged, values = [], [], [], []
     for number in chosen:
-        file, _ = open_part(pairs.paths[number])
+        file, _ = open_part(scores[0].pairs.paths[number])
         with file:
             table = file.read(columns=["query_id", "grade"])
         grade = table.column("grade")

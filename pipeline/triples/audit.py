@@ -24,7 +24,8 @@ from pipeline.tables.content import ContentHash
 from pipeline.tables.database import connect, sql, view_parquet
 from pipeline.tables.parts import read_part
 from pipeline.tables.provenance import Footer
-from pipeline.triples.build import Resources, make_plan, scored_inputs, scratch
+from pipeline.triples.build import Resources, make_plan, scratch
+from pipeline.triples.inputs import current_scored_pairs
 from pipeline.triples.layouts import Layout, keys
 from pipeline.triples.sets import layout_of, load_set, settings_of
 from pipeline.triples.settings import TripleSettings
@@ -138,8 +139,8 @@ def _filtered_again(
     spill: Path,
 ) -> Iterator[Again]:
     """A few pair shards, spread over all."""
-    pairs, scores = scored_inputs(workspace, footer.recipe.settings["teachers"])
-    plan, _ = make_plan(workspace, pairs, scores, settings, layout, resources, staging, spill)
+    scored = current_scored_pairs(workspace, footer.recipe.settings["teachers"])
+    plan, _ = make_plan(workspace, scored, settings, layout, resources, staging, spill)
     if plan.ensemble.as_dict() != footer.extra["ensemble"]:
         raise WorkspaceError(
             "an ensemble that is not the one asked for",
@@ -154,6 +155,6 @@ def _filtered_again(
             worker.load(number)
             worker.measure()
             rows = layout.rows(worker.kept())
-            extra = pairs.footers[number].extra
+            extra = scored.pairs.footers[number].extra
             rows = in_key_order(rows, keys(layout, rows, settings.seed), layout.ids)
             yield Again(number, extra["first_query"], extra["last_query"], rows)

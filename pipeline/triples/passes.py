@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,11 +15,10 @@ from pipeline.storage.publishing import atomic_write
 from pipeline.tables.database import fed_threads
 from pipeline.tables.parts import part_name, write_part
 from pipeline.tables.provenance import Recipe
-from pipeline.triples.funnel import Funnel
+from pipeline.triples.funnel import Funnel, TripleStatistics
 from pipeline.triples.layouts import keys
 from pipeline.triples.shard import Plan, ShardWorker
 from pipeline.triples.shuffle import in_key_order, read_part, write_by_bucket
-from pipeline.triples.statistics import TripleStatistics
 
 WORTH_PROCESSES = 4_000_000
 """Pairs below which starting processes costs more than they save."""
@@ -98,7 +97,7 @@ def local_runner(plan: Plan, processes: int | None, pairs: int) -> Runner:
     cores = os.cpu_count() or 1
     count = processes or (cores if pairs >= WORTH_PROCESSES else 1)
     threads = plan.threads or fed_threads(max(1, cores // count), plan.memory_limit)
-    shared = Plan(**{**vars(plan), "threads": threads})
+    shared = replace(plan, threads=threads)
 
     def run(tasks: Sequence[Task], on_done: Callable[[int], None]) -> None:
         if count == 1:

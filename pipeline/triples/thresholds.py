@@ -14,7 +14,8 @@ import numpy as np
 
 from pipeline.errors import PrepError, UsageError
 from pipeline.storage.workspace import Workspace
-from pipeline.triples.build import Resources, make_plan, scored_inputs, scratch
+from pipeline.triples.build import Resources, make_plan, scratch
+from pipeline.triples.inputs import ScoredPairs, current_scored_pairs
 from pipeline.triples.layouts import Triples
 from pipeline.triples.settings import TripleSettings
 from pipeline.triples.shard import ShardWorker
@@ -47,6 +48,8 @@ class Explored:
     """Positives beside another relevant passage of their query: what the estimate stands on."""
     spread: float
     """Standard deviation of the candidates' margins."""
+    inputs: dict[str, str]
+    """Content fingerprints of the pairs and scores that were read, by dataset."""
 
     @property
     def equivalent(self) -> float:
@@ -86,9 +89,9 @@ def explore_thresholds(
     resources, asked = resources or Resources(), replace(settings, threshold=None)
     stage = "explore-threshold"
     with workspace.exclusive(stage), workspace.staging(stage) as staging:
-        pairs, scores = scored_inputs(workspace, teachers)
+        scored = current_scored_pairs(workspace, teachers)
         with scratch(workspace, resources, staging) as spill:
-            plan, _ = make_plan(workspace, pairs, scores, asked, Triples(), resources, staging, spill)
+            plan, _ = make_plan(workspace, scored, asked, Triples(), resources, staging, spill)
             counted = _Counted(grid)
             with ShardWorker(plan) as worker:
                 for number in range(len(plan.shards)):
@@ -101,7 +104,7 @@ def explore_thresholds(
             "no candidates: no query of the split has both a positive and a negative",
             todo="check --split and --relevance-level, and that the split was mined",
         )
-    return counted.explored([score.teacher for score in scores])
+    return counted.explored(scored)
 
 
 class _Counted:
@@ -128,7 +131,7 @@ class _Counted:
     def _reached(self, margins: np.ndarray) -> np.ndarray:
         return np.bincount(np.searchsorted(self.grid, margins, side="right"), minlength=len(self.grid) + 1)
 
-    def explored(self, teachers: list[str]) -> Explored:
+    def explored(self, scored: ScoredPairs) -> Explored:
         """The table."""
         triples, queries, held_out = (
             np.cumsum(counts[::-1])[::-1] for counts in (self.triples, self.query_bests, self.held_out)
@@ -139,4 +142,6 @@ class _Counted:
         ]
         mean = self.sum / self.candidates
         spread = float(np.sqrt(max(self.squares / self.candidates - mean**2, 0)))
-        return Explored(teachers, rows, self.candidates, int(queries[0]), int(held_out[0]), spread)
+        return Explored(
+            list(scored.teachers), rows, self.candidates, int(queries[0]), int(held_out[0]), spread, scored.contents
+        )

@@ -17,6 +17,7 @@ from pipeline.tables.parts import part_name, set_content, write_part
 from pipeline.tables.provenance import Footer, Recipe
 from pipeline.triples import shard, turns
 from pipeline.triples.build import TripleSettings, triples_recipe
+from pipeline.triples.inputs import ScoredPairs
 from pipeline.triples.layouts import Lists, Triples
 
 VERSIONS = {
@@ -87,11 +88,6 @@ def footer(kind: str, content: str) -> Footer:
     return Footer(Recipe(kind, {}), content, 1, 0, 1)
 
 
-class NoTables:
-    def parts(self, *dataset):
-        return []
-
-
 # As commit 1116c72 recorded them, when identities held the text of the statements.
 RECORDED = [
     (TripleSettings(), Triples(), "1f004bd3b907a26c317731034ce00a67"),
@@ -107,10 +103,11 @@ RECORDED = [
 @pytest.mark.parametrize(("settings", "layout", "fingerprint"), RECORDED)
 def test_identities_of_sets_built_before_are_valid(settings, layout, fingerprint, monkeypatch):
     pairs = PairSet([], [footer("pairs", "p")])
-    scores = [ScoreSet(name, [], [footer("scores", name * 2)]) for name in "ab"]
-    assert triples_recipe(NoTables(), pairs, scores, settings, layout).fingerprint == fingerprint
+    scores = tuple(ScoreSet(name, pairs, [], [footer("scores", name * 2)]) for name in "ab")
+    scored = ScoredPairs(scores, {"queries": digest_json([]), "passages": digest_json([])})
+    assert triples_recipe(scored, settings, layout).fingerprint == fingerprint
     monkeypatch.setitem(shard.STATEMENTS, "triples/candidates", 2)
-    assert triples_recipe(NoTables(), pairs, scores, settings, layout).fingerprint != fingerprint
+    assert triples_recipe(scored, settings, layout).fingerprint != fingerprint
 
 
 @pytest.mark.parametrize(
