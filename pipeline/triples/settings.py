@@ -1,4 +1,4 @@
-"""What decides which triples are built: checked when made, saved in every file it shaped."""
+"""Settings of a build: which triples are kept. They are checked when made, and saved in every file of the set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Pairing = Literal["judged", "scored"]
 
 @dataclass(frozen=True)
 class TripleSettings:
-    """Bounds are inclusive: a margin equal to the threshold, a score equal to its bound is kept."""
+    """Filters and ensemble. Bounds are inclusive: a margin equal to the threshold, or a score equal to its bound, is
+    kept."""
 
     threshold: float | None = 3.0
     """Least margin, in logits of the ensemble; None keeps every negative."""
@@ -71,14 +72,14 @@ class TripleSettings:
         for name in ("relative_margin", "max_margin_std"):
             if (getattr(self, name) or 0) < 0:
                 raise UsageError(f"{_option(name)} must not be negative", found=getattr(self, name))
-        self._check_words()
+        self._check_choices()
         self._check_together()
 
-    def _check_words(self) -> None:
-        kinds = (("anchor", Anchor), ("ensemble", EnsembleKind), ("strategy", Strategy), ("pairs", Pairing))
-        for name, kind in kinds:
-            if getattr(self, name) not in get_args(kind):
-                expected = " or ".join(get_args(kind))
+    def _check_choices(self) -> None:
+        choices = (("anchor", Anchor), ("ensemble", EnsembleKind), ("strategy", Strategy), ("pairs", Pairing))
+        for name, values in choices:
+            if getattr(self, name) not in get_args(values):
+                expected = " or ".join(get_args(values))
                 raise UsageError(f"malformed {_option(name)}", expected=expected, found=repr(getattr(self, name)))
         for low, high in (("min_score", "max_score"), ("rank_from", "rank_to")):
             first, last = getattr(self, low), getattr(self, high)
@@ -101,10 +102,10 @@ class TripleSettings:
                 raise UsageError("weights must be 0 or more, one of them above 0", found=dict(self.weights))
 
     def least_agreeing(self, teachers: int) -> int | None:
-        """How many teachers' margins must reach the threshold; None where the ensemble's must.
+        """Number of teachers whose margin must reach the threshold; None if the margin of the ensemble must.
 
         Raises:
-            UsageError: more than there are.
+            UsageError: it is more than `teachers`.
         """
         if self.threshold_on == "mean":
             return None
