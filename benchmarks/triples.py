@@ -40,7 +40,8 @@ from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql
 from pipeline.tables.parts import content_fingerprint, part_name, read_footers, write_part
 from pipeline.tables.provenance import Footer, Recipe
-from pipeline.triples.build import TRIPLES, Resources, TripleSettings, build_triples, make_plan, scored_inputs
+from pipeline.triples.build import TRIPLES, Resources, TripleSettings, build_triples, make_plan
+from pipeline.triples.inputs import current_scored_pairs
 from pipeline.triples.shard import ShardWorker
 
 PER_QUERY = 200
@@ -160,10 +161,8 @@ def ours(ws: Workspace, folder: Path, processes: int) -> None:
 def unshuffled(ws: Workspace, folder: Path) -> None:
     """Ours without the shuffle: every shard filtered and written where it stands, by a worker for each core."""
     folder.mkdir(parents=True)
-    pairs, scores = scored_inputs(ws, ())
-    plan, _ = make_plan(
-        ws, pairs, scores, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=1), folder, folder / "spill"
-    )
+    scored = current_scored_pairs(ws)
+    plan, _ = make_plan(ws, scored, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=1), folder, folder / "spill")
     numbers = iter(range(len(plan.shards)))
 
     def work(_: int) -> None:

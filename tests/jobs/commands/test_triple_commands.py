@@ -98,7 +98,7 @@ def test_ray_actors_give_the_same_bytes(graded, monkeypatch):
 
 BUILD = """
 import sys
-from pipeline.triples.build import build as triples
+from pipeline.triples import build as triples
 from pipeline.storage.workspace import Workspace
 triples.TRIPLES_PER_PART = 60
 triples.build_triples(Workspace.open(sys.argv[1]), triples.TripleSettings(None), name="cut")

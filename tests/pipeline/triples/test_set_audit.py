@@ -57,8 +57,8 @@ def _change(table, column, row, value):
         (lambda t: _change(t, "negative_id", 0, t.column("positive_id")[0].as_py()), "relevant negative"),
         (lambda t: _change(t, "positive_id", 0, t.column("negative_id")[0].as_py()), "without a judged positive"),
         (lambda t: _change(t, "query_id", 0, worlds.TRAIN), "another split"),
-        (lambda t: pa.concat_tables([t.slice(0, 1), t]), "twice"),
-        (lambda t: t.take([1, 0, *range(2, len(t))]), "out of their place"),
+        (lambda t: pa.concat_tables([t.slice(0, 1), t]), "duplicates"),
+        (lambda t: t.take([1, 0, *range(2, len(t))]), "out of order"),
     ],
 )
 def test_each_fault_is_found_and_named(graded, change, fault):
@@ -72,10 +72,10 @@ def test_each_fault_is_found_and_named(graded, change, fault):
 
 
 ASKED = {
-    "min_score": (-2.0, "below the least score"),
-    "max_score": (-2.0, "above the largest score"),
+    "min_score": (-2.0, "below the minimum score"),
+    "max_score": (-2.0, "above the maximum score"),
     "relative_margin": (0.75, "below the relative margin"),
-    "max_margin_std": (2.0, "of more disagreement"),
+    "max_margin_std": (2.0, "above the maximum margin_std"),
     "threshold_on": ("all", "rows that pair shard"),
     "anchor": ("min", "rows that pair shard"),
     "rank_to": (2, "rows that pair shard"),

@@ -12,7 +12,8 @@ from pipeline import schemas
 from pipeline.errors import PrepError, UsageError, WorkspaceError
 from pipeline.imports.msmarco import import_msmarco
 from pipeline.tables.parts import open_part, read_part, write_part
-from pipeline.triples.build import Resources, TripleSettings, build_triples, make_plan, scored_inputs
+from pipeline.triples.build import Resources, TripleSettings, build_triples, make_plan
+from pipeline.triples.inputs import current_scored_pairs
 from pipeline.triples.layouts import Triples
 from pipeline.triples.shard import Shard, ShardWorker
 from tests import worlds
@@ -169,8 +170,8 @@ def test_bad_options(options):
 
 
 def test_an_empty_shard_gives_nothing(scored, tmp_path):
-    pairs, scores = scored_inputs(scored, ())
-    plan, _ = make_plan(scored, pairs, scores, TripleSettings(), Triples(), Resources(), tmp_path, tmp_path)
+    inputs = current_scored_pairs(scored)
+    plan, _ = make_plan(scored, inputs, TripleSettings(), Triples(), Resources(), tmp_path, tmp_path)
     empty = []
     for path in (plan.shards[0].pairs, *plan.shards[0].scores):
         file, footer = open_part(path)
