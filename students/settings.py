@@ -193,9 +193,10 @@ class TrainSettings:
         "margin_mse",
         panel=LOSS,
         metavar="LOSS",
-        help="Loss, or a weighted sum such as margin_mse+0.2*mnrl. From teacher scores: margin_mse, pointwise_mse, "
-        "weighted_ranknet, kl. From labels: ranknet, bce, mnrl. From an in-batch teacher: in_batch_margin_mse, "
-        "in_batch_kl.",
+        help="Loss, or a weighted sum such as margin_mse+0.2*mnrl. "
+        f"From teacher scores: {', '.join(name for name in LOSSES if name in NEEDS_TEACHER)}. "
+        f"From labels: {', '.join(name for name in LOSSES if name not in NEEDS_TEACHER | NEEDS_IN_BATCH_TEACHER)}. "
+        f"From an in-batch teacher: {', '.join(name for name in LOSSES if name in NEEDS_IN_BATCH_TEACHER)}.",
     )
     triples: str | None = setting(
         None,
