@@ -360,8 +360,8 @@ def test_a_failure_leaves_nothing(world, tmp_path, monkeypatch):
     [
         ({"form": "csv"}, "no format 'csv'"),
         ({"form": "pylate", "ids": True}, "pylate needs texts"),
-        ({"form": "triplet", "negatives": 3}, "means nothing to triplet"),
-        ({"form": "n-tuple", "negatives": 0}, "must be positive"),
+        ({"form": "triplet", "negatives": 3}, "means nothing to format triplet"),
+        ({"form": "n-tuple", "negatives": 0}, "must be 1 or more"),
     ],
 )
 def test_settings_that_do_not_fit(settings, message):
