@@ -1,4 +1,4 @@
-"""Which student a checkpoint is, told from its files: loads no weights and imports no torch."""
+"""The identity of a student, read from the files of its checkpoint: loads no weights and imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHAPING = ("modules.json", "*/config.json", "*/*.safetensors")
 
 
 def student_file(directory: Path) -> dict[str, Any] | None:
-    """What made a student of ours; None for other checkpoints."""
+    """The content of `prep.json`, which says how a student was trained; None for other checkpoints."""
     path = directory / STUDENT_FILE
     if not path.is_file():
         return None
@@ -23,9 +23,9 @@ def student_file(directory: Path) -> dict[str, Any] | None:
 
 
 def reads_apart(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint says of itself that it reads query and passage apart.
+    """Whether a checkpoint's files say that it encodes query and passage separately.
 
-    A bare encoder says nothing; that it is none of the cross-encoders may be its user's mistake.
+    False for a bare encoder, whose files do not say: naming it as a teacher may be a mistake.
     """
     facts = student_file(checkpoint.directory)
     if facts is not None:

@@ -1,4 +1,4 @@
-"""Loading a trained student, or any checkpoint of a known form, for use."""
+"""Loads a trained student, or any checkpoint of a known form, for inference."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def architecture_of(checkpoint: str) -> str:
     Raises:
         ModelError: no checkpoint there, or a state dict of unknown form.
     """
-    found = resolve(checkpoint)
-    facts = student_file(found.directory)
+    resolved = resolve(checkpoint)
+    facts = student_file(resolved.directory)
     if facts is not None:
         return architecture(facts["architecture"]).name
-    modules, model_type = read_modules(found.directory), found.config.get("model_type")
+    modules, model_type = read_modules(resolved.directory), resolved.config.get("model_type")
     for known in ARCHITECTURES.values():
         if known.known_by_module in modules or known.known_by_model_type == model_type is not None:
             return known.name
-    if is_published(found) and not found.is_bert_cat:
-        return _by_keys(found)
-    names = found.config.get("architectures") or []
-    is_classifier = found.is_bert_cat or any(name.endswith("ForSequenceClassification") for name in names)
+    if is_published(resolved) and not resolved.is_bert_cat:
+        return _by_keys(resolved)
+    names = resolved.config.get("architectures") or []
+    is_classifier = resolved.is_bert_cat or any(name.endswith("ForSequenceClassification") for name in names)
     return "bert_cat" if is_classifier else "bert_dot"
 
 
@@ -46,8 +46,8 @@ def load_student(checkpoint: str, settings: StudentSettings | None = None) -> St
     if settings is None:
         facts = student_file(resolve(checkpoint).directory)
         # The model's own configuration files hold these.
-        own = {"num_layers": None, "shared_groups": None, "pooling": None, "normalize": None}
-        settings = StudentSettings(**{**facts["settings"]["student"], **own}) if facts else StudentSettings()
+        stored = {"num_layers": None, "shared_groups": None, "pooling": None, "normalize": None}
+        settings = StudentSettings(**{**facts["settings"]["student"], **stored}) if facts else StudentSettings()
     return architecture(architecture_of(checkpoint)).from_checkpoint(checkpoint, settings).eval()
 
 

@@ -100,7 +100,9 @@ def kl(scores: Tensor, teacher: Tensor, temperature: float = 1.0, weights: Tenso
     return _mean(divergence, weights) * temperature**2
 
 
-def mnrl(scores: Tensor, own: Tensor, excluded: Tensor, scale: float = 1.0, weights: Tensor | None = None) -> Tensor:
+def mnrl(
+    scores: Tensor, positives: Tensor, excluded: Tensor, scale: float = 1.0, weights: Tensor | None = None
+) -> Tensor:
     """Cross entropy of the positive among all passages of the batch, hard negatives included.
 
     Henderson et al. 2017 (arXiv 1705.00652), section 4.4; sentence-transformers' MultipleNegativesRankingLoss.
@@ -108,16 +110,16 @@ def mnrl(scores: Tensor, own: Tensor, excluded: Tensor, scale: float = 1.0, weig
 
     Args:
         scores: (B, N), of each query with every passage of the batch.
-        own: (B,), column of each query's positive.
+        positives: (B,), column of each query's positive.
         excluded: (B, N), True for passages that must not count as negatives: see `false_negatives`.
         scale: factor of the scores.
         weights: (B,)
     """
     logits = (scores * scale).masked_fill(excluded, -torch.inf)
-    return _mean(functional.cross_entropy(logits, own, reduction="none").unsqueeze(1), weights)
+    return _mean(functional.cross_entropy(logits, positives, reduction="none").unsqueeze(1), weights)
 
 
-def in_batch_margin_mse(scores: Tensor, teacher: Tensor, own: Tensor, weights: Tensor | None = None) -> Tensor:
+def in_batch_margin_mse(scores: Tensor, teacher: Tensor, positives: Tensor, weights: Tensor | None = None) -> Tensor:
     """Margin-MSE over all passages of the batch: the positive's score minus that of each other passage.
 
     Hofstätter et al. 2021 (arXiv 2104.06967), section 3.2: a teacher that encodes query and passage separately scores
@@ -126,10 +128,10 @@ def in_batch_margin_mse(scores: Tensor, teacher: Tensor, own: Tensor, weights: T
     Args:
         scores: (B, N), of each query with every passage of the batch.
         teacher: (B, N), the teacher's.
-        own: (B,), column of each query's positive.
+        positives: (B,), column of each query's positive.
         weights: (B,)
     """
-    columns = own[:, None]
+    columns = positives[:, None]
     margins, theirs = (x.gather(1, columns) - x for x in (scores, teacher))  # (B, N), 0 in the positive's column
     others = scores.shape[1] - 1
     return _mean((margins - theirs).square() * (scores.shape[1] / others), weights)
