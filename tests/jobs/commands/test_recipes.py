@@ -67,7 +67,7 @@ def test_a_recipe_of_ones_own_and_what_it_must_not_hold(asked, tmp_path):
         assert "own.toml" in str(error.value)
     with pytest.raises(UsageError, match="no recipe"):
         asked("--recipe", "sbert")
-    with pytest.raises(UsageError, match="no start"):
+    with pytest.raises(UsageError, match="no checkpoint to start from"):
         asked()
 
 
