@@ -268,7 +268,7 @@ def test_bad_options_are_named(options):
 
 
 def test_options_that_do_not_fit_the_teachers(graded):
-    with pytest.raises(UsageError, match="more teachers than there are"):
+    with pytest.raises(UsageError, match="--threshold-on exceeds the number of teachers"):
         build_triples(graded, TripleSettings(threshold_on="4"))
     with pytest.raises(UsageError, match="a weight for each teacher"):
         build_triples(graded, TripleSettings(ensemble="weighted", weights={"a": 1.0}))
