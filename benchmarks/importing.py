@@ -2,7 +2,7 @@
 
     python benchmarks/importing.py --passages 1000000
 
-As in MS MARCO, passages have about 56 words and queries about 6. What 8.8 million passages take is extrapolated.
+As in MS MARCO, passages have about 56 words and queries about 6. The time of 8.8 million passages is extrapolated.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ BLOCK = 200_000
 
 
 def write_texts(path: Path, count: int, mean_words: int) -> None:
-    """A file of id and text."""
+    """Write lines of id and text."""
     vocabulary, rng = words(), np.random.default_rng(count)
     with path.open("w", encoding="utf-8") as stream:
         for first in range(0, count, BLOCK):
-            made = texts(vocabulary, rng, min(BLOCK, count - first), mean_words)
-            stream.writelines(f"{first + i}\t{text}\n" for i, text in enumerate(made.to_pylist()))
+            block = texts(vocabulary, rng, min(BLOCK, count - first), mean_words)
+            stream.writelines(f"{first + i}\t{text}\n" for i, text in enumerate(block.to_pylist()))
 
 
 def write_files(folder: Path, passages: int, queries: int) -> None:
@@ -44,11 +44,11 @@ def write_files(folder: Path, passages: int, queries: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # In a process of its own, so that its memory is not counted.
+        # In another process, so that its memory is not counted.
         queries = options.passages * MARCO_QUERIES // MARCO_PASSAGES
         maker = get_context("spawn").Process(target=write_files, args=(folder, options.passages, queries))
         maker.start()

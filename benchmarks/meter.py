@@ -1,4 +1,4 @@
-"""What a block of code takes: seconds of wall and CPU, and the memory of the whole process tree."""
+"""Measures a block of code: wall and CPU seconds, and the peak memory of the whole process tree."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import psutil
 
 @dataclass
 class Meter:
-    """Seconds and largest resident set of this process and its children while `watch` runs.
+    """Seconds and peak resident memory of this process and its children during `watch`.
 
-    Pages that two processes share count twice.
+    Pages that two processes share are counted twice.
     """
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    """Nearly free of what else runs on the machine."""
+    """Hardly affected by other load on the machine."""
     peak_gb: float = 0.0
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Measure the block; what it starts must end in it."""
+        """Measure the block; processes that it starts must end before it does."""
         done = threading.Event()
         sampler = threading.Thread(target=self._sample, args=(done,))
         sampler.start()

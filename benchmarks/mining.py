@@ -2,7 +2,7 @@
 
     python benchmarks/mining.py --passages 1000000 --queries 1000 --k 100 --processes 2
 
-The index holds the terms of `--indexed-queries`, as many as a full run has, of which `--queries` are searched.
+The index holds the terms of `--indexed-queries`, by default as many as in MS MARCO; `--queries` of them are searched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FILE_PASSAGES = 4 * ROW_GROUP_ROWS
 
 
 def write_passages(folder: Path, count: int) -> None:
-    """Parquet files as a workspace has them."""
+    """Write Parquet files with the layout of a workspace."""
     vocabulary, rng = words(), np.random.default_rng(1)
     for first in range(0, count, FILE_PASSAGES):
         stop = min(first + FILE_PASSAGES, count)
@@ -38,10 +38,10 @@ def write_passages(folder: Path, count: int) -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Meter], dict[str, float]]:
-    """Build and search once: what each step took, and an extrapolation."""
+    """Build an index and search it: a meter for each step, and figures extrapolated to MS MARCO."""
     passages, directory = folder / "passages", folder / "index"
     passages.mkdir()
-    # In a process of its own, so that its memory is not counted.
+    # In another process, so that its memory is not counted.
     maker = get_context("spawn").Process(target=write_passages, args=(passages, options.passages))
     maker.start()
     maker.join()
@@ -78,12 +78,14 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Meter]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=1000, help="how many are searched")
-    parser.add_argument("--indexed-queries", type=int, default=MARCO_QUERIES, help="whose terms are indexed")
+    parser.add_argument("--queries", type=int, default=1000, help="number of queries to search")
+    parser.add_argument(
+        "--indexed-queries", type=int, default=MARCO_QUERIES, help="number of queries whose terms are indexed"
+    )
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--batch", type=int, default=250, help="queries in a unit of work")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     options.indexed_queries = max(options.indexed_queries, options.queries)
     with tempfile.TemporaryDirectory() as folder:

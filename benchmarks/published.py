@@ -1,13 +1,13 @@
-"""Measure the import of synthetic published data: msmarco-hard-negatives and the pickle of cross-encoder scores.
+"""Measure the import of synthetic data in published formats: msmarco-hard-negatives and a pickle of scores.
 
     python benchmarks/published.py --queries 800000 --scores 20
     python benchmarks/published.py --queries 80000 --systems 13 --negatives 50
 
-By default a tenth of what is published for MS MARCO: 800 thousand queries and 16 million scores, over a tenth of
-its passages; the second is a tenth of the hard negatives as published, 52 million ids. The scores define the pairs.
-Everything is done for a tenth of the queries first. It fails where an import takes 0.5 GB of memory, all its processes
-together, or a tenth more than the tenth took. Every step has a process of its own, so that none is charged with what
-another left behind. For comparison the pickle is also loaded whole, as its users do.
+The defaults are a tenth of the scores published for MS MARCO: 800 thousand queries, 16 million scores, and a tenth of
+the passages. The second command has a tenth of the published hard negatives, 52 million ids. The scores define the
+pairs. Every import runs first for a tenth of the queries. The benchmark fails if an import takes 0.5 GB of memory in
+all its processes, or 10 % more than for the tenth. Every step runs in a new process, so that memory of another step is
+not counted. For comparison, the pickle is also loaded whole, as its users do.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BLOCK = 10_000
 
 
 def write_files(folder: Path, queries: int, passages: int, scores: int, systems: int, negatives: int) -> None:
-    """A collection of short texts, hard negatives and a pickle of scores; the first passage is the positive."""
+    """Write short texts, hard negatives and a pickle of scores; the first passage of a query is its positive."""
     rng = np.random.default_rng(0)
     with (folder / "collection.tsv").open("w") as stream:
         stream.writelines(f"{number}\tpassage {number}\n" for number in range(passages))
@@ -55,28 +55,28 @@ def write_files(folder: Path, queries: int, passages: int, scores: int, systems:
             block = range(first, min(first + BLOCK, queries))
             drawn = rng.integers(0, passages, (len(block), scores)).tolist()
             values = rng.normal(0, 5, (len(block), scores)).astype(np.float32).astype(float).tolist()
-            found = {}
-            for query, own, logits in zip(block, drawn, values, strict=True):
+            scored = {}
+            for query, candidates, logits in zip(block, drawn, values, strict=True):
                 texts.write(f"{query}\tquery {query}\n")
-                qrels.write(f"{query}\t0\t{own[0]}\t1\n")
+                qrels.write(f"{query}\t0\t{candidates[0]}\t1\n")
                 others = rng.integers(0, passages, (systems, negatives)).tolist() if negatives else ()
-                dealt = others or [own[1 + number :: systems] for number in range(systems)]
-                named = {f"system-{number}": one for number, one in enumerate(dealt)}
-                lists.write(json.dumps({"qid": query, "pos": own[:1], "neg": named}) + "\n")
-                found[query] = dict(zip(own, logits, strict=True))
-            write_items(found, packed)
+                dealt = others or [candidates[1 + number :: systems] for number in range(systems)]
+                named = {f"system-{number}": ids for number, ids in enumerate(dealt)}
+                lists.write(json.dumps({"qid": query, "pos": candidates[:1], "neg": named}) + "\n")
+                scored[query] = dict(zip(candidates, logits, strict=True))
+            write_items(scored, packed)
         packed.write(b".")
 
 
-def write_items(found: dict[int, dict[int, float]], stream: BinaryIO) -> None:
-    """What pickle writes for the items of a dict, without keeping it: integers, floats, a thousand at a time."""
+def write_items(scored: dict[int, dict[int, float]], stream: BinaryIO) -> None:
+    """Write the items of a dict as pickle does, a thousand at a time, without the memo that keeps them."""
     integer, score = struct.Struct("<ci"), struct.Struct(">cd")
-    items = list(found.items())
+    items = list(scored.items())
     for start in range(0, len(items), 1000):
         stream.write(b"(")
-        for query, own in items[start : start + 1000]:
+        for query, scores in items[start : start + 1000]:
             stream.write(_integer(query, integer) + b"}\x94(")
-            stream.write(b"".join(_integer(key, integer) + score.pack(b"G", value) for key, value in own.items()))
+            stream.write(b"".join(_integer(key, integer) + score.pack(b"G", value) for key, value in scores.items()))
             stream.write(b"u")
         stream.write(b"u")
 
@@ -123,7 +123,7 @@ STEPS = {
 
 
 def alone(task: Callable[..., Any], *arguments: Any) -> Any:
-    """What a task returns in a process of its own; one that dies is an error."""
+    """Run a task in a new process and return its result; a process that dies is an error."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(task, *arguments).result()
 
@@ -136,7 +136,7 @@ def measured(step: str, folder: Path) -> tuple[int, Meter]:
 
 
 def run(options: argparse.Namespace, queries: int) -> dict[str, Meter]:
-    """All steps with so many queries."""
+    """Run all steps with this number of queries."""
     steps = {}
     with tempfile.TemporaryDirectory() as name:
         sizes = (options.passages, options.scores, options.systems, options.negatives)
@@ -145,11 +145,9 @@ def run(options: argparse.Namespace, queries: int) -> dict[str, Meter]:
         print(f"{queries:,} queries, {options.passages:,} passages")
         for step in STEPS:
             rows, steps[step] = alone(measured, step, Path(name))
-            told = steps[step]
-            print(
-                f"{step:26} {rows:12,} rows, wall {told.wall_s:6.1f} s, CPU {told.cpu_s:6.1f} s, {told.peak_gb:.3f} GB"
-            )
-            sys.stdout.flush()
+            meter = steps[step]
+            times = f"wall {meter.wall_s:6.1f} s, CPU {meter.cpu_s:6.1f} s"
+            print(f"{step:26} {rows:12,} rows, {times}, {meter.peak_gb:.3f} GB", flush=True)
     return steps
 
 
@@ -157,19 +155,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=800_000)
     parser.add_argument("--passages", type=int, default=884_182)
-    parser.add_argument("--scores", type=int, default=20, help="for each query")
+    parser.add_argument("--scores", type=int, default=20, help="scores of each query")
     parser.add_argument("--systems", type=int, default=4)
-    parser.add_argument("--negatives", type=int, default=0, help="of each system; by default the scored are dealt out")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--negatives",
+        type=int,
+        default=0,
+        help="negatives of each system and query; by default the scored passages are divided",
+    )
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     small, large = run(options, options.queries // 10), run(options, options.queries)
     if options.json:
         facts = {
-            size: {step: asdict(meter) for step, meter in found.items()}
-            for size, found in (("small", small), ("large", large))
+            size: {step: asdict(meter) for step, meter in steps.items()}
+            for size, steps in (("small", small), ("large", large))
         }
         options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    # Scores are few beside negatives of that number, and what a tenth of few takes says nothing.
+    # With --negatives the scores are few, and the memory for a tenth of them says nothing.
     checked = ["import hard negatives"] if options.negatives else [step for step in STEPS if step != "pickle.load"]
     failed = [
         f"{step}: {meter.peak_gb:.3f} GB, {small[step].peak_gb:.3f} GB for a tenth"

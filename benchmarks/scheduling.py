@@ -1,8 +1,8 @@
-"""What handing out shards costs: empty tasks through the actor pool, on a Ray of this machine.
+"""Measure the overhead of the actor pool with empty tasks, on a Ray cluster of this machine.
 
     python benchmarks/scheduling.py --tasks 10 --tasks 1000 --tasks 10000
 
-Prints milliseconds of one task and actor beyond its work (which is none), and the memory of the driver.
+Prints the milliseconds per task, all of which are overhead, and the memory of the driver.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobs.cluster.settings import ClusterSettings
 
 @dataclass(frozen=True)
 class Task:
-    """As much as a shard's task says."""
+    """A task of the same size as that of a shard."""
 
     number: int
     words: str = "x" * 500
@@ -55,7 +55,7 @@ def measure(tasks: int, actors: int) -> dict[str, float]:
         lambda _: done.append(time.perf_counter()) if not done else None,
     )
     assert not failures
-    # From the first report on: actors take seconds to start, whatever they do.
+    # Measured from the first report: actors take seconds to start.
     seconds = time.perf_counter() - (done[0] if done else begun)
     return {
         "tasks": tasks,
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, action="append", help="number of tasks; repeatable [10, 1000, 10000]")
     parser.add_argument("--actors", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR, **local)

@@ -1,15 +1,15 @@
-"""Score the same pairs with this engine, with sentence-transformers and with OpenVINO, in turns.
+"""Compare the speed of scoring with sentence-transformers and OpenVINO on the same pairs.
 
     python benchmarks/scoring.py                                  # the packaged MiniLM, on a CPU
     python benchmarks/scoring.py --shape bert-large --pairs 20000 # random weights of a real shape, on a GPU
 
-Pairs have the lengths of MS MARCO, about 90 tokens. Every system gets the texts and gives one logit a pair, so
-tokenising is in the times. Systems take turns, a warm-up first; medians and ratios are printed. This engine needs
+Pairs have the lengths of MS MARCO, about 90 tokens. Every system reads texts and returns one logit for each pair, so
+times include tokenisation. After a warm-up the systems take turns; medians and ratios are printed. This engine needs
 torch, transformers and NumPy; systems whose packages are missing are left out and named.
 
-The rivals: sentence-transformers' `CrossEncoder.predict` as it comes (32 rows sorted by length and padded), and in
-bfloat16; OpenVINO over the unchanged model with the same batches as that, in float32, its own bfloat16, and int8
-quantised by NNCF with 300 of the pairs.
+Compared are `CrossEncoder.predict` of sentence-transformers with its defaults (batches of 32 rows, sorted by length and
+padded) and in bfloat16; and OpenVINO with the unchanged model and the same batches, in float32, in bfloat16, and in
+int8, quantised by NNCF with 300 of the pairs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
 
 
 def make_model(options: argparse.Namespace, directory: Path) -> None:
-    """A cross-encoder with a random head: the packaged encoder, the one named, or random weights of a shape."""
+    """Save a cross-encoder with a random head: the packaged encoder, `--model`, or random weights of `--shape`."""
     torch.manual_seed(0)
     if options.shape:
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(_word(number) for number in range(WORDS))]
@@ -80,13 +80,13 @@ def make_model(options: argparse.Namespace, directory: Path) -> None:
 
 
 def _word(number: int) -> str:
-    """A different word of four letters for each number."""
+    """A word of four letters, different for each number."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     return "".join(letters[number // 26**place % 26] for place in range(4))
 
 
 def make_pairs(directory: Path, count: int) -> Texts:
-    """Pairs of known words, a token each: queries of about 8, passages of about 78, few of them long."""
+    """Pairs of words that are one token each: queries of about 8 words, passages of about 78, few of them long."""
     vocabulary = AutoTokenizer.from_pretrained(directory).get_vocab()
     words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
     rng = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def make_pairs(directory: Path, count: int) -> Texts:
 
 
 def systems(directory: Path, pairs: Texts, device: str) -> Iterator[tuple[str, Callable[[], Score]]]:
-    """Name and loader of every system; a loader gives what scores the pairs."""
+    """Name and loader of every system; a loader returns a function that scores the pairs."""
     half = "bfloat16"
 
     def ours(**settings: Any) -> Callable[[], Score]:
@@ -222,13 +222,13 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 
 def work(directory: Path, pairs: Texts, device: str, speeds: dict[str, float]) -> dict[str, Any]:
-    """Tokens and operations of a pair, and the share of the measured peak that each of our runs reaches."""
+    """Tokens and operations per pair, and the fraction of the measured peak that each of our runs reaches."""
     scorer = load_scorer(str(directory), ScoringSettings(MAX_TOKENS, device=device))
     lengths = scorer.encode(pairs_of(pairs)).lengths
     config = json.loads((directory / "config.json").read_text())
     flop = flop_of(config, lengths, first_token=True) / len(pairs)
-    place = torch.device(device)
-    peaks = {kind: measure_peak(place, getattr(torch, kind)) for kind in ("float32", "bfloat16")}
+    target = torch.device(device)
+    peaks = {kind: measure_peak(target, getattr(torch, kind)) for kind in ("float32", "bfloat16")}
     shares = {
         name: speed * flop / peaks["float32" if "float32" in name else "bfloat16"] for name, speed in speeds.items()
     }
@@ -242,7 +242,7 @@ def work(directory: Path, pairs: Texts, device: str, speeds: dict[str, float]) -
 
 def show(facts: dict[str, Any]) -> None:
     speeds, base = facts["speeds"], "sentence-transformers float32"
-    print(f"{facts['tokens_per_pair']:.1f} tokens and {facts['gflop_per_pair']:.2f} GFLOP a pair")
+    print(f"{facts['tokens_per_pair']:.1f} tokens and {facts['gflop_per_pair']:.2f} GFLOP per pair")
     print(f"{'':34}{'pairs/s':>9}{'ratio':>8}{'of peak':>9}{'tau':>9}")
     for name, speed in speeds.items():
         ratio = f"{speed / speeds[base]:8.2f}" if base in speeds else " " * 8
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", action="append", help="systems whose name has this word; repeatable")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, quiet():
         make_model(options, Path(name))

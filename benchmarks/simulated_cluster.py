@@ -1,10 +1,10 @@
-"""The actor pool over simulated actors in simulated time: how near to the ideal it comes when machines vanish.
+"""Run the actor pool with simulated actors in simulated time, and compare it with the ideal when machines disappear.
 
     python benchmarks/simulated_cluster.py --shards 10000 --actors 256
 
-The pool's own loop runs; Ray and the clock are replaced. Actors start late, some are slow, some die, shards fail.
-The ideal is all the work that was finished, over the speed of all actors at work without a break. Prints the time
-beyond it, the messages a simulated second and what the driver needs for them in real time.
+The loop of the pool is the real one; Ray and the clock are replaced. Actors start late, some are slow, some die, and
+shards fail. The ideal time is the finished work over the speed of all actors without a break. Prints the time beyond
+the ideal, the messages per simulated second, and the real time that the driver needs for a message.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ START_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Shard:
-    """A task that takes some seconds on an actor of speed 1."""
+    """A task, with its seconds on an actor of speed 1."""
 
     number: int
     seconds: float
@@ -40,7 +40,7 @@ class Shard:
 
 @dataclass(eq=False)
 class Waitable:
-    """Something that is ready at a time; a stream is ready again and again."""
+    """A handle that Ray's `wait` takes: a call is ready once, the stream of a running shard again and again."""
 
     actor: Actor
     shard: Shard | None = None
@@ -55,12 +55,12 @@ class Waitable:
 
 
 def _end() -> None:
-    """Mark of a stream that has ended well."""
+    """Marks a stream that ends without an error."""
 
 
 @dataclass(eq=False)
 class Actor:
-    """A simulated actor; `ready` and `run` stand for its remote methods."""
+    """A simulated actor; `ready` and `run` are its remote methods."""
 
     world: World
     speed: float
@@ -78,19 +78,19 @@ class Actor:
 
 @dataclass(frozen=True)
 class Remote:
-    """What has `remote`, and options that change nothing."""
+    """A remote method; its options are ignored."""
 
     call: Callable[..., Any]
 
     def options(self, **_: Any) -> Remote:
         return self
 
-    def remote(self, *given: Any) -> Any:
-        return self.call(*given)
+    def remote(self, *arguments: Any) -> Any:
+        return self.call(*arguments)
 
 
 class World:
-    """Stands for the module `ray` and for the clock."""
+    """Replaces the modules `ray` and `time` in the pool."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.rng, self.now, self.messages, self.lost = random.Random(options.seed), 0.0, 0, 0
@@ -100,7 +100,7 @@ class World:
     def monotonic(self) -> float:
         return self.now
 
-    # What the pool asks of Ray.
+    # The functions of Ray that the pool calls.
     def remote(self, _: type) -> Remote:
         return Remote(lambda *_: self.new_actor())
 
@@ -139,7 +139,7 @@ class World:
         self._schedule(waitable, report)
         return report
 
-    # What happens in the world.
+    # Events of the simulation.
     def new_actor(self) -> Actor:
         slow = self.rng.random() < self.options.slow_share
         lifetime = self.rng.expovariate(1 / (3600 * self.options.hours_between_deaths))
@@ -209,11 +209,11 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=10_000)
     parser.add_argument("--actors", type=int, default=256)
     parser.add_argument("--shard-seconds", type=float, default=60.0, help="on an actor of speed 1")
-    parser.add_argument("--slow-share", type=float, default=0.05, help="actors at half speed")
-    parser.add_argument("--failures", type=float, default=0.002, help="share of attempts that raise")
-    parser.add_argument("--hours-between-deaths", type=float, default=8.0, help="of one actor, on average")
+    parser.add_argument("--slow-share", type=float, default=0.05, help="fraction of actors at half speed")
+    parser.add_argument("--failures", type=float, default=0.002, help="fraction of attempts that raise")
+    parser.add_argument("--hours-between-deaths", type=float, default=8.0, help="average lifetime of an actor")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     facts = simulate(options)
     for name, value in facts.items():

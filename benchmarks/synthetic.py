@@ -1,4 +1,4 @@
-"""Synthetic texts: words follow Zipf's law, the commonest being stop words; lengths are those of MS MARCO."""
+"""Synthetic texts with the lengths of MS MARCO; words follow Zipf's law, and the most frequent are stop words."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ PASSAGE_WORDS, QUERY_WORDS = 56, 6
 
 
 def words() -> pa.Array:
-    """The vocabulary, commonest first: stop words, then strings of three to eight letters."""
+    """The vocabulary (VOCABULARY,), most frequent first: stop words, then strings of three to eight letters."""
     rng = np.random.default_rng(0)
     letters = rng.integers(ord("a"), ord("z") + 1, (VOCABULARY, 8), dtype=np.uint8)
     letters[np.arange(8) >= rng.integers(3, 9, (VOCABULARY, 1))] = 0
-    made = letters.view("S8").ravel().astype("U8")
-    made[: len(STOPWORDS_EN)] = STOPWORDS_EN
-    return pa.array(made)
+    vocabulary = letters.view("S8").ravel().astype("U8")
+    vocabulary[: len(STOPWORDS_EN)] = STOPWORDS_EN
+    return pa.array(vocabulary)
 
 
 def texts(vocabulary: pa.Array, rng: np.random.Generator, count: int, mean_words: int) -> pa.Array:
-    """Texts of Zipf-distributed words: density of rank r proportional to 1 / (r + 2.7)."""
+    """`count` texts of Zipf-distributed words: the density of rank r is proportional to 1 / (r + 2.7)."""
     lengths = np.maximum(rng.normal(mean_words, mean_words * 0.35, count), 1).astype(np.int32)
     ranks = 2.7 * ((VOCABULARY + 2.7) / 2.7) ** rng.random(lengths.sum()) - 2.7
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

@@ -1,10 +1,11 @@
-"""Measure training against sentence-transformers' trainer: same start, triples, loss, lengths, batch and hardware.
+"""Compare the speed of training with the trainer of sentence-transformers: same model, triples, loss and batches.
 
     python benchmarks/training.py --init CHECKPOINT --steps 40 --batch-size 16
 
-A dense student learns margins of synthetic triples of MS MARCO's lengths. Our steps include everything but tokenising,
-which is done once beforehand and timed apart; theirs tokenise in the loop, as that library does. Time runs from the end
-of the first step to that of the last, on the wall and on the processor, which says more where others use the machine.
+A dense student learns margins of synthetic triples with the lengths of MS MARCO. Our steps include everything except
+tokenisation, which is done once before and timed separately; sentence-transformers tokenises in its loop. Time is taken
+from the end of the first step to the end of the last, in wall and CPU seconds; other load on the machine hardly affects
+CPU time.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=2, help="Both are measured so often, in turn.")
+    parser.add_argument("--rounds", type=int, default=2, help="Measure both trainers this many times, in turn.")
     parser.add_argument("--bfloat16", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,13 +1,13 @@
-"""Measure `build-triples` on a synthetic load beside a plain scan of the same files, and beside other ways.
+"""Compare `build-triples` on synthetic data with a plain scan of the same files and with other implementations.
 
     python benchmarks/triples.py --pairs 160000000 --teachers 3 --json triples.json
     python benchmarks/triples.py --pairs 16000000 --teachers 3 --peers
 
 Each query has one judged positive and 199 candidates. `scan` is the median of three warm runs of
 `sum(hash(columns(*)))` over pairs and scores with two threads. The build (filter, shuffle, write) starts from a
-finished workspace; the table of passages that share a text is made before and timed apart. With --peers nothing is
-shuffled on either side, and all ways must agree in count and content hash; polars is left out where it is not
-installed, and the dictionary way runs on a hundredth of the queries.
+finished workspace; the table of passages with the same text is made before and timed separately. With --peers, no
+implementation shuffles, and all must agree in count and content hash. Polars is left out if it is not installed, and
+the dictionaries run on a hundredth of the queries.
 """
 
 from __future__ import annotations
@@ -33,38 +33,39 @@ import pyarrow as pa
 from meter import Meter
 
 from pipeline import schemas
-from pipeline.collection.same_texts import same_texts
+from pipeline.collection.texts_by_content import same_texts
 from pipeline.scores.pairs import pairs_recipe
 from pipeline.scores.scores import score_recipe
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql
-from pipeline.tables.parts import part_name, set_content, set_footers, write_part
+from pipeline.tables.parts import content_fingerprint, part_name, read_footers, write_part
 from pipeline.tables.provenance import Footer, Recipe
-from pipeline.triples.build import TRIPLES, Resources, TripleSettings, build_triples, make_plan, scored_inputs
+from pipeline.triples.build import TRIPLES, Resources, TripleSettings, build_triples, make_plan
+from pipeline.triples.inputs import current_scored_pairs
 from pipeline.triples.shard import ShardWorker
 
 PER_QUERY = 200
 PAIRS_PER_SHARD = 500_000
 THRESHOLD = 3.0
 PASSAGES_PER_PAIR = 1 / 18
-# The same rows whatever their order: the sum of their hashes.
+# Equal for the same rows in any order: the sum of their hashes.
 CONTENT = "count(*), sum(hash(query_id, positive_id, negative_id, positive_score, negative_score, margin))::VARCHAR"
 
 
 def make(folder: Path, pairs: int, teachers: int) -> None:
-    """A workspace of that many pairs, scored by that many teachers."""
+    """Make a workspace with this number of pairs and teachers."""
     ws = Workspace.open(str(folder), create=True)
     queries, passages = max(1, pairs // PER_QUERY), max(2 * PER_QUERY, int(pairs * PASSAGES_PER_PAIR))
     made = Recipe("synthetic", {})
     for table, count, schema in (("passages", passages, schemas.PASSAGES), ("queries", queries, schemas.QUERIES)):
         write_part(ws.path(table, part_name(0)), _texts(count, schema), schema, made)
-    few = [pa.RecordBatch.from_pydict({"query_id": [0], "passage_id": [0], "grade": [1]}, schema=schemas.QRELS)]
-    write_part(ws.path("qrels", part_name(0)), few, schemas.QRELS, made)
-    passages_content = set_content(set_footers(ws.parts("passages")))
-    one = {"query_id": [0], "passage_id": [1], "rank": [1], "score": [1.0]}
+    qrels = [pa.RecordBatch.from_pydict({"query_id": [0], "passage_id": [0], "grade": [1]}, schema=schemas.QRELS)]
+    write_part(ws.path("qrels", part_name(0)), qrels, schemas.QRELS, made)
+    passages_content = content_fingerprint(read_footers(ws.parts("passages")))
+    row = {"query_id": [0], "passage_id": [1], "rank": [1], "score": [1.0]}
     write_part(
         ws.path("retrieved", "bm25", part_name(0, "train")),
-        [pa.RecordBatch.from_pydict(one, schema=schemas.RETRIEVED)],
+        [pa.RecordBatch.from_pydict(row, schema=schemas.RETRIEVED)],
         schemas.RETRIEVED,
         Recipe("retrieved", {"split": "train", "system": "bm25"}, {"passages": passages_content}),
     )
@@ -91,14 +92,14 @@ def _make_shard(
     rng = np.random.default_rng((7, number))
     first, end = queries
     query = np.repeat(np.arange(first, end, dtype=np.int32), PER_QUERY)
-    # Ascending, none twice: one from each of as many equal ranges.
+    # Ascending and unique: one passage from each of PER_QUERY equal ranges.
     width = passages // PER_QUERY
     passage = np.tile(np.arange(PER_QUERY, dtype=np.int32) * width, end - first)
     passage += rng.integers(0, width, len(passage), dtype=np.int32)
-    place = np.tile(np.arange(PER_QUERY), end - first)
-    relevant = place == np.repeat(rng.integers(0, PER_QUERY, end - first), PER_QUERY)
+    position = np.tile(np.arange(PER_QUERY), end - first)
+    relevant = position == np.repeat(rng.integers(0, PER_QUERY, end - first), PER_QUERY)
     schema = schemas.pairs(["bm25"])
-    rank = pa.array((place * 7 % PER_QUERY + 1).astype(np.int16))
+    rank = pa.array((position * 7 % PER_QUERY + 1).astype(np.int16))
     grade = pa.array(np.ones(len(query), np.int8), mask=~relevant)
     columns = [pa.array(query), pa.array(passage), grade, rank]
     extra = {"texts": f"synthetic {number}", "first_query": first, "last_query": end - 1}
@@ -150,7 +151,7 @@ def written(query: str, path: Path) -> str:
     return f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION uncompressed)"
 
 
-# Each way runs in a process of its own: `way(workspace, folder)` leaves triples as Parquet under `folder`.
+# Each implementation runs in a new process: `way(workspace, folder)` writes triples as Parquet under `folder`.
 
 
 def ours(ws: Workspace, folder: Path, processes: int) -> None:
@@ -158,12 +159,10 @@ def ours(ws: Workspace, folder: Path, processes: int) -> None:
 
 
 def unshuffled(ws: Workspace, folder: Path) -> None:
-    """Ours without the shuffle: every shard filtered and written where it stands, by a worker for each core."""
+    """Ours without the shuffle: two workers filter the shards, and write each as it is."""
     folder.mkdir(parents=True)
-    pairs, scores = scored_inputs(ws, ())
-    plan, _ = make_plan(
-        ws, pairs, scores, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=1), folder, folder / "spill"
-    )
+    scored = current_scored_pairs(ws)
+    plan, _ = make_plan(ws, scored, TripleSettings(THRESHOLD), TRIPLES, Resources(threads=1), folder, folder / "spill")
     numbers = iter(range(len(plan.shards)))
 
     def work(_: int) -> None:
@@ -178,7 +177,7 @@ def unshuffled(ws: Workspace, folder: Path) -> None:
 
 
 def group_by(ws: Workspace, folder: Path) -> None:
-    """One statement over everything: the scores of all teachers grouped by pair, then joined with the positives."""
+    """One SQL statement over all files: group the scores of all teachers by pair, then join with the positives."""
     names = ws.names("scores")
     each_file = (f"SELECT *, {i} AS t FROM {files(ws, 'scores', name)}" for i, name in enumerate(names))
     teachers = " UNION ALL ".join(each_file)
@@ -214,8 +213,8 @@ def polars_streaming(ws: Workspace, folder: Path) -> None:
     frame = pl.scan_parquet(str(ws.path("pairs")) + "/*.parquet")
     names = ws.names("scores")
     for name in names:
-        one = pl.scan_parquet(str(ws.path("scores", name)) + "/*.parquet")
-        frame = frame.join(one.rename({"score": name}), on=keys)
+        scores = pl.scan_parquet(str(ws.path("scores", name)) + "/*.parquet")
+        frame = frame.join(scores.rename({"score": name}), on=keys)
     total = pl.sum_horizontal(pl.col(name).cast(pl.Float64) for name in names)
     frame = frame.with_columns(total.alias("score")).select(*keys, "grade", "score")
     positive = frame.filter(pl.col("grade") >= 1).select("query_id", positive_id="passage_id", p="score")
@@ -224,14 +223,14 @@ def polars_streaming(ws: Workspace, folder: Path) -> None:
     kept = joined.filter(pl.col("margin") >= THRESHOLD)
     numbers = {"positive_score": "p", "negative_score": "n", "margin": "margin"}
     divisors = {"p": len(names), "n": len(names), "margin": 1}
-    columns = [(pl.col(one) / divisors[one]).cast(pl.Float32).alias(name) for name, one in numbers.items()]
+    columns = [(pl.col(column) / divisors[column]).cast(pl.Float32).alias(name) for name, column in numbers.items()]
     kept.select("query_id", "positive_id", "negative_id", *columns).sink_parquet(
         folder / "part.parquet", engine="streaming"
     )
 
 
 def dictionaries(ws: Workspace, folder: Path) -> None:
-    """The seed script's way: every score in a dictionary of dictionaries, loops over it."""
+    """Python loops over a dictionary of dictionaries that holds every score."""
     import pyarrow.parquet as pq
 
     scores: dict[int, dict[int, float]] = {}
@@ -242,8 +241,8 @@ def dictionaries(ws: Workspace, folder: Path) -> None:
         rows = zip(
             *(table.column(name).to_pylist() for name in ("query_id", "passage_id", "grade")), *columns, strict=True
         )
-        for query, passage, grade, *given in rows:
-            scores.setdefault(query, {})[passage] = sum(given)
+        for query, passage, grade, *logits in rows:
+            scores.setdefault(query, {})[passage] = sum(logits)
             if grade:
                 grades.setdefault(query, []).append(passage)
     found: dict[str, list[Any]] = {name: [] for name in schemas.TRIPLES.names[:6]}
@@ -262,7 +261,7 @@ def dictionaries(ws: Workspace, folder: Path) -> None:
 
 
 def measured(way: str, ws: Workspace, *more: str) -> dict[str, Any]:
-    """Run a way in a process of its own; its seconds and the peak of its process tree."""
+    """Run an implementation in a new process: its seconds and the peak memory of its process tree."""
     meter = Meter()
     with meter.watch():
         command = [sys.executable, __file__, "--run", way, str(ws.root), *more]
@@ -274,14 +273,14 @@ WAYS = {"unshuffled": unshuffled, "group_by": group_by, "polars": polars_streami
 
 
 def compare(ws: Workspace, pairs: int, teachers: int, folder: Path) -> dict[str, Any]:
-    """Ours without the shuffle beside the other ways; the dictionary way beside ours on a hundredth."""
+    """Ours without the shuffle and the other implementations; the dictionaries and ours on a hundredth."""
     ways = ["unshuffled", "group_by", *(["polars"] if find_spec("polars") else [])]
     found = {}
     for way in ways:
         found[way] = measured(way, ws, str(folder / way))
         found[way]["content"] = content(f"read_parquet('{folder / way}/*.parquet')")
         shutil.rmtree(folder / way)
-    if len({str(one["content"]) for one in found.values()}) > 1:
+    if len({str(facts["content"]) for facts in found.values()}) > 1:
         raise SystemExit(f"the ways disagree: {found}")
     small = Workspace(folder / "hundredth")
     make(small.root, max(PER_QUERY, pairs // 100), teachers)
@@ -300,10 +299,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16_000_000)
     parser.add_argument("--teachers", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--data", type=Path, help="make the files here, or find them from --keep [a temporary folder]")
-    parser.add_argument("--keep", action="store_true", help="leave the files where they stand")
-    parser.add_argument("--peers", action="store_true", help="also the other ways")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--data", type=Path, help="folder for the files, or of files kept by --keep [a temporary folder]"
+    )
+    parser.add_argument("--keep", action="store_true", help="do not remove the files")
+    parser.add_argument("--peers", action="store_true", help="also measure the other implementations")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -327,7 +328,7 @@ def main() -> None:
 def benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     root = folder / f"{options.pairs}-{options.teachers}"
     if not (root / "made").exists():
-        # In a process of its own, so that its memory is not counted.
+        # In another process, so that its memory is not counted.
         shutil.rmtree(root, ignore_errors=True)
         maker = get_context("spawn").Process(target=make, args=(root, options.pairs, options.teachers))
         maker.start()
@@ -343,7 +344,7 @@ def benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     built = measured("ours", ws, str(options.processes))
     rows, digest = content(files(ws, "triples", "made"))
     facts = {
-        "pairs": sum(footer.rows for footer in set_footers(ws.parts("pairs"))),
+        "pairs": sum(footer.rows for footer in read_footers(ws.parts("pairs"))),
         "teachers": options.teachers,
         "triples": rows,
         "scan_seconds": scan,
@@ -361,8 +362,8 @@ def benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         peers = facts["peers"] = compare(ws, options.pairs, options.teachers, folder)
         if peers["unshuffled"]["content"] != [rows, digest]:
             raise SystemExit("shuffled and unshuffled triples disagree")
-        for way, one in peers.items():
-            print(f"  {way}: {one['seconds']:.1f} s, peak {one['peak_rss_gb']:.2f} GB", flush=True)
+        for way, measures in peers.items():
+            print(f"  {way}: {measures['seconds']:.1f} s, peak {measures['peak_rss_gb']:.2f} GB", flush=True)
     return facts
 
 

@@ -1,20 +1,27 @@
-"""The one error tree, and the exit code each branch ends with.
+"""The error tree, with the exit code of each class.
 
-    PrepError                 1  failed
-    ├── InputError            1  a file given from outside is not what it should be
-    ├── WorkspaceError        1  a workspace lacks something, or holds something stale or foreign
-    ├── ModelError            1  a checkpoint cannot do what is asked of it
-    ├── UsageError            2  the command was given words that do not fit together
-    └── IncompleteError       3  ended in order, but some shards failed after their retries
+    PrepError                 1  the command failed
+    ├── InputError            1  an input file is malformed or contradicts the workspace
+    ├── WorkspaceError        1  data in the workspace is missing, stale, foreign or of a newer version
+    │   └── MissingError      1  a stage that others need has not run at all
+    ├── ModelError            1  a checkpoint cannot be used for its purpose
+    ├── UsageError            2  options are invalid or do not fit together
+    └── IncompleteError       3  the run ended in order, but some shards failed after their retries
 
-A message names the place, what was expected, what was found and what to do. Standard library only.
+A message gives the path, what was expected, what was found and what to do. Standard library only.
 """
 
 from __future__ import annotations
 
 
 class PrepError(Exception):
-    """A failure that the user can act on; printed without a traceback."""
+    """A failure that the user can act on; printed without a traceback.
+
+    >>> print(PrepError("empty file", where="qrels.tsv", expected="4 fields", todo="export it again"))
+    qrels.tsv: empty file
+      expected: 4 fields
+      to do:    export it again
+    """
 
     exit_code = 1
 
@@ -35,30 +42,34 @@ class PrepError(Exception):
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors cross process borders (workers, actors) with their fields."""
+        """Pickle with all fields: errors are sent from workers and actors."""
         return _rebuild, (type(self), self.what, self.where, self.expected, self.found, self.todo)
 
 
 def _rebuild(
-    kind: type[PrepError], what: str, where: object, expected: object, found: object, todo: str | None
+    error_type: type[PrepError], what: str, where: object, expected: object, found: object, todo: str | None
 ) -> PrepError:
-    return kind(what, where=where, expected=expected, found=found, todo=todo)
+    return error_type(what, where=where, expected=expected, found=found, todo=todo)
 
 
 class InputError(PrepError):
-    """A file from outside is malformed or contradicts the workspace."""
+    """An input file is malformed or contradicts the workspace."""
 
 
 class WorkspaceError(PrepError):
-    """The workspace lacks what a stage needs, or holds something stale, foreign or newer."""
+    """Data that a stage needs is missing from the workspace, stale, foreign or of a newer version."""
+
+
+class MissingError(WorkspaceError):
+    """A stage has not run: nothing of its output exists, so that `prep status` calls it missing, not incomplete."""
 
 
 class ModelError(PrepError):
-    """A checkpoint cannot be loaded as what it is asked to be."""
+    """A checkpoint cannot be loaded, or not in the requested role."""
 
 
 class UsageError(PrepError):
-    """Options that do not fit together."""
+    """Options are invalid or do not fit together."""
 
     exit_code = 2
 

@@ -1,6 +1,6 @@
-"""Identity is content: digests of JSON values, files and texts.
+"""Content digests of JSON values and files.
 
-Everything is hexadecimal BLAKE2b of 16 bytes. Standard library only, so that a scoring box needs no more.
+Every digest is BLAKE2b of 16 bytes, in hexadecimal. Standard library only: scoring machines need nothing else.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ DIGEST_BYTES = 16
 
 
 def new_hash() -> hashlib.blake2b:
-    """A fresh hash object of the house's kind."""
+    """A new BLAKE2b object with the project's digest size."""
     return hashlib.blake2b(digest_size=DIGEST_BYTES)
 
 
 def digest_json(value: Any) -> str:
-    """Digest of a JSON value; key order does not matter, anything else does."""
+    """Digest of a JSON value, independent of the order of keys.
+
+    >>> digest_json({"a": 1, "b": 2}) == digest_json({"b": 2, "a": 1})
+    True
+    """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
@@ -32,5 +36,5 @@ def digest_file(path: Path) -> str:
 
 
 def digest_files(paths: Iterable[Path], under: Path | None = None) -> str:
-    """Digest of files by name, or by path from `under` on, and bytes, whatever the order they are given in."""
+    """Digest of the files' bytes and names (paths relative to `under`, if given), independent of their order."""
     return digest_json({path.relative_to(under or path.parent).as_posix(): digest_file(path) for path in paths})

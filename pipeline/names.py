@@ -1,4 +1,4 @@
-"""Names that become file names: retrievers, splits, teachers, triple sets, students."""
+"""Checks for names that become file names: of retrievers, splits, teachers, triple sets and students."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def check_name(kind: str, name: str) -> str:
-    """The name, if it is safe as a file name.
+    """Return `name` if it is safe as a file name; `kind` says what it names, for the message.
+
+    >>> check_name("teacher", "minilm-l6")
+    'minilm-l6'
 
     Raises:
-        UsageError: it is not.
+        UsageError: the name is not safe.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -26,10 +29,10 @@ def check_name(kind: str, name: str) -> str:
 
 
 def refuse_case_twins(kind: str, names: Iterable[str]) -> None:
-    """Names that differ in case only would be one column to a database.
+    """Refuse names that differ only in case, since a database takes them for the same column.
 
     Raises:
-        WorkspaceError: there are two.
+        WorkspaceError: two names differ only in case.
     """
     folded: dict[str, str] = {}
     for name in names:
@@ -38,5 +41,5 @@ def refuse_case_twins(kind: str, names: Iterable[str]) -> None:
             raise WorkspaceError(
                 f"two {kind}s differ in case only",
                 found=f"{other}, {name}",
-                todo="rename one of them: remove it, and make it again under another name",
+                todo="remove one of them and make it again under another name",
             )

@@ -1,4 +1,9 @@
-"""A map over worker processes: results in order, a few items ahead, no worker left behind."""
+"""A parallel map over worker processes with ordered results and bounded read-ahead; no worker outlives the caller.
+
+It adds to `concurrent.futures.ProcessPoolExecutor` what that class does not do: workers end when their parent is
+killed, Ctrl-C reaches the parent alone, and leaving the loop kills running tasks instead of waiting for them. Tried
+instead: the workers of `multiprocessing.Pool` and of joblib (loky) survive a killed parent too.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +24,21 @@ Result = TypeVar("Result")
 
 
 def map_in_order(task: Callable[[Item], Result], items: Iterable[Item], *, processes: int) -> Iterator[Result]:
-    """Results of `task` in the order of `items`, from spawned processes a few items ahead.
+    """Yield the results of `task` in the order of `items`; spawned workers are up to 2 * `processes` items ahead.
 
-    One process means the calling one. Leaving early, by an error, Ctrl-C or `close`, kills the workers.
+    With one process, the calling process does the work. An error, Ctrl-C or closing the iterator kills the workers.
+
+    >>> list(map_in_order(abs, [-1, 2], processes=1))
+    [1, 2]
 
     Raises:
-        PrepError: a worker died.
+        PrepError: a worker process died.
     """
     if processes == 1:
         yield from map(task, items)
         return
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent)
-    workers = pool._processes
+    workers = pool._processes  # kill_workers() of Python 3.14 is not in 3.11
     ahead: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -44,7 +52,7 @@ def map_in_order(task: Callable[[Item], Result], items: Iterable[Item], *, proce
             worker.kill()
         if isinstance(error, BrokenProcessPool):
             raise PrepError(
-                "a worker process died", found=error, todo="look for lack of memory; use fewer processes"
+                "a worker process died", found=error, todo="check for lack of memory; use fewer processes"
             ) from error
         raise
     finally:
@@ -52,7 +60,7 @@ def map_in_order(task: Callable[[Item], Result], items: Iterable[Item], *, proce
 
 
 def _submit(pool: ProcessPoolExecutor, task: Callable[[Item], Result], item: Item) -> Future[Result]:
-    # Workers start here and inherit the mask: Ctrl-C is the parent's to handle, even while they start.
+    # The first calls start the workers, which inherit the mask: Ctrl-C reaches only the parent, even meanwhile.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(task, item)
@@ -61,7 +69,7 @@ def _submit(pool: ProcessPoolExecutor, task: Callable[[Item], Result], item: Ite
 
 
 def _end_with_parent() -> None:
-    """Leave when the parent is gone: an idle worker would wait for ever."""
+    """Exit when the parent has died: an idle worker would wait forever."""
     parent = parent_process()
     assert parent is not None
 

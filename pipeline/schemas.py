@@ -1,6 +1,6 @@
-"""The tables of a workspace: one schema each, and the version they share.
+"""Arrow schemas of the tables of a workspace, and their common version.
 
-Identifiers are strings at the border (`external_id`) and dense int32 inside (`query_id`, `passage_id`: row
+Identifiers are strings in input and output files (`external_id`) and dense int32 inside (`query_id`, `passage_id`: row
 numbers of the `queries` and `passages` tables). Scores are raw logits.
 """
 
@@ -15,7 +15,7 @@ _QUERY = pa.field("query_id", pa.int32(), nullable=False)
 _PASSAGE = pa.field("passage_id", pa.int32(), nullable=False)
 _EXTERNAL = pa.field("external_id", pa.string(), nullable=False)
 _TEXT = pa.field("text", pa.string(), nullable=False)
-# The lower 64 bits of MD5 over the UTF-8 text: content identity, so that scores are found again.
+# The lower 64 bits of MD5 over the UTF-8 text. Scores are reused for equal texts, whatever their ids.
 _TEXT_HASH = pa.field("text_hash", pa.uint64(), nullable=False)
 
 
@@ -56,6 +56,6 @@ LISTS = pa.schema(
 
 
 def pairs(systems: list[str]) -> pa.Schema:
-    """Schema of `pairs`: a nullable `rank_<system>` column for each retriever, in the order given."""
+    """Schema of `pairs`: with a nullable `rank_<system>` column per retriever, in the order of `systems`."""
     ranks = [pa.field(f"rank_{system}", pa.int16()) for system in systems]
     return pa.schema([_QUERY, _PASSAGE, pa.field("grade", pa.int8()), *ranks])

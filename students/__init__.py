@@ -1,1 +1,1 @@
-"""Student architectures, losses, training and encoding. Never ray."""
+"""Student architectures, losses, training and inference. Imports no ray, duckdb, datasets or pyarrow."""

@@ -1,4 +1,4 @@
-"""Which student a checkpoint is, told from its files: loads no weights and imports no torch."""
+"""The identity of a student, read from the files of its checkpoint: loads no weights and imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHAPING = ("modules.json", "*/config.json", "*/*.safetensors")
 
 
 def student_file(directory: Path) -> dict[str, Any] | None:
-    """What made a student of ours; None for other checkpoints."""
+    """The content of `prep.json`, which says how a student was trained; None for other checkpoints."""
     path = directory / STUDENT_FILE
     if not path.is_file():
         return None
@@ -23,9 +23,9 @@ def student_file(directory: Path) -> dict[str, Any] | None:
 
 
 def reads_apart(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint says of itself that it reads query and passage apart.
+    """Whether a checkpoint's files say that it encodes query and passage separately.
 
-    A bare encoder says nothing; that it is none of the cross-encoders may be its user's mistake.
+    False for a bare encoder, whose files do not say: naming it as a teacher may be a mistake.
     """
     facts = student_file(checkpoint.directory)
     if facts is not None:
@@ -36,12 +36,12 @@ def reads_apart(checkpoint: Checkpoint) -> bool:
     return (checkpoint.directory / "modules.json").is_file()
 
 
-def apart_fingerprint(checkpoint: str, dtype: str) -> str:
+def apart_fingerprint(checkpoint: str | Checkpoint, dtype: str) -> str:
     """Identity of the scores that a student gives as a teacher."""
     return digest_json(["times the scale of training", student_fingerprint(checkpoint, dtype)])
 
 
-def student_fingerprint(checkpoint: str, dtype: str) -> str:
+def student_fingerprint(checkpoint: str | Checkpoint, dtype: str) -> str:
     """Identity of a student's states and scores: weights, tokenizer, modules, lengths, arithmetic."""
     found = resolve(checkpoint)
     facts = student_file(found.directory) or {}

@@ -9,33 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.settings import check_settings, setting
+from students.losses import LOSSES
 
 DATA, MODEL, LOSS = "Data", "Model", "Loss"
 OPTIMISATION, VALIDATION = "Optimisation", "Validation"
 Pooling = Literal["cls", "mean"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["linear", "cosine", "constant"]
-LossName = Literal[
-    "margin_mse",
-    "pointwise_mse",
-    "weighted_ranknet",
-    "ranknet",
-    "bce",
-    "mnrl",
-    "kl",
-    "in_batch_margin_mse",
-    "in_batch_kl",
-]
-NEEDS_TEACHER: frozenset[LossName] = frozenset({"margin_mse", "pointwise_mse", "weighted_ranknet", "kl"})
+NEEDS_TEACHER = frozenset(name for name, loss in LOSSES.items() if loss.teacher_scores)
 """Losses that learn from the teacher scores in triples and lists."""
-NEEDS_IN_BATCH_TEACHER: frozenset[LossName] = frozenset({"in_batch_margin_mse", "in_batch_kl"})
+NEEDS_IN_BATCH_TEACHER = frozenset(name for name, loss in LOSSES.items() if loss.in_batch_teacher)
 """Losses that learn from a teacher that scores each query with all passages of the batch."""
-IN_BATCH: frozenset[LossName] = NEEDS_IN_BATCH_TEACHER | {"mnrl"}
-"""Losses over the scores of each query with all passages of the batch."""
 Storage = Literal["float32", "float16"]
 STUDENT_FILE = "prep.json"
 """File beside a student's weights: its settings and the fingerprints of its inputs, as JSON."""
@@ -47,7 +35,7 @@ class LossTerm(NamedTuple):
     """One term of a weighted sum of losses."""
 
     factor: float
-    name: LossName
+    name: str
 
 
 def parse_loss(text: str) -> tuple[LossTerm, ...]:
@@ -62,17 +50,15 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     terms = []
     for part in text.split("+"):
         factor, star, name = part.strip().rpartition("*")
-        if name.strip() not in get_args(LossName):
-            raise UsageError(
-                f"no loss {name.strip()!r}", expected=f"one of: {', '.join(get_args(LossName))}", found=text
-            )
+        if name.strip() not in LOSSES:
+            raise UsageError(f"no loss {name.strip()!r}", expected=f"one of: {', '.join(LOSSES)}", found=text)
         try:
             value = float(factor) if star else 1.0
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
             raise UsageError("the factor of a loss must be a positive number", expected="0.2*mnrl", found=part.strip())
-        terms.append(LossTerm(value, cast(LossName, name.strip())))
+        terms.append(LossTerm(value, name.strip()))
     if len({term.name for term in terms}) < len(terms):
         raise UsageError("a loss is named twice", found=text, todo="add its factors")
     return tuple(terms)
@@ -207,9 +193,10 @@ class TrainSettings:
         "margin_mse",
         panel=LOSS,
         metavar="LOSS",
-        help="Loss, or a weighted sum such as margin_mse+0.2*mnrl. From teacher scores: margin_mse, pointwise_mse, "
-        "weighted_ranknet, kl. From labels: ranknet, bce, mnrl. From an in-batch teacher: in_batch_margin_mse, "
-        "in_batch_kl.",
+        help="Loss, or a weighted sum such as margin_mse+0.2*mnrl. "
+        f"From teacher scores: {', '.join(name for name in LOSSES if name in NEEDS_TEACHER)}. "
+        f"From labels: {', '.join(name for name in LOSSES if name not in NEEDS_TEACHER | NEEDS_IN_BATCH_TEACHER)}. "
+        f"From an in-batch teacher: {', '.join(name for name in LOSSES if name in NEEDS_IN_BATCH_TEACHER)}.",
     )
     triples: str | None = setting(
         None,

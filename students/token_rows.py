@@ -1,7 +1,7 @@
-"""Texts as rows of token ids, and their way into a model: special tokens around them, cut and padded on the right.
+"""Texts as rows of token ids, and model inputs made from them: special tokens added, truncated and padded on the right.
 
-Each text is tokenised once, without special tokens (a token store, or some texts on the spot); a batch is a
-gather. `Frame.of` compares its result with the tokenizer's own call, so the rows are what the tokenizer would give.
+Each text is tokenised once, without special tokens, into a token store or in memory; a batch gathers rows of ids.
+`Frame.of` compares the result with a call of the tokenizer, so both give the same inputs.
 
 Shapes: N texts, T tokens.
 """
@@ -33,7 +33,7 @@ class Tokens(NamedTuple):
 
 
 class TextRows(NamedTuple):
-    """N texts, some twice if so wished."""
+    """N texts, given as rows of tokenised texts; a row may occur several times."""
 
     texts: TokenizedTexts
     rows: NDArray[np.integer]
@@ -41,32 +41,32 @@ class TextRows(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Self:
-        """Texts tokenised here and now."""
+        """Tokenise texts in memory."""
         starts = range(0, len(texts), CHUNK_TEXTS)
         chunks = (tokenise(tokenizer, texts[start : start + CHUNK_TEXTS]) for start in starts)
         return cls(TokenizedTexts.concatenate(chunks), np.arange(len(texts)))
 
     def take(self, chosen: NDArray[np.integer]) -> TextRows:
-        """Some of the rows."""
+        """The chosen rows, by number (any shape (n,))."""
         return TextRows(self.texts, self.rows[chosen])
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around a text, and how long the whole may be."""
+    """The special tokens before and after a text, and the length limit of both together."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     limit: int
-    """Most tokens, special ones included."""
+    """Maximum number of tokens, special tokens included."""
     pad_id: int
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, limit: int) -> Self:
-        """The frame that the tokenizer gives a single text.
+        """The frame that the tokenizer puts around a single text.
 
         Raises:
-            ModelError: the tokenizer does not cut and pad on the right, or puts no plain frame around a text.
+            ModelError: the tokenizer does not truncate and pad on the right, or adds tokens inside the text.
         """
         ids, bare = (tokenizer("a b", add_special_tokens=special)["input_ids"] for special in (True, False))
         start = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), None)
@@ -74,18 +74,18 @@ class Frame:
         if start is not None and pad_id is not None and tokenizer.is_fast:
             frame = cls(tuple(ids[:start]), tuple(ids[start + len(bare) :]), limit, pad_id)
             call = tokenizer(list(_PROBES), truncation=True, max_length=limit, padding=True, return_tensors="np")
-            found = frame.padded(TextRows.of(tokenizer, _PROBES))
-            if np.array_equal(found["input_ids"].numpy(), call["input_ids"]):
+            ours = frame.padded(TextRows.of(tokenizer, _PROBES))
+            if np.array_equal(ours["input_ids"].numpy(), call["input_ids"]):
                 return frame
         raise ModelError(
-            "texts cannot be put together from token ids as this tokenizer does it",
+            "this tokenizer's inputs cannot be assembled from token ids",
             where=type(tokenizer).__name__,
             expected="a fast tokenizer that cuts and pads on the right",
             todo="name a checkpoint with such a tokenizer",
         )
 
     def lengths(self, texts: TextRows) -> NDArray[np.int64]:
-        """Tokens (N,) of the texts as a model reads them, padding apart."""
+        """Number of tokens (N,) of each text in the model's input, without padding."""
         specials = len(self.before) + len(self.after)
         return np.minimum(texts.texts.lengths(texts.rows), self.limit - specials) + specials
 
@@ -94,13 +94,13 @@ class Frame:
         before, after = len(self.before), len(self.after)
         lengths = self.lengths(texts)
         width = int(lengths.max(initial=before + after)) if width is None else width
-        place = np.arange(width)
+        position = np.arange(width)
         ids = np.full((len(lengths), width), self.pad_id, np.int64)
-        inside = (place >= before) & (place < (lengths - after)[:, None])
-        source = (texts.texts.offsets[texts.rows] - before)[:, None] + place
+        inside = (position >= before) & (position < (lengths - after)[:, None])
+        source = (texts.texts.offsets[texts.rows] - before)[:, None] + position
         ids[inside] = texts.texts.ids[source[inside]]
         ids[:, :before] = self.before
         for step, special in enumerate(self.after):
             ids[np.arange(len(lengths)), lengths - after + step] = special
-        mask = (place < lengths[:, None]).astype(np.int64)
+        mask = (position < lengths[:, None]).astype(np.int64)
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}

@@ -49,14 +49,14 @@ class Work:
         return Work(*(-one for one in astuple(self)))
 
 
-class Told:
-    """What somebody has been told of some work, so that it can be taken back."""
+class ProgressReporter:
+    """Reports finished work, and retracts it when a batch or a shard has to be run again."""
 
     def __init__(self, on_progress: Callable[[Work], None] | None) -> None:
         self._on_progress, self._sum, self._last = on_progress, Work(), time.perf_counter()
 
-    def tell(self, work: Work) -> None:
-        """Pass on what was done; work without a time gets the time since the last report."""
+    def report(self, work: Work) -> None:
+        """Pass on finished work. Where its `seconds` are 0, the time since the last report is filled in."""
         now = time.perf_counter()
         if not work.seconds:
             work += Work(seconds=now - self._last)
@@ -65,8 +65,8 @@ class Told:
         if self._on_progress is not None:
             self._on_progress(work)
 
-    def take_back(self) -> None:
-        """Take back all that was done, but not the time it took."""
+    def retract(self) -> None:
+        """Report the negative of everything reported so far, except for the time, which has passed all the same."""
         done, self._sum = self._sum, Work()
         if self._on_progress is not None:
             self._on_progress(-Work(done.pairs, done.tokens, done.flop, done.peak_seconds))

@@ -6,20 +6,21 @@ Stale is judged by content: a stage is stale when what it was made from differs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Literal, NamedTuple
 
 from jobs.models.stored_passages import encoded_from, load_stored, stored_names
 from jobs.training.stage import is_training_of, training_recipe
 from pipeline.collection.selection import view_tables
-from pipeline.errors import PrepError, WorkspaceError
+from pipeline.errors import MissingError, PrepError, WorkspaceError
 from pipeline.retrieval.lists import IMPORTED, load_retrieved
-from pipeline.scores.pairs import is_current, load_pairs
-from pipeline.scores.scores import load_scores
+from pipeline.scores.pairs import PairSet, is_current, load_pairs
+from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.database import connect, one_row
-from pipeline.tables.parts import set_content, set_footers
+from pipeline.tables.database import connect, single_row
+from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.triples.build import triples_recipe
+from pipeline.triples.inputs import ScoredPairs, table_contents
 from pipeline.triples.sets import STAGES, layout_of, load_set, settings_of
 from students.settings import STUDENT_FILE, TrainSettings
 
@@ -40,19 +41,29 @@ def workspace_status(workspace: Workspace) -> list[Stage]:
     return list(_stages(workspace))
 
 
+class _Loaded:
+    """Pairs, scores and tables of a workspace, each loaded when first used."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.pairs: Callable[[], PairSet] = cache(partial(load_pairs, workspace))
+        self.scores: Callable[[str], ScoreSet] = cache(lambda teacher: load_scores(workspace, self.pairs(), teacher))
+        self.tables: Callable[[], dict[str, str]] = cache(partial(table_contents, workspace))
+
+
 def _stages(workspace: Workspace) -> Iterator[Stage]:
+    loaded = _Loaded(workspace)
     yield from _collection(workspace)
     if not workspace.names("retrieved"):
         yield Stage("retrieved", "missing", "run: prep mine --system bm25")
     yield from _each(workspace, "retrieved", _retrieved)
-    yield _checked("pairs", lambda: _pairs(workspace))
+    yield _checked("pairs", lambda: _pairs(workspace, loaded.pairs()))
     if not workspace.names("scores"):
         yield Stage("scores", "missing", "run: prep score --teacher NAME=CHECKPOINT")
-    yield from _each(workspace, "scores", _scores)
+    yield from _each(workspace, "scores", lambda _, teacher: _scores(loaded, teacher))
     if not workspace.names("triples"):
         yield Stage("triples", "missing", "run: prep build-triples --threshold 3")
     for dataset in STAGES:
-        yield from _each(workspace, dataset, partial(_row_set, dataset))
+        yield from _each(workspace, dataset, partial(_row_set, loaded, dataset))
     yield from _each(workspace, "students", _student)
     for name in stored_names(workspace):
         yield _checked(f"encoded/{name}", partial(_encoded, workspace, name))
@@ -73,8 +84,8 @@ def _checked(name: str, look: Callable[[], tuple[State, str]]) -> Stage:
     try:
         return Stage(name, *look())
     except PrepError as error:
-        missing = "yet" in error.what and "no " in error.what
-        return Stage(name, "missing" if missing else "incomplete", "; ".join(filter(None, [error.what, error.todo])))
+        state: State = "missing" if isinstance(error, MissingError) else "incomplete"
+        return Stage(name, state, "; ".join(filter(None, [error.what, error.todo])))
 
 
 def _collection(workspace: Workspace) -> Iterator[Stage]:
@@ -82,7 +93,7 @@ def _collection(workspace: Workspace) -> Iterator[Stage]:
         if not workspace.parts(table):
             yield Stage(table, "missing", "run: prep import msmarco")
             continue
-        footers = set_footers(workspace.parts(table))
+        footers = read_footers(workspace.parts(table))
         detail = f"{sum(footer.rows for footer in footers):,}"
         if table == "queries":
             with connect(workspace.local) as connection:
@@ -91,12 +102,12 @@ def _collection(workspace: Workspace) -> Iterator[Stage]:
                     "SELECT string_agg(split || ' ' || n, ', ' ORDER BY split) FROM "
                     "(SELECT split, count(*) AS n FROM (SELECT unnest(splits) AS split FROM queries) GROUP BY split)"
                 )
-                detail += f" ({one_row(connection, counts)[0]})"
+                detail += f" ({single_row(connection, counts)[0]})"
         yield Stage(table, "done", detail)
 
 
 def _retrieved(workspace: Workspace, system: str) -> tuple[State, str]:
-    passages = set_content(set_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
+    passages = content_fingerprint(read_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
     found = load_retrieved(workspace, system)
     shown = []
     for split, footers in sorted(found.splits().items()):
@@ -114,17 +125,16 @@ def _retrieved(workspace: Workspace, system: str) -> tuple[State, str]:
     return "done", "; ".join(shown)
 
 
-def _pairs(workspace: Workspace) -> tuple[State, str]:
-    pairs = load_pairs(workspace)
+def _pairs(workspace: Workspace, pairs: PairSet) -> tuple[State, str]:
     if not is_current(workspace, pairs):
         return "stale", "qrels, queries or retrieved lists have changed; run: prep build-pairs"
     return "done", f"{pairs.pairs:,} in {len(pairs.paths)} shards"
 
 
-def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
-    pairs = load_pairs(workspace)
+def _scores(loaded: _Loaded, teacher: str) -> tuple[State, str]:
+    pairs = loaded.pairs()
     try:
-        scores = load_scores(workspace, pairs, teacher)
+        scores = loaded.scores(teacher)
     except PrepError as error:
         return "incomplete", f"{error.found or error.what}; {error.todo}"
     settings = scores.footers[0].recipe.settings
@@ -134,12 +144,11 @@ def _scores(workspace: Workspace, teacher: str) -> tuple[State, str]:
     return "done", f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {how}"
 
 
-def _row_set(dataset: str, workspace: Workspace, name: str) -> tuple[State, str]:
+def _row_set(loaded: _Loaded, dataset: str, workspace: Workspace, name: str) -> tuple[State, str]:
     _, footers = load_set(workspace, dataset, name)
     teachers, settings, layout = footers[0].recipe.settings["teachers"], settings_of(footers[0]), layout_of(footers[0])
-    pairs = load_pairs(workspace)
-    scores = [load_scores(workspace, pairs, teacher) for teacher in teachers]
-    if triples_recipe(workspace, pairs, scores, settings, layout).fingerprint != footers[0].fingerprint:
+    scored = ScoredPairs(tuple(map(loaded.scores, teachers)), loaded.tables())
+    if triples_recipe(scored, settings, layout).fingerprint != footers[0].fingerprint:
         return "stale", f"pairs, scores or queries have changed; run: {STAGES[dataset]} --name {name}"
     rows = sum(footer.rows for footer in footers)
     shape = "".join(f", {key.replace('_', ' ')} {value}" for key, value in layout.settings.items())

@@ -12,7 +12,8 @@ import numpy as np
 
 from jobs.checks.status import workspace_status
 from jobs.models.checkpoints import local_checkpoint
-from jobs.scoring.shard import APART, pairs_with_texts
+from jobs.scoring.shard import pairs_with_texts
+from jobs.scoring.teachers import SEPARATELY
 from pipeline.checks.soundness import Problem, data_problems
 from pipeline.collection.texts import Texts
 from pipeline.errors import PrepError, WorkspaceError
@@ -53,7 +54,7 @@ def verify(
         on_file(path)
 
     found.problems += data_problems(workspace, count)
-    tables = {workspace.place(table) for table in TABLES}
+    tables = {workspace.current_path(table) for table in TABLES}
     if any(problem.path.parent in tables for problem in found.problems):
         found.notes.append("nothing beyond the tables of texts and judgements was read: all else stands on them")
         return found
@@ -93,9 +94,9 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
         return
     try:
         checkpoint = resolve(local_checkpoint(made[0]["teacher"]), revision=made[0]["revision"])
-        apart = settings.get("reads") == APART
-        if apart:
-            same = apart_fingerprint(str(checkpoint.directory), settings["dtype"]) == settings["fingerprint"]
+        separate = settings.get("reads") == SEPARATELY
+        if separate:
+            same = apart_fingerprint(checkpoint, settings["dtype"]) == settings["fingerprint"]
         else:
             hashes = (checkpoint.weights_hash, checkpoint.tokenizer_hash)
             same = hashes == (settings["weights_hash"], settings["tokenizer_hash"])
@@ -108,7 +109,7 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
     places = _places(pairs, sample, np.random.default_rng(seed))
     ids = [np.concatenate(columns) for columns in zip(*(_ids(pairs, *place) for place in places), strict=True)]
     texts = pairs_with_texts((ids[0], ids[1]), Texts(workspace, "queries"), Texts(workspace, "passages"))
-    if apart:
+    if separate:
         from students.inference.teaching import plain_apart_scores
 
         expected = plain_apart_scores(str(checkpoint.directory), texts)

@@ -1,9 +1,9 @@
-"""A pool of Ray actors that works off independent tasks.
+"""A pool of Ray actors that runs independent tasks.
 
-An actor holds a worker made by a factory and runs one task at a time, reporting progress as it goes. An actor
-that dies, raises, or makes no progress for too long is replaced and its task tried again; nodes that join while
-work is left get actors too. A task that fails in all its attempts is set aside and named. Tasks must be
-idempotent: what they make appears when complete.
+Each actor holds a worker made by a factory, runs one task at a time and reports its progress. An actor that dies,
+raises, or makes no progress for too long is replaced and its task is tried again. Nodes that join during a run get
+actors too. A task that fails in all its attempts is set aside and named. Tasks must be idempotent: their output
+appears only once it is complete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 START_ATTEMPTS = 5
 COPY_GAIN = 1.1
-"""How much longer than an idle actor's usual time a task must still take to be begun there once more."""
+"""An idle actor starts a copy of a running task if the task needs this many times the actor's usual time."""
 LOOK_SECONDS = 10.0
 """How often the pool looks for actors that hang and for nodes that have joined."""
 
@@ -40,7 +40,7 @@ class _Slot(Generic[T]):
 
     actor: Any
     waiting_on: Any
-    """What to wait for: the ref of its start, or the stream of its running task."""
+    """The ref of its start, or the stream of its running task."""
     task: T | None = None
     reported: Any = None
     """Progress of the task, summed."""
@@ -62,15 +62,18 @@ def run_on_actors(
     *,
     stage: str = "work",
 ) -> list[Failure[T]]:
-    """Run `method(worker, task, report)` for every task on workers made by `make(location)`.
+    """Run `method(worker, task, report)` for every task, on workers made by `make(location)`.
 
-    What `report` is given must add up and have a negative; `on_progress` is told of it, and of its negative where
-    a task has to be done again. `stage` is what the run's metrics are called by.
+    Reports must support `+` and unary `-`: `on_progress` receives each one, and its negative where a task has to run
+    again. `stage` is the tag of the run's metrics.
+
+    Returns:
+        The tasks that failed in all attempts.
 
     Raises:
-        PrepError: one that a task raised; it would fail the same way again.
+        PrepError: raised by a task; it would fail the same way again.
     """
-    with _connected(cluster.address):
+    with connected(cluster.address):
         ledger = Ledger(tasks, cluster.max_attempts)
         pool = _Pool(make, location, method, ledger, cluster, on_progress, PoolMetrics(stage))
         try:
@@ -81,14 +84,17 @@ def run_on_actors(
 
 
 def actors_that_fit(cluster: ClusterSettings) -> int:
-    """How many actors a run would start now."""
-    with _connected(cluster.address):
-        return _Room(cluster).actors()
+    """The number of actors that a run would start now."""
+    with connected(cluster.address):
+        return _Capacity(cluster).actors()
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster; a cluster of this process's own where none is named."""
+def connected(address: str | None) -> Iterator[None]:
+    """A connection to a Ray cluster, closed at the end unless it was open before.
+
+    Connects to `address`, else to RAY_ADDRESS, else starts a local cluster that listens on 127.0.0.1 only.
+    """
     if ray.is_initialized():
         yield
         return
@@ -102,8 +108,8 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-class _Room:
-    """What the cluster has for actors, looked up anew each time: nodes come and go."""
+class _Capacity:
+    """How many actors the cluster can hold, looked up each time: nodes come and go."""
 
     def __init__(self, cluster: ClusterSettings) -> None:
         self._cluster, self._warned = cluster, False
@@ -119,7 +125,7 @@ class _Room:
         }
 
     def actors(self) -> int:
-        """How many actors to keep: as asked for, else as many as fit, and one that waits if none does."""
+        """The number of actors to keep: as configured, else as many as fit, else one that waits for room."""
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = self._gpus(total)
         fits = total.get("GPU", 0) / gpus if gpus else total.get("CPU", 0) / self._cluster.cpus_per_actor
@@ -134,8 +140,8 @@ class _Room:
         return self._cluster.num_actors or max(1, int(fits))
 
     def _gpus(self, total: dict[str, float]) -> float:
-        given = self._cluster.gpus_per_actor
-        return float(total.get("GPU", 0) > 0) if given is None else given
+        configured = self._cluster.gpus_per_actor
+        return float(total.get("GPU", 0) > 0) if configured is None else configured
 
 
 class _Pool(Generic[T]):
@@ -152,7 +158,7 @@ class _Pool(Generic[T]):
         metrics: PoolMetrics,
     ) -> None:
         self._make, self._location, self._method = make, location, method
-        self._ledger, self._room, self._on_progress = ledger, _Room(cluster), on_progress
+        self._ledger, self._capacity, self._on_progress = ledger, _Capacity(cluster), on_progress
         self._metrics = metrics
         self._remote: Any = ray.remote(PoolWorker)
         self._hang_seconds = cluster.hang_seconds
@@ -189,14 +195,14 @@ class _Pool(Generic[T]):
 
     def _grow(self) -> None:
         """Start actors up to the number that there is room and work for."""
-        wanted = min(self._room.actors(), len(self._ledger) + self._running())
+        wanted = min(self._capacity.actors(), len(self._ledger) + self._running())
         for _ in range(wanted - len(self._slots) - len(self._idle)):
-            actor = self._remote.options(**self._room.options()).remote(self._make, self._location)
+            actor = self._remote.options(**self._capacity.options()).remote(self._make, self._location)
             started = actor.ready.remote()
             self._slots[started] = _Slot(actor, started)
 
     def _advance(self, slot: _Slot[T]) -> None:
-        """Take what the slot's actor has to say, and give it work if it has none."""
+        """Handle the actor's start or its next report, and give it a task if it has none."""
         try:
             if slot.task is None:
                 ray.get(slot.waiting_on)
@@ -227,7 +233,7 @@ class _Pool(Generic[T]):
         self._slots[slot.waiting_on] = slot
 
     def _finish(self, slot: _Slot[T]) -> None:
-        """The slot's task is done; whoever else is at it may stop."""
+        """Record the slot's task as done, and end other actors that run a copy of it."""
         assert slot.task is not None
         self._ledger.done(slot.task)
         self._metrics.count("tasks_done")
@@ -275,14 +281,14 @@ class _Pool(Generic[T]):
         return usual - passed if passed < usual else passed
 
     def _end_hanging(self, now: float) -> None:
-        """Lose actors that run a task and make no progress."""
+        """Replace actors whose task makes no progress."""
         for waitable, slot in list(self._slots.items()):
             if slot.task is not None and now - slot.moved > self._hang_seconds:
                 del self._slots[waitable]
                 self._lose(slot, f"no progress for {self._hang_seconds:,.0f} s")
 
     def _lose(self, slot: _Slot[T], reason: str) -> None:
-        """Do without the slot's actor: its task counts as failed once, and another actor comes."""
+        """Replace the slot's actor; its task counts as failed once."""
         self._end(slot)
         if slot.task is not None:
             if not self._others(slot):
@@ -296,7 +302,7 @@ class _Pool(Generic[T]):
         self._grow()
 
     def _end(self, slot: _Slot[T]) -> None:
-        """End the slot's actor, and take back what its task has reported."""
+        """End the slot's actor, and retract the progress of its task."""
         ray.kill(slot.actor)
         if slot.reported is not None:
             self._on_progress(-slot.reported)

@@ -1,14 +1,12 @@
-"""Training on Ray workers, through Ray Train: the same run in each, which takes its share of every batch.
+"""Training on Ray workers through Ray Train: every worker runs the same code on its share of each batch.
 
-In: what each worker does, and a number of workers. Out: nothing; the first worker leaves the result where the run says.
-Workers find the workspace by its path or URI. A run that fails is not tried again here: run the command again, and it
-goes on from its last checkpoint.
+In: the function that each worker calls, and the number of workers. Out: nothing; the first worker writes the result to
+the location in the run. Workers open the workspace by its path or URI. A failed run is not repeated here: the same
+command resumes it from its last checkpoint.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +14,7 @@ import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
+from jobs.cluster.pool import connected
 from jobs.cluster.settings import TrainCluster
 from pipeline.errors import PrepError
 from pipeline.storage.location import AnyPath, StorePath
@@ -26,18 +25,12 @@ T = TypeVar("T")
 def work_on_cluster(work: Callable[[T], None], run: T, notes: AnyPath, cluster: TrainCluster) -> None:
     """Call `work(run)` in each of `cluster.workers` workers, each with a GPU where there are any.
 
-    `notes` is where Ray Train keeps its own files; it may be removed when training is complete.
+    `notes` is the directory of Ray Train's state; it may be removed when training is complete.
 
     Raises:
-        PrepError: what a worker raised; the run's checkpoints stay.
+        PrepError: raised by a worker; the run's checkpoints stay.
     """
-    connected = ray.is_initialized()
-    if not connected:
-        address = cluster.address or os.environ.get("RAY_ADDRESS")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        local: dict[str, Any] = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    try:
+    with connected(cluster.address):
         use_gpu = ray.cluster_resources().get("GPU", 0) >= cluster.workers  # type: ignore[no-untyped-call]
         trainer = TorchTrainer(
             _loop,
@@ -49,19 +42,16 @@ def work_on_cluster(work: Callable[[T], None], run: T, notes: AnyPath, cluster: 
             ),
             run_config=_storage(notes),
         )
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise _cause(error) from error
-    finally:
-        if not connected:
-            ray.shutdown()
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise _cause(error) from error
 
 
-def _storage(place: AnyPath) -> RunConfig:
-    """Where Ray Train keeps its own notes."""
-    if isinstance(place, StorePath):
-        return RunConfig(storage_path=place.full, storage_filesystem=place.filesystem)
-    return RunConfig(storage_path=str(place))
+def _storage(notes: AnyPath) -> RunConfig:
+    if isinstance(notes, StorePath):
+        return RunConfig(storage_path=notes.full, storage_filesystem=notes.filesystem)
+    return RunConfig(storage_path=str(notes))
 
 
 def _loop(config: dict[str, Any]) -> None:
@@ -69,12 +59,12 @@ def _loop(config: dict[str, Any]) -> None:
 
 
 def _cause(error: BaseException) -> PrepError:
-    """What a worker raised, if it was one of ours; else the first line of the failure."""
-    seen: list[BaseException] = [error]
-    for found in seen:
-        if isinstance(found, PrepError):
-            return found
-        # Ray Train wraps what a worker raises, and keeps it under a private name.
-        inner = [getattr(found, "_base_exc", None), *getattr(found, "worker_failures", {}).values()]
-        seen += [one for one in inner if isinstance(one, BaseException)]
+    """The PrepError that a worker raised, else a new one with the first line of the failure."""
+    chain: list[BaseException] = [error]
+    for link in chain:
+        if isinstance(link, PrepError):
+            return link
+        # Ray Train wraps a worker's error, and keeps it under a private name.
+        inner = [getattr(link, "_base_exc", None), *getattr(link, "worker_failures", {}).values()]
+        chain += [cause for cause in inner if isinstance(cause, BaseException)]
     return PrepError("training failed on a worker", found=str(error).strip().splitlines()[0], todo="run it again")

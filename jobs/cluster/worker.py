@@ -1,6 +1,6 @@
-"""The actor's side of the pool: one task at a time, its progress told about once a second.
+"""The actor's side of the pool: runs one task at a time and reports its progress about once a second.
 
-Knows nothing of Ray, which makes an actor of it.
+Imports no Ray; the pool turns the class into an actor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PoolWorker:
 
         def work() -> None:
             try:
-                stand_somewhere()
+                leave_missing_directory()
                 if self._worker is None:
                     self._worker = self._make(self._location)
                 method(self._worker, task, reports.put)
@@ -50,8 +50,8 @@ class PoolWorker:
                 return
 
 
-def stand_somewhere() -> None:
-    """Leave a working directory that is gone: nodes that share a machine replace each other's copy of it."""
+def leave_missing_directory() -> None:
+    """Change to a directory that exists: nodes on one machine replace each other's copy of the working directory."""
     try:
         os.getcwd()  # noqa: PTH109 — Path.cwd is the same call
     except FileNotFoundError:

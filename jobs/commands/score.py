@@ -37,9 +37,9 @@ def score(
     from jobs.commands.summary import run_summary
     from jobs.models.checkpoints import name_checkpoint, parse_named
     from jobs.scoring.estimate import estimate
-    from jobs.scoring.shard import Teacher
+    from jobs.scoring.stage import Throughput
     from jobs.scoring.stage import score as run
-    from jobs.scoring.throughput import Throughput
+    from jobs.scoring.teachers import Teacher
     from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace

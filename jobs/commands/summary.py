@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PrepError
-from pipeline.storage.publishing import write_json
+from pipeline.storage.atomic_files import write_json
 from pipeline.storage.workspace import Workspace
 
 

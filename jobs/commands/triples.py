@@ -98,7 +98,6 @@ def explore_threshold(
     from jobs.commands.threshold_files import check_plot, draw, grid, write_csv
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace
-    from pipeline.triples.build import input_contents, scored_inputs
     from pipeline.triples.thresholds import explore_thresholds
 
     ws = Workspace.open(workspace)
@@ -110,7 +109,6 @@ def explore_threshold(
             ws, settings, thresholds, teachers=teacher, resources=resources, on_progress=meter.set
         )
         facts |= {**vars(explored), "rows": [row._asdict() for row in explored.rows], "warning": explored.warning}
-        facts["inputs"] = input_contents(*scored_inputs(ws, teacher))
         if csv is not None:
             write_csv(explored, csv)
         if plot is not None:

@@ -23,7 +23,7 @@ from jobs.ranking.evaluate import split_qrels
 from pipeline.evaluation.metrics import evaluate_run
 from pipeline.evaluation.runs import read_run
 from pipeline.storage.workspace import Workspace, atomic_write
-from pipeline.triples.order import triple_order
+from pipeline.triples.sets import triple_order
 from students.settings import STUDENT_FILE
 
 Run = Callable[[str], None]

@@ -10,8 +10,9 @@ from pathlib import Path
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
+from pipeline.storage.atomic_files import local_cache, remove
 from pipeline.storage.location import StorePath, parse_location
-from pipeline.storage.publishing import current, download, local_copies, remove
+from pipeline.storage.published_sets import current_version, download
 from pipeline.storage.workspace import Workspace
 
 
@@ -35,8 +36,8 @@ def local_checkpoint(named: str) -> str:
     place = parse_location(named)
     if isinstance(place, Path):
         return str(place)
-    copies = local_copies() / "students" / digest_json(named)
-    now = current(place)
+    copies = local_cache() / "students" / digest_json(named)
+    now = current_version(place)
     assert isinstance(now, StorePath)
     directory = copies / (now.name if now != place else _state(place))
     if not directory.is_dir():

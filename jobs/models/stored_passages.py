@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.models.checkpoints import locate_checkpoint
-from pipeline.collection.text_hashes import text_hashes
+from pipeline.collection.texts_by_content import text_hashes
 from pipeline.errors import WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.schemas import SCHEMA_VERSION
@@ -26,6 +26,7 @@ from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import hash_arrays
 from students.identity import student_fingerprint
 from students.settings import ENCODED_FILE
+from teachers.checkpoints.checkpoint import Checkpoint
 from teachers.settings import Dtype
 
 if TYPE_CHECKING:  # torch is loaded where states are read, not where they are looked for
@@ -96,7 +97,7 @@ class StoredPassages:
         return scores
 
 
-def load_stored(workspace: Workspace, name: str, checkpoint: str) -> StoredPassages:
+def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -> StoredPassages:
     """The set of a student, in whatever arithmetic it was made.
 
     Raises:
@@ -151,7 +152,7 @@ def encoded_from(workspace: Workspace, name: str) -> str:
     return str(found[0]["checkpoint"]) if found else name
 
 
-def find_stored(workspace: Workspace, name: str, checkpoint: str, dtype: Dtype) -> StoredPassages | None:
+def find_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint, dtype: Dtype) -> StoredPassages | None:
     """The set of a student if there is a fresh one in this arithmetic."""
     try:
         found = load_stored(workspace, name, checkpoint)

@@ -1,7 +1,7 @@
 """The token stores of a workspace: `.cache/tokens/<table>-<content>-<tokenizer>`, for `queries` and `passages`.
 
-Made once before scoring, by parallel processes, and mapped by every actor. A cache: safe to remove at any time,
-and never part of what scores depend on, since pairs of stored ids equal the tokenizer's own calls.
+Parallel processes make them once before scoring, and every actor maps them into memory. They are a cache: safe to
+remove at any time, and without influence on scores, since pairs made from stored ids equal the tokenizer's pair calls.
 """
 
 from __future__ import annotations
@@ -18,68 +18,74 @@ import numpy as np
 from pipeline.collection.texts import CACHE, Texts
 from pipeline.fingerprint import digest_json
 from pipeline.processes import map_in_order
-from pipeline.storage.publishing import remove
+from pipeline.storage.atomic_files import remove
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_content, set_footers
+from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.tokens.pairs import TokenChunk, TokenizedTexts
 from pipeline.tokens.store import FACTS, open_store, write_store
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 
 TABLES = ("queries", "passages")
 TEXTS_PER_TASK = 8_192
 TEXTS_PER_PROCESS = 100_000
-"""A process takes seconds to start; fewer texts are not worth one."""
+"""A process takes seconds to start, so fewer texts than this do not get an additional one."""
 
 
 def make_stores(
     workspace: Workspace,
-    checkpoint: str,
+    checkpoint: str | Checkpoint,
     *,
     processes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Make what is missing of a checkpoint's two stores; nothing for a tokenizer that gives no plain ids.
+    """Make the two stores of a checkpoint's tokenizer where they are missing; slow tokenizers get none.
 
-    The callback gets texts tokenised, and all of the table.
+    Args:
+        workspace: has the texts.
+        checkpoint: has the tokenizer; a name is resolved here.
+        processes: at most this many work in parallel; None: one per CPU.
+        on_progress: receives the texts tokenised so far and the size of the table.
     """
-    missing = [table for table in TABLES if not workspace.fetch(_place(workspace, table, checkpoint), FACTS)]
+    checkpoint = resolve(checkpoint)
+    directories = {table: _directory(workspace, table, checkpoint) for table in TABLES}
+    missing = [table for table, directory in directories.items() if not workspace.fetch(directory, FACTS)]
     if not missing:
         return
     from teachers.tokens.text_tokens import tokenizer_of, vocabulary_of
 
-    tokenizer_hash = resolve(checkpoint).tokenizer_hash
-    tokenizer = tokenizer_of(checkpoint, tokenizer_hash)
+    tokenizer = tokenizer_of(checkpoint, checkpoint.tokenizer_hash)
     if not tokenizer.is_fast:
         return
     for table in missing:
-        place = _place(workspace, table, checkpoint)
-        _remove_older(workspace, place.name, table)
-        source = _Source(workspace.location, table, place.name)
+        directory = directories[table]
+        _remove_older(workspace, directory.name, table)
+        source = _Source(workspace.location, table, directory.name)
         count = len(source.texts())
         ranges = [range(start, min(start + TEXTS_PER_TASK, count)) for start in range(0, count, TEXTS_PER_TASK)]
         workers = min(processes or os.cpu_count() or 1, 1 + count // TEXTS_PER_PROCESS)
-        chunks = map_in_order(partial(_tokenise, source, checkpoint, tokenizer_hash), ranges, processes=workers)
-        made_from = {"table": table, "checkpoint": checkpoint, **_libraries()}
-        write_store(place, _counted(chunks, count, on_progress), vocabulary_of(tokenizer), made_from)
-        workspace.share(place, FACTS)
+        chunks = map_in_order(partial(_tokenise, source, checkpoint), ranges, processes=workers)
+        made_from = {"table": table, "checkpoint": checkpoint.name, **_libraries()}
+        write_store(directory, _counted(chunks, count, on_progress), vocabulary_of(tokenizer), made_from)
+        workspace.share(directory, FACTS)
 
 
-def open_stores(workspace: Workspace, checkpoint: str) -> tuple[TokenizedTexts, TokenizedTexts] | None:
-    """The ids of all queries and all passages, by id; None where they have not been made.
+def open_stores(workspace: Workspace, checkpoint: str | Checkpoint) -> tuple[TokenizedTexts, TokenizedTexts] | None:
+    """The token ids of all queries and all passages, by row; None where `make_stores` has not made them.
 
     Raises:
         WorkspaceError: a store is damaged.
     """
-    places = [_place(workspace, table, checkpoint) for table in TABLES]
-    if not all(workspace.fetch(place, FACTS) for place in places):
+    checkpoint = resolve(checkpoint)
+    directories = [_directory(workspace, table, checkpoint) for table in TABLES]
+    if not all(workspace.fetch(directory, FACTS) for directory in directories):
         return None
-    queries, passages = map(open_store, places)
+    queries, passages = map(open_store, directories)
     return queries, passages
 
 
-def _place(workspace: Workspace, table: str, checkpoint: str) -> Path:
-    content = set_content(set_footers(workspace.parts(table)))
-    made_by = digest_json({"tokenizer": resolve(checkpoint).tokenizer_hash, **_libraries()})
+def _directory(workspace: Workspace, table: str, checkpoint: Checkpoint) -> Path:
+    content = content_fingerprint(read_footers(workspace.parts(table)))
+    made_by = digest_json({"tokenizer": checkpoint.tokenizer_hash, **_libraries()})
     return workspace.local / CACHE / "tokens" / f"{table}-{content}-{made_by}"
 
 
@@ -88,7 +94,7 @@ def _libraries() -> dict[str, str]:
 
 
 def _remove_older(workspace: Workspace, name: str, table: str) -> None:
-    """Remove stores of the table as it was; whoever reads one keeps its mapping."""
+    """Remove stores of earlier states of the table; a process that has one mapped keeps its mapping."""
     content = name.rsplit("-", 1)[0]
     for root in {workspace.root, workspace.local}:
         for other in root.joinpath(CACHE, "tokens").glob(f"{table}-*"):
@@ -105,21 +111,21 @@ def _counted(chunks: Iterator[TokenChunk], total: int, on_progress: Callable[[in
 
 
 class _Source(NamedTuple):
-    """A table's texts, to be opened where they are read."""
+    """A table's texts, opened in the process that reads them."""
 
     location: str
     table: str
     state: str
-    """Of the table: texts that a process has open are of one state."""
+    """Name of the store: part of the key, so that a changed table is opened anew."""
 
     @cache  # noqa: B019 - a process works on a few tables
     def texts(self) -> Texts:
         return Texts(Workspace.open(self.location), self.table)
 
 
-def _tokenise(source: _Source, checkpoint: str, tokenizer_hash: str, rows: range) -> TokenChunk:
-    """The ids of some rows of a table; runs in a worker."""
+def _tokenise(source: _Source, checkpoint: Checkpoint, rows: range) -> TokenChunk:
+    """The token ids of some rows of a table; runs in a worker process."""
     from teachers.tokens.text_tokens import tokenise, tokenizer_of
 
     texts = source.texts().take(np.arange(rows.start, rows.stop))
-    return tokenise(tokenizer_of(checkpoint, tokenizer_hash), texts)
+    return tokenise(tokenizer_of(checkpoint, checkpoint.tokenizer_hash), texts)

@@ -6,7 +6,6 @@ import numpy as np
 
 from pipeline.errors import WorkspaceError
 from pipeline.retrieval.lists import RetrievedSet, load_retrieved
-from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import ScoreSet, read_scores
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, view_parquet
@@ -57,7 +56,7 @@ def teacher_scores(
     Raises:
         WorkspaceError: the retriever is none of the pairs', or has been asked again since.
     """
-    pairs = load_pairs(workspace)
+    pairs = scores.pairs
     if system not in pairs.systems:
         raise WorkspaceError(f"no retriever {system!r} in the pairs", expected=", ".join(pairs.systems))
     columns = []

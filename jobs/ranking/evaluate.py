@@ -28,7 +28,7 @@ from pipeline.errors import UsageError, WorkspaceError
 from pipeline.evaluation.metrics import Qrels, evaluate_run
 from pipeline.evaluation.runs import Run, rank_rows, read_run, write_run
 from pipeline.names import check_name
-from pipeline.retrieval.retrievers import Asked
+from pipeline.retrieval.retrievers import SearchRequest
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.location import AnyPath
@@ -229,6 +229,6 @@ class _Systems:
             find_stored(self._workspace, name, checkpoint, self._settings.dtype),
             lambda done, total: self._on_system(f"{name}-retrieve, {done:,} of {total:,} passages"),
         )
-        asked = Asked.of(self._workspace, Texts(self._workspace, "queries").take(self._queries))
+        asked = SearchRequest.of(self._workspace, Texts(self._workspace, "queries").take(self._queries))
         (found,) = retriever.search(asked, [range(len(self._queries))], self._settings.depth, self._workspace.local)
         return self._ranked(self._queries[found.query], found.passage_id, found.score)

@@ -25,7 +25,7 @@ from pipeline.collection.texts import Texts
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.evaluation.runs import Run, external_ids, rank_rows
 from pipeline.retrieval.bm25_postings import open_postings
-from pipeline.retrieval.retrievers import Asked, Bm25Retriever, Retriever
+from pipeline.retrieval.retrievers import Bm25Retriever, Retriever, SearchRequest
 from pipeline.retrieval.settings import Bm25Settings
 from pipeline.storage.workspace import Workspace
 from teachers.scorer import Pairs, Scorer
@@ -179,7 +179,7 @@ class _Retrieve:
     settings: SearchSettings
 
     def __call__(self, queries: Sequence[str], before: Run | None) -> Run:  # noqa: ARG002
-        asked, depth = Asked.of(self.workspace, queries), self.settings.handed_on
+        asked, depth = SearchRequest.of(self.workspace, queries), self.settings.handed_on
         with self.workspace.staging("search") as scratch:
             (found,) = self.retriever.search(asked, [range(len(queries))], depth, scratch)
         return rank_rows(found.query, found.passage_id, found.score)

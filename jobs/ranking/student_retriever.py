@@ -13,7 +13,7 @@ import numpy as np
 from jobs.models.stored_passages import StoredPassages
 from pipeline.collection.texts import Texts
 from pipeline.retrieval.bm25_index import Retrieved
-from pipeline.retrieval.retrievers import Asked
+from pipeline.retrieval.retrievers import SearchRequest
 from pipeline.storage.workspace import Workspace
 from students.identity import student_fingerprint
 from teachers.settings import Dtype, ScoringSettings
@@ -52,7 +52,7 @@ class StudentRetriever:
         """See Retriever: the student by what decides its scores."""
         return {"student": student_fingerprint(self.checkpoint, self.dtype)}
 
-    def search(self, asked: Asked, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:  # noqa: ARG002
+    def search(self, request: SearchRequest, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:  # noqa: ARG002
         """See Retriever; holds the queries' states, Q x k keys and some passages.
 
         Raises:
@@ -63,9 +63,9 @@ class StudentRetriever:
         def count(new: int) -> None:
             nonlocal done
             done += new
-            self.on_index(done, asked.passage_count)
+            self.on_index(done, request.passage_count)
 
-        scores, ids = self.scorer.search(asked.texts, self._passages(), k, on_progress=count)
+        scores, ids = self.scorer.search(request.texts, self._passages(), k, on_progress=count)
         kept = ids.shape[1]
         for batch in batches:
             yield Retrieved(

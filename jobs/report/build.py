@@ -16,7 +16,7 @@ from jobs.report.training import training_section
 from jobs.report.triples import triples_section
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, atomic_write
-from pipeline.tables.parts import set_footers
+from pipeline.tables.parts import read_footers
 
 REPORT = "report.html"
 MOST_FINDINGS = 20
@@ -81,7 +81,7 @@ def _counts(workspace: Workspace) -> list[tuple[str, int]]:
         parts = workspace.parts(table)
         if parts:
             label = {"qrels": "judgements"}.get(table, table)
-            rows.append((label, sum(footer.rows for footer in set_footers(parts))))
+            rows.append((label, sum(footer.rows for footer in read_footers(parts))))
     for dataset, label in (("scores", "teachers"), ("triples", "triple sets"), ("students", "trained models")):
         rows.append((label, len(workspace.names(dataset))))
     return rows

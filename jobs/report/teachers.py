@@ -46,7 +46,7 @@ def _parts(workspace: Workspace) -> list[Figure | Missing]:
             missing.append(Missing(f"scores of {name}", error.todo or _SCORE, error.what))
     if not scores:
         return [*missing, Missing("the teachers' scores", _SCORE, _NONE)]
-    agreement = score_agreement(pairs, scores)
+    agreement = score_agreement(scores)
     sources = [
         Source(
             score_command(s.teacher, s.footers[0].recipe.settings, s.footers[0].extra),

@@ -13,12 +13,11 @@ from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import command, triples_command
 from pipeline.errors import PrepError
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_content
+from pipeline.tables.parts import content_fingerprint
 from pipeline.tables.provenance import Footer
-from pipeline.triples.build import input_contents, scored_inputs
-from pipeline.triples.funnel import Funnel
+from pipeline.triples.funnel import STEP, Funnel
+from pipeline.triples.inputs import current_scored_pairs
 from pipeline.triples.sets import load_triples
-from pipeline.triples.statistics import STEP
 
 MOST_SETS = 6
 INTRO = (
@@ -45,7 +44,7 @@ def triples_section(workspace: Workspace) -> Section:
             parts.append(Missing(f"triples {name}", error.todo or _BUILD, error.what))
             continue
         made = triples_command(name, footers[0].recipe.settings)
-        sets.append(_Set(name, footers[0], Source(made, {f"triples/{name}": set_content(footers)})))
+        sets.append(_Set(name, footers[0], Source(made, {f"triples/{name}": content_fingerprint(footers)})))
     shown: list[Figure | Missing] = []
     if sets:
         shown.append(_margins(sets[:MOST_SETS]))
@@ -110,8 +109,7 @@ def _thresholds(workspace: Workspace) -> Figure | Missing:
     if facts["exit_code"] or len(facts.get("rows", [])) < 2:
         return Missing(what, explore, "the last exploration has no curve")
     try:
-        pairs, scores = scored_inputs(workspace, facts["teachers"])
-        stale = facts.get("inputs") != input_contents(pairs, scores)
+        stale = facts.get("inputs") != current_scored_pairs(workspace, facts["teachers"]).contents
     except PrepError:
         stale = True
     why = "; pairs or scores have changed since" if stale else ""

@@ -1,6 +1,6 @@
-"""What scoring would take: counted where it can be, measured on a sample of the new pairs, scaled up.
+"""Estimates the hours of a scoring run: counts the pairs, measures the speed on a sample and extrapolates.
 
-The sample is scored as the run would be, on one device, here or in an actor of the cluster; nothing is written.
+The sample is scored like a run, on one device, in this process or in an actor of the cluster. Nothing is written.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.scoring.shard import ShardScorer, ShardTask, Teacher
+from jobs.scoring.shard import ShardScorer, ShardTask
 from jobs.scoring.stage import plan_scoring
+from jobs.scoring.teachers import Teacher
 from pipeline.errors import PrepError
 from pipeline.storage.workspace import Workspace
 from teachers.scorer import Work
 
 BYTES_PER_PAIR = 8.4
-"""Of a score file, compressed: two ids and a float32; measured on 67,890 pairs of MedQuAD."""
+"""Size of a compressed score file per pair, two ids and a float32; measured on 67,890 pairs of MedQuAD."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Estimate:
 
     teacher: str
     pairs: int
-    """Without a score yet."""
+    """Pairs without a score."""
     reused_pairs: int
     shards: int
     tokens: float
     flop: float
     hours: float
-    """On all devices together."""
+    """Elapsed, with all devices at work."""
     devices: int
     written_bytes: float
 
@@ -39,12 +40,12 @@ class Estimate:
 def estimate(
     workspace: Workspace, teachers: Sequence[Teacher], cluster: ClusterSettings, *, overwrite: bool = False
 ) -> list[Estimate]:
-    """What is left to do for each teacher, and what it takes.
+    """What is left to score with each teacher, and how long it takes.
 
     Raises:
-        As `jobs.scoring.stage.plan_scoring`, and what scoring the sample raises.
+        PrepError: as `jobs.scoring.stage.plan_scoring`, or the sample cannot be scored.
     """
-    tasks, _ = plan_scoring(workspace, teachers, overwrite=overwrite, keep=False)
+    tasks = plan_scoring(workspace, teachers, overwrite=overwrite, keep=False).tasks
     return [
         _estimate(workspace, teacher, [task for task in tasks if task.teacher is teacher], cluster)
         for teacher in teachers
@@ -66,7 +67,7 @@ def _estimate(workspace: Workspace, teacher: Teacher, tasks: list[ShardTask], cl
 
 
 def _measure(workspace: Workspace, tasks: list[ShardTask], cluster: ClusterSettings) -> tuple[Work, int]:
-    """What a sample took on one device, and how many devices would work."""
+    """The work of a sample on one device, and how many devices a run would use."""
     total = Work()
 
     def add(work: Work) -> None:

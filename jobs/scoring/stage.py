@@ -1,73 +1,120 @@
-"""The stage `score`: every pair shard with every named teacher, in this process or by Ray actors.
+"""The stage `score`: scores every pair shard with every named teacher, in this process or in Ray actors.
 
-Only missing and stale shards are scored; a shard's file appears when complete, so a run cut short goes on
-where it was. Ray itself stands in `jobs.cluster.pool`.
+Only missing and stale shards are scored. A shard's file appears once it is complete, so an interrupted run resumes
+with the shards that are left. `jobs.cluster.pool` has everything about Ray.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jobs.cluster.ledger import Failure, Ledger
 from jobs.cluster.settings import ClusterSettings
-from jobs.models.checkpoints import local_checkpoint
 from jobs.models.token_stores import TABLES, make_stores
-from jobs.scoring.budgets import WORTH_TUNING
-from jobs.scoring.shard import ShardScorer, ShardTask, Teacher
+from jobs.scoring.shard import ShardScorer, ShardTask
+from jobs.scoring.teachers import ResolvedTeacher, Teacher
 from pipeline.errors import IncompleteError, PrepError, UsageError
 from pipeline.names import check_name
 from pipeline.scores.pairs import PairSet, current_pairs
 from pipeline.scores.reuse import OldScores, discard_old_scores, find_old_scores, overlapping, take_scores
 from pipeline.scores.scores import missing_shards, read_pair_ids
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_footers
-from teachers.scorer import Told, Work
+from pipeline.tables.parts import read_footers
+from teachers.scorer import ProgressReporter, Work
+
+MIN_PAIRS_TO_TUNE = 50_000
+"""Below this, measuring the best token budget takes longer than it saves."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a run did."""
+    """Counts of a finished run."""
 
     pairs: int
-    """Pairs that were scored."""
+    """Newly scored pairs."""
     reused_pairs: int
-    """Pairs of the same shards whose scores were found elsewhere."""
+    """Pairs of the same shards whose scores were copied from older files."""
     shards: int
     kept_shards: int
-    """Shards that were there already."""
+    """Shards that were complete before the run."""
+
+
+class ScoringPlan(NamedTuple):
+    """The work of a run."""
+
+    tasks: list[ShardTask]
+    """Shards to score, largest first within a teacher."""
+    shards: int
+    """All shards of all teachers, complete ones included."""
+    teachers: list[ResolvedTeacher]
+
+
+class Throughput:
+    """Work per second since the start, over all devices; for the progress line and the summary."""
+
+    def __init__(self) -> None:
+        self._done, self._begun = Work(), time.monotonic()
+
+    def add(self, work: Work) -> None:
+        """Count finished work; retracted work is negative."""
+        self._done += work
+
+    def rates(self) -> dict[str, float]:
+        """Tokens and floating-point operations per second of all devices together, and two fractions.
+
+        `share_of_peak` is the fraction of the devices' peak speed, `utilisation` the fraction of their time.
+        """
+        passed = max(time.monotonic() - self._begun, 1e-9)
+        device_seconds = max(self._done.seconds, 1e-9)
+        return {
+            "tokens_per_second": self._done.tokens / passed,
+            "tflops": self._done.flop / passed / 1e12,
+            "share_of_peak": self._done.peak_seconds / device_seconds,
+            "utilisation": self._done.busy_seconds / device_seconds,
+        }
+
+    def line(self) -> str:
+        """The rates as text."""
+        rates: dict[str, Any] = self.rates()
+        counted = f"{rates['tflops']:.2f} TFLOP/s ({rates['share_of_peak']:.0%} of peak), " if self._done.flop else ""
+        return f"{rates['tokens_per_second']:,.0f} tokens/s, {counted}devices {rates['utilisation']:.0%} busy"
 
 
 def plan_scoring(
     workspace: Workspace, teachers: Sequence[Teacher], *, overwrite: bool = False, keep: bool = True
-) -> tuple[list[ShardTask], int]:
-    """The shards to be scored, largest first within a teacher, and the number of all shards.
+) -> ScoringPlan:
+    """Resolve the teachers and list the shards that have no scores of them.
 
-    With `keep`, scores that stand where other shards will be are moved to where these find them again.
+    With `keep`, old scores in files that this run will replace are moved aside first, so that shards can reuse them.
 
     Raises:
         WorkspaceError: no pairs, or scores of another model under one of the names.
-        ModelError: a checkpoint is not there.
+        ModelError: a checkpoint does not exist.
     """
     if len({teacher.name for teacher in teachers}) < len(teachers):
-        raise UsageError("two teachers of one name", found=", ".join(teacher.name for teacher in teachers))
+        raise UsageError("two teachers with the same name", found=", ".join(teacher.name for teacher in teachers))
     pairs = current_pairs(workspace)
     tasks: list[ShardTask] = []
+    resolved = []
     for teacher in teachers:
-        description = teacher.describe()
+        resolved.append(teacher.resolve())
+        description = resolved[-1].description
         missing = missing_shards(
             workspace, pairs, check_name("teacher", teacher.name), description, overwrite=overwrite
         )
         if keep:
             workspace.remove_leftovers("scores", teacher.name)
         old = find_old_scores(workspace, pairs, teacher.name, description, keep=keep) if missing else []
-        found = [_task(teacher, description, number, pairs, old) for number in missing]
-        tuned = sum(task.pairs for task in found) >= WORTH_TUNING
-        tasks += (replace(task, tuned=tuned) for task in sorted(found, key=lambda task: -task.pairs))
-    return tasks, len(pairs.paths) * len(teachers)
+        own_tasks = [_task(resolved[-1], number, pairs, old) for number in missing]
+        tuned = sum(task.pairs for task in own_tasks) >= MIN_PAIRS_TO_TUNE
+        tasks += (replace(task, tuned=tuned) for task in sorted(own_tasks, key=lambda task: -task.pairs))
+    return ScoringPlan(tasks, len(pairs.paths) * len(teachers), resolved)
 
 
 def score(
@@ -80,16 +127,23 @@ def score(
     on_progress: Callable[[Work], None] = lambda work: None,
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scored:
-    """Score what is missing. `on_plan` is told the pairs to come, `on_progress` what was just done.
+    """Score every shard that is missing or stale.
 
-    `on_tokens` is told of texts tokenised beforehand, and all of their table.
+    Args:
+        workspace: has the pairs, and gets the scores.
+        teachers: to score with, each under its name.
+        cluster: where the work runs.
+        overwrite: replace scores of another model under the same name.
+        on_plan: receives the number of pairs to score.
+        on_progress: receives finished work; negative where it has to be done again.
+        on_tokens: receives the texts tokenised beforehand so far, and the size of their table.
 
     Raises:
-        IncompleteError: some shards failed in all attempts; the others are there.
+        IncompleteError: some shards failed in all attempts; the others are complete.
     """
-    tasks, shards = plan_scoring(workspace, teachers, overwrite=overwrite)
-    for checkpoint in _worth_storing(workspace, tasks):
-        make_stores(workspace, local_checkpoint(checkpoint), on_progress=on_tokens)
+    tasks, shards, resolved = plan_scoring(workspace, teachers, overwrite=overwrite)
+    for teacher in _worth_storing(workspace, tasks, resolved):
+        make_stores(workspace, teacher.checkpoint, on_progress=on_tokens)
     on_plan(sum(task.pairs for task in tasks))
     failures = _run(workspace, tasks, cluster, on_progress) if tasks else []
     if failures:
@@ -97,10 +151,10 @@ def score(
         raise IncompleteError(
             f"{len(failures)} of {shards} shards failed in all {cluster.max_attempts} attempts:\n{listed}",
             where=workspace.root,
-            todo="look at the reasons, then run the same command again: only these are scored",
+            todo="fix the causes above and run the same command again: only these shards are scored",
         )
-    for teacher in teachers:
-        discard_old_scores(workspace, teacher.describe())
+    for teacher in resolved:
+        discard_old_scores(workspace, teacher.description)
     new, rows = sum(task.pairs for task in tasks), sum(task.rows for task in tasks)
     return Scored(new, rows - new, shards, shards - len(tasks))
 
@@ -108,7 +162,7 @@ def score(
 def _run(
     workspace: Workspace, tasks: Sequence[ShardTask], cluster: ClusterSettings, on_progress: Callable[[Work], None]
 ) -> list[Failure[ShardTask]]:
-    """Work off the tasks here or in actors; the ones that were set aside."""
+    """Run the tasks here or in actors; returns those that failed in all attempts."""
     if cluster.uses_ray:
         from jobs.cluster.pool import run_on_actors
 
@@ -117,40 +171,38 @@ def _run(
         )
     scorer, ledger = ShardScorer(workspace.location), Ledger(tasks, cluster.max_attempts)
     while ledger:
-        task, told = ledger.take(), Told(on_progress)
+        task, reporter = ledger.take(), ProgressReporter(on_progress)
         try:
-            scorer.score(task, told.tell)
+            scorer.score(task, reporter.report)
         except PrepError:
             raise
         except Exception as error:
-            told.take_back()
+            reporter.retract()
             ledger.failed(task, f"{type(error).__name__}: {error}")
         else:
             ledger.done(task)
     return ledger.failures
 
 
-def _task(
-    teacher: Teacher, description: Mapping[str, Any], number: int, pairs: PairSet, old: Sequence[OldScores]
-) -> ShardTask:
-    """A shard, with the scores that may be reused; a file that fits none of its pairs is left out."""
+def _task(resolved: ResolvedTeacher, number: int, pairs: PairSet, old: Sequence[OldScores]) -> ShardTask:
+    """A shard with the old score files that have some of its pairs."""
     paths, rows = overlapping(old, pairs.footers[number]), pairs.footers[number].rows
     new = rows
     if paths:
         new = int(np.isnan(take_scores(paths, read_pair_ids(pairs.paths[number]))).sum())
-    return ShardTask(teacher, description, number, new, rows, old=tuple(paths))
+    return ShardTask(resolved.teacher, resolved.description, number, new, rows, old=tuple(paths))
 
 
-def _worth_storing(workspace: Workspace, tasks: Sequence[ShardTask]) -> list[str]:
-    """A checkpoint for each tokenizer that has more pairs to score than there are texts to tokenise.
+def _worth_storing(
+    workspace: Workspace, tasks: Sequence[ShardTask], teachers: Sequence[ResolvedTeacher]
+) -> list[ResolvedTeacher]:
+    """One teacher for each tokenizer that has more pairs to score than there are texts to tokenise.
 
-    Fewer pairs are tokenised shard by shard, only the texts that are in them.
+    With fewer pairs, each shard tokenises only its texts.
     """
-    pairs: dict[str, int] = {}
-    checkpoints: dict[str, str] = {}
+    pairs: Counter[str] = Counter()
     for task in tasks:
-        tokenizer = task.description["tokenizer_hash"]
-        pairs[tokenizer] = pairs.get(tokenizer, 0) + task.pairs
-        checkpoints.setdefault(tokenizer, task.teacher.checkpoint)
-    texts = sum(footer.rows for table in TABLES for footer in set_footers(workspace.parts(table)))
-    return [checkpoints[tokenizer] for tokenizer, count in pairs.items() if count > texts]
+        pairs[task.description["tokenizer_hash"]] += task.pairs
+    texts = sum(footer.rows for table in TABLES for footer in read_footers(workspace.parts(table)))
+    by_tokenizer = {teacher.checkpoint.tokenizer_hash: teacher for teacher in reversed(teachers)}
+    return [by_tokenizer[tokenizer] for tokenizer, count in pairs.items() if count > texts]

@@ -1,1 +1,1 @@
-"""The training stage."""
+"""The stage `train`: trains a student, or a teacher, and publishes it in the workspace."""

@@ -1,4 +1,4 @@
-"""What stands beside a student's weights for people: a model card, and a plot of loss and validation."""
+"""The files of a student that people read: a model card, and a plot of loss and validation."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ from pathlib import Path
 from typing import Any
 
 CARD, PLOT = "README.md", "training.png"
-# The library whose class loads the directory, and the tag that its models carry.
-_LIBRARIES = {
-    "bert_dot": ("sentence-transformers", "SentenceTransformer"),
-    "bert_cat": ("sentence-transformers", "CrossEncoder"),
-    "colbert": ("sentence-transformers", "MultiVectorEncoder"),
-    "sparse": ("sentence-transformers", "SparseEncoder"),
-}
 
 
 def write_card(directory: Path, name: str, facts: Mapping[str, Any]) -> None:
-    """Write card and plot into a student's directory, from what its student file says."""
+    """Write card and plot into a student's directory, from the facts of its student file."""
     if facts["losses"]:
         _plot(directory / PLOT, facts)
     (directory / CARD).write_text("\n".join(_lines(name, facts)) + "\n", encoding="utf-8")
 
 
 def _lines(name: str, facts: Mapping[str, Any]) -> list[str]:
-    settings, architecture = facts["settings"], facts["architecture"]
-    library, kind = _LIBRARIES.get(architecture, (None, None))
-    lines = ["---", *([f"library_name: {library}"] if library else []), "tags:", f"- {architecture}", "- distillation"]
-    lines += ["---", "", f"# {name}", ""]
-    lines.append(f"A {architecture} student, trained {facts['steps']:,} steps from `{settings['init']}`.")
-    lines += ["", f"Loads as `{kind}(directory)`." if kind else "Loads with prep alone.", "", "## Training", ""]
+    from students.architectures import architecture  # imports torch
+
+    settings, form = facts["settings"], facts["architecture"]
+    loads = architecture(form).library_class
+    library = ["library_name: sentence-transformers"] if loads else []
+    lines = ["---", *library, "tags:", f"- {form}", "- distillation", "---", "", f"# {name}", ""]
+    lines.append(f"A {form} student, trained {facts['steps']:,} steps from `{settings['init']}`.")
+    lines += ["", f"Loads as `{loads}(directory)`." if loads else "Loads with prep alone.", "", "## Training", ""]
     lines += _table(("option", "value"), {k: v for k, v in settings.items() if k != "student"} | settings["student"])
     lines += ["", "## Data", "", "Fingerprints of the content that it was trained on.", ""]
     lines += _table(("input", "fingerprint"), facts["inputs"])

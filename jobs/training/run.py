@@ -1,7 +1,7 @@
-"""One training run, as each of its workers does it: rows, token ids and the loop; the first worker saves the result.
+"""One training run, as each worker executes it: batch source, token ids and training loop.
 
-In: a workspace's location and settings. Out: the student's directory under `checkpoints/result`, with what training
-gave beside it. Knows neither names of students nor Ray.
+In: a workspace's location and settings. Out, written by the first worker: the student's directory
+`checkpoints/result`, and the facts of its training beside it. Knows no names of students and no Ray.
 """
 
 from __future__ import annotations
@@ -15,18 +15,14 @@ from typing import TYPE_CHECKING, Any
 from jobs.models.checkpoints import local_checkpoint, name_checkpoint
 from jobs.models.stored_passages import find_stored
 from jobs.models.token_stores import make_stores, open_stores
-from jobs.training.shared_checkpoints import on_disk, stage_of
+from jobs.training.shared_checkpoints import local_checkpoints, stage_of
+from jobs.training.sources import batch_source
 from jobs.training.validation import reranking_measure
 from pipeline.errors import ModelError
-from pipeline.scores.pairs import current_pairs
 from pipeline.storage.location import AnyPath, StorePath
-from pipeline.storage.publishing import current, replace_directory
+from pipeline.storage.published_sets import current_version, replace_directory
 from pipeline.storage.workspace import Workspace
-from pipeline.triples.sets import load_lists, load_triples
-from pipeline.triples.turns import load_turns
 from students.settings import TrainSettings
-from students.training.batches import BatchSource, JudgedPairs, ListShards, TripleShards
-from students.training.turns import QueryTurns
 from teachers.checkpoints.checkpoint import CONFIG
 from teachers.settings import ScoringSettings
 
@@ -39,15 +35,15 @@ _START = "start"
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a worker needs to know."""
+class TrainingRun:
+    """Everything that a worker needs; it can be sent to other processes."""
 
     location: str
-    """Of the workspace."""
+    """Path or URI of the workspace."""
     settings: TrainSettings
-    """With a start that has a directory."""
+    """With an `init` that is a checkpoint directory or a Hub name."""
     checkpoints: AnyPath
-    """Where checkpoints and the result go; all workers see it."""
+    """Directory of checkpoints and result, which all workers can read."""
 
 
 def prepare(
@@ -55,11 +51,11 @@ def prepare(
     settings: TrainSettings,
     checkpoints: AnyPath,
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
-) -> Run:
-    """Make what all workers share: a start with a directory, and the token ids of all texts.
+) -> TrainingRun:
+    """Make what all workers share: the checkpoint to start from, and the token ids of all texts.
 
     Raises:
-        ModelError: the start cannot be loaded, or its tokenizer gives no ids beforehand.
+        ModelError: that checkpoint cannot be loaded, or its tokenizer cannot tokenise texts on their own.
     """
     init = name_checkpoint(workspace, settings.init)
     if Path(init).expanduser().is_file():
@@ -69,17 +65,17 @@ def prepare(
     if teacher is not None:
         teacher = name_checkpoint(workspace, teacher)
         make_stores(workspace, local_checkpoint(teacher), on_progress=on_tokens)
-    return Run(workspace.location, replace(settings, init=init, in_batch_teacher=teacher), checkpoints)
+    return TrainingRun(workspace.location, replace(settings, init=init, in_batch_teacher=teacher), checkpoints)
 
 
-def work(run: Run, on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None) -> None:
-    """Train; the first worker, or the only one, writes the result.
+def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None) -> None:
+    """Train; the first worker writes the result.
 
     Raises:
-        PrepError: as `students.training.loop.train`.
+        PrepError: see `students.training.loop.train`.
     """
     from students.training.loop import train
-    from students.training.stream import Workers
+    from students.training.step_inputs import Workers
     from teachers.checkpoints.loading import quiet_loading
 
     workspace = Workspace.open(run.location)
@@ -87,9 +83,9 @@ def work(run: Run, on_step: Callable[[int, int, float | None], None] = lambda st
     source = batch_source(workspace, settings)
     measure = reranking_measure(workspace, settings) if settings.eval_steps else None
     tokens, teacher = _tokens(workspace, settings.init), _in_batch_teacher(workspace, settings)
-    with on_disk(workspace, run.checkpoints / TRAINER) as (directory, keep):
+    with local_checkpoints(workspace, run.checkpoints / TRAINER) as (directory, on_save):
         trained = train(
-            settings, source, tokens, directory, on_step=on_step, measure=measure, on_save=keep, teacher=teacher
+            settings, source, tokens, directory, on_step=on_step, measure=measure, on_save=on_save, teacher=teacher
         )
     if Workers.here().rank:
         return
@@ -101,8 +97,8 @@ def work(run: Run, on_step: Callable[[int, int, float | None], None] = lambda st
     (run.checkpoints / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def read_facts(run: Run) -> dict[str, Any]:
-    """What training gave, as the first worker wrote it."""
+def read_facts(run: TrainingRun) -> dict[str, Any]:
+    """The fields of `students.training.loop.Trained` that the first worker wrote, without the student."""
     facts: dict[str, Any] = json.loads((run.checkpoints / FACTS).read_text(encoding="utf-8"))
     return facts
 
@@ -113,13 +109,13 @@ def _tokens(workspace: Workspace, init: str) -> Tokens:
     stores = open_stores(workspace, init)
     if stores is None:
         raise ModelError(
-            "texts cannot be tokenised beforehand", where=init, expected="a fast tokenizer", found="a slow one"
+            "texts cannot be tokenised in advance", where=init, expected="a fast tokenizer", found="a slow one"
         )
     return Tokens(*stores)
 
 
 def _in_batch_teacher(workspace: Workspace, settings: TrainSettings) -> InBatchTeacher | None:
-    """The teacher with what `encode` has stored of it in the run's arithmetic, if anything."""
+    """The in-batch teacher, with the passages that `encode` has stored for it in the run's precision, if it has."""
     if settings.in_batch_teacher is None:
         return None
     from students.inference.scorer import SeparateScorer
@@ -132,39 +128,15 @@ def _in_batch_teacher(workspace: Workspace, settings: TrainSettings) -> InBatchT
 
 
 def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: AnyPath) -> str:
-    """A student made from a file of word vectors, as `name_checkpoint` names it."""
+    """Make a student from a file of word vectors; returns its path or URI."""
     import torch
 
     from students.architectures import architecture
 
-    if not (current(place) / CONFIG).exists():
+    if not (current_version(place) / CONFIG).exists():
         torch.manual_seed(settings.seed)
         with workspace.staging(stage_of(place.parent)) as staging:
             (staging / _START).mkdir()
             architecture(settings.architecture).from_checkpoint(str(file), settings.student).save(staging / _START)
             replace_directory(staging / _START, place)
     return place.uri if isinstance(place, StorePath) else str(place)
-
-
-def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
-    """The rows to train on.
-
-    Raises:
-        WorkspaceError: missing, incomplete, or of another state of the workspace.
-    """
-    if settings.lists is not None:
-        paths, footers = load_lists(workspace, settings.lists)
-        return ListShards(paths, [footer.rows for footer in footers], settings.seed, settings.list_size)
-    if settings.triples is not None:
-        paths, footers = load_triples(workspace, settings.triples)
-        if settings.one_per_query:
-            return QueryTurns(load_turns(workspace, paths, footers, settings.seed), settings.seed)
-        return TripleShards(paths, [footer.rows for footer in footers], settings.seed)
-    return JudgedPairs.load(
-        workspace,
-        current_pairs(workspace),
-        settings.split,
-        negatives=settings.negatives,
-        random_negatives=settings.random_negatives,
-        seed=settings.seed,
-    )

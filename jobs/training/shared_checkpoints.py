@@ -1,7 +1,7 @@
-"""A training run's checkpoints where all machines find them: on a shared file system as they are, or kept in a store.
+"""Checkpoints of a training run in a directory that all machines can read: on a shared file system or in a store.
 
-In a store the trainer writes to the worker's own disk, and each checkpoint that is complete there replaces the one in
-the store. A run that goes on, on whatever machine, fetches that first.
+On a file system the trainer writes to the directory itself. For a store it writes to the worker's local disk, and every
+complete checkpoint replaces the previous one in the store; a resumed run, on any machine, first downloads that one.
 """
 
 from __future__ import annotations
@@ -11,41 +11,41 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.storage.location import AnyPath, StorePath
-from pipeline.storage.publishing import at_now, download, replace_directory
+from pipeline.storage.published_sets import current_version, download, replace_directory
 from pipeline.storage.workspace import Workspace
 
 
 def stage_of(checkpoints: AnyPath) -> str:
-    """The stage that a directory of checkpoints belongs to: who holds it next clears what a killed run leaves."""
+    """Name of the stage that owns a directory of checkpoints; its next run removes what a killed run left behind."""
     return f"train-{checkpoints.name.removeprefix('.training-')}"
 
 
 @contextmanager
-def on_disk(workspace: Workspace, place: AnyPath) -> Iterator[tuple[Path, Callable[[Path], None]]]:
-    """The directory that the trainer writes to, and what is to be told of each checkpoint that stands in it."""
+def local_checkpoints(workspace: Workspace, place: AnyPath) -> Iterator[tuple[Path, Callable[[Path], None]]]:
+    """The local directory that the trainer writes to, and a function to call with each complete checkpoint in it."""
     if isinstance(place, Path):
         yield place, lambda checkpoint: None
         return
     with workspace.staging(stage_of(place.parent)) as staging:
-        directory, now = staging / "trainer", at_now(place)
+        directory, now = staging / "trainer", current_version(place)
         if now != place:
             download(now, directory)
-        yield directory, lambda checkpoint: _keep(checkpoint, place)
+        yield directory, lambda checkpoint: _upload(checkpoint, place)
 
 
-def _keep(checkpoint: Path, place: StorePath) -> None:
-    """Put the trainer's directory into the store, from the first worker, with what each worker has of its own."""
+def _upload(checkpoint: Path, place: StorePath) -> None:
+    """Upload the trainer's directory from the first worker, with the random states of all workers."""
     import torch
 
-    from students.training.stream import Workers
+    from students.training.step_inputs import Workers
 
     workers = Workers.here()
     if workers.count > 1:
-        own = {path.name: path.read_bytes() for path in checkpoint.glob("rng_state_*.pth")}
-        every: list[dict[str, bytes]] = [{}] * workers.count
-        torch.distributed.all_gather_object(every, own)
+        states = {path.name: path.read_bytes() for path in checkpoint.glob("rng_state_*.pth")}
+        all_states: list[dict[str, bytes]] = [{}] * workers.count
+        torch.distributed.all_gather_object(all_states, states)
         if workers.rank == 0:
-            for name, content in (item for files in every for item in files.items()):
+            for name, content in (item for files in all_states for item in files.items()):
                 (checkpoint / name).write_bytes(content)
     if workers.rank == 0:
         replace_directory(checkpoint.parent, place)

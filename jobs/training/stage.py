@@ -1,7 +1,7 @@
-"""The stage `train`: a student, or a teacher, from a workspace's triples or judgements.
+"""The stage `train`: trains a student, or a teacher, on a workspace's triples, lists or judgements.
 
-The directory `students/<name>` appears when training is complete. Until then checkpoints stand in
-`students/.training-<name>`; a run cut short goes on from them if settings and inputs are the same.
+The directory `students/<name>` appears when training is complete. Until then checkpoints are in
+`students/.training-<name>`; an interrupted run resumes from them if settings and inputs are the same.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from jobs.cluster.settings import TrainCluster
 from jobs.models.checkpoints import locate_checkpoint
 from jobs.ranking.candidates import retrieved_for
 from jobs.training.model_card import write_card
-from jobs.training.run import RESULT, TRAINER, Run, batch_source, prepare, read_facts, work
+from jobs.training.run import RESULT, TRAINER, TrainingRun, prepare, read_facts, work
+from jobs.training.sources import batch_source
 from pipeline.errors import PrepError, WorkspaceError
 from pipeline.fingerprint import digest_files
 from pipeline.names import check_name
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.scores.pairs import current_pairs
+from pipeline.storage.atomic_files import atomic_write, remove, write_json
 from pipeline.storage.location import AnyPath, StorePath
-from pipeline.storage.publishing import at_now, atomic_write, download, remove, replace_directory, write_json
+from pipeline.storage.published_sets import current_version, download, replace_directory
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_content, set_footers
+from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.tables.provenance import Recipe
 from pipeline.triples.sets import load_lists, load_triples
 from students.identity import student_fingerprint
@@ -37,50 +39,52 @@ _RECIPE_FILE = "recipe.json"
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """What `train_student` made or found."""
+    """The result of `train_student`."""
 
     name: str
     directory: AnyPath
     rows: int
-    """Triples or positives an epoch."""
+    """Rows of an epoch: triples, lists, positives or queries."""
     steps: int
     last_loss: float | None
     resumed_at: int
+    """Step of the checkpoint that the run resumed from; 0 for a new run."""
     unchanged: bool
+    """Whether the student was there already, so that nothing was trained."""
     validations: tuple[tuple[int, float], ...] = ()
     """(step, nDCG@10) of each validation."""
     kept_step: int | None = None
-    """Step whose state was kept; None where nothing was validated."""
+    """Step of the state that was kept; None without validation."""
     steps_per_second: float | None = None
-    """Of this run; None where nothing was trained."""
+    """Training speed of this call; None if nothing was trained."""
     data_share: float | None = None
-    """Share of the time that training waited for data."""
+    """Fraction of the training time spent waiting for batches."""
 
 
 def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
-    """What training would make from the workspace as it stands."""
+    """The recipe of the student that training would make from the workspace now."""
     inputs = {"init": _start_hash(locate_checkpoint(workspace, settings.init))}
     if settings.in_batch_teacher is not None:
         inputs["in_batch_teacher"] = student_fingerprint(locate_checkpoint(workspace, settings.in_batch_teacher), "")
     for table in ("passages", "queries"):
-        inputs[table] = set_content(set_footers(workspace.parts(table)))
+        inputs[table] = content_fingerprint(read_footers(workspace.parts(table)))
     if settings.lists is not None:
-        inputs[f"lists/{settings.lists}"] = set_content(load_lists(workspace, settings.lists)[1])
+        inputs[f"lists/{settings.lists}"] = content_fingerprint(load_lists(workspace, settings.lists)[1])
     elif settings.triples is not None:
-        inputs[f"triples/{settings.triples}"] = set_content(load_triples(workspace, settings.triples)[1])
+        inputs[f"triples/{settings.triples}"] = content_fingerprint(load_triples(workspace, settings.triples)[1])
     else:
         inputs["pairs"] = current_pairs(workspace).content
     if settings.eval_steps is not None:
         lists = retrieved_for(workspace, settings.eval_candidates, settings.eval_split)
         inputs[f"retrieved/{lists.system} of {settings.eval_split}"] = lists.content_of(settings.eval_split)
-        inputs["qrels"] = set_content(set_footers(workspace.parts("qrels")))
+        inputs["qrels"] = content_fingerprint(read_footers(workspace.parts("qrels")))
     return Recipe("students", settings.as_dict(), inputs)
 
 
 def is_training_of(facts: Mapping[str, Any], settings: TrainSettings, recipe: Recipe) -> bool:
-    """Whether a student's facts are those of these settings and inputs.
+    """Whether a student's facts record these settings and inputs.
 
-    Not by fingerprint: an option that came with a later version does not make every older student a stale one.
+    Not compared by fingerprint: an option that a later version adds must not make every older student stale.
     """
     return TrainSettings.from_dict(facts["settings"]) == settings and facts["inputs"] == recipe.inputs
 
@@ -95,11 +99,11 @@ def train_student(
     on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None,
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainedStudent:
-    """Train `students/<name>`, go on with it, or leave it where it is already there; on Ray if `workers` says so.
+    """Train `students/<name>`, resume its training, or leave it unchanged if it is there; on Ray if `workers` is given.
 
     Raises:
-        WorkspaceError: inputs missing or stale, or another student stands under the name.
-        ModelError: the checkpoint cannot be the start of the architecture.
+        WorkspaceError: inputs are missing or stale, or a student of this name has other settings or inputs.
+        ModelError: the architecture cannot start from the checkpoint `settings.init`.
     """
     check_name("student", name)
     final = workspace.path("students", name)
@@ -112,7 +116,7 @@ def train_student(
                 return TrainedStudent(name, final, rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True)
             if not overwrite:
                 raise WorkspaceError(
-                    f"student {name!r} is there, trained with other settings or inputs",
+                    f"student {name!r} exists, trained with other settings or inputs",
                     where=final,
                     found={
                         k: facts["settings"].get(k)
@@ -131,25 +135,25 @@ def train_student(
 
                 work_on_cluster(work, run, checkpoints / "ray", workers)
         except PrepError:
-            if not (checkpoints / TRAINER).exists():  # nothing was trained that could be gone on with
+            if not (checkpoints / TRAINER).exists():  # there is no checkpoint to resume from
                 remove(checkpoints)
             raise
-        given = read_facts(run)
-        _publish(workspace, name, recipe, run, given)
+        trained = read_facts(run)
+        _publish(workspace, name, recipe, run, trained)
         remove(checkpoints)
-    done, seconds = given["steps"] - given["resumed_at"], given["seconds"]
+    done, seconds = trained["steps"] - trained["resumed_at"], trained["seconds"]
     return TrainedStudent(
         name,
         final,
         rows,
-        given["steps"],
-        _last(given["losses"]),
-        given["resumed_at"],
+        trained["steps"],
+        _last(trained["losses"]),
+        trained["resumed_at"],
         unchanged=False,
-        validations=tuple((step, value) for step, value in given["validations"]),
-        kept_step=given["kept_step"],
+        validations=tuple((step, value) for step, value in trained["validations"]),
+        kept_step=trained["kept_step"],
         steps_per_second=done / seconds if done and seconds else None,
-        data_share=given["data_seconds"] / seconds if done and seconds else None,
+        data_share=trained["data_seconds"] / seconds if done and seconds else None,
     )
 
 
@@ -163,7 +167,7 @@ def _last(losses: list[Any]) -> float | None:
 
 
 def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> AnyPath:
-    """The directory of this run's checkpoints; those of another recipe are removed."""
+    """The directory of this run's checkpoints; removes those of another recipe."""
     directory = workspace.path("students", f".training-{name}")
     if directory.exists():
         stored = directory / _RECIPE_FILE
@@ -175,12 +179,12 @@ def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> AnyPath:
     return directory
 
 
-def _publish(workspace: Workspace, name: str, recipe: Recipe, run: Run, given: Mapping[str, Any]) -> None:
-    """Move the result to its place, with what made it."""
+def _publish(workspace: Workspace, name: str, recipe: Recipe, run: TrainingRun, trained: Mapping[str, Any]) -> None:
+    """Move the result to `students/<name>`, with its student file and its model card."""
     with workspace.staging(f"train-{name}") as staging:
         result = run.checkpoints / RESULT
         if isinstance(result, StorePath):
-            download(at_now(result), staging / name)
+            download(current_version(result), staging / name)
         else:
             shutil.move(result, staging / name)
         facts = {
@@ -189,7 +193,7 @@ def _publish(workspace: Workspace, name: str, recipe: Recipe, run: Run, given: M
             "architecture": run.settings.architecture,
             "settings": dict(recipe.settings),
             "inputs": dict(recipe.inputs),
-            **{key: given[key] for key in ("steps", "losses", "validations", "kept_step")},
+            **{key: trained[key] for key in ("steps", "losses", "validations", "kept_step")},
         }
         write_json(staging / name / STUDENT_FILE, facts)
         write_card(staging / name, name, facts)

@@ -1,7 +1,7 @@
-"""The measure that training validates by: nDCG@10 of the student re-ranking a retriever's lists.
+"""The validation measure of training: nDCG@10 of the student re-ranking a retriever's lists.
 
-The subset is stated in the settings: a stable sample of a split's judged queries, and the first passages of each
-query's list. All judged queries of the sample count, as in `evaluate`.
+The settings state the subset: a stable sample of a split's judged queries, and the first passages of each query's list.
+Every judged query of the sample counts, as in `evaluate`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ MEASURE = "nDCG@10"
 
 
 def reranking_measure(workspace: Workspace, settings: TrainSettings) -> Callable[[Student], float]:
-    """The measure of `settings`; texts and candidates are read once.
+    """The validation measure of `settings`; reads texts and candidates once.
 
     Raises:
-        WorkspaceError: no judgements for the split, or its candidates have not been retrieved.
+        WorkspaceError: the split has no judgements, or its candidates have not been retrieved.
     """
     from students.inference.scoring import scorer_of
 
     qrels = split_qrels(workspace, settings.eval_split, settings.eval_queries)
-    found = candidates_of(workspace, settings.eval_candidates, settings.eval_split, np.unique(qrels.query_id))
-    run = rank_rows(*found, settings.eval_depth)
+    candidates = candidates_of(workspace, settings.eval_candidates, settings.eval_split, np.unique(qrels.query_id))
+    run = rank_rows(*candidates, settings.eval_depth)
     ids = run.query_id, run.passage_id
     pairs = pairs_with_texts(ids, Texts(workspace, "queries"), Texts(workspace, "passages"))
 

@@ -1,7 +1,6 @@
-"""Reading everything again: whether each file holds what its footer says, and the files fit together.
+"""Reads every file of a workspace and checks that its rows match its footer and that the files match each other.
 
-In: a workspace. Out: what is wrong, file by file. What a stage would refuse or call stale is told by its own
-loader; here the rows themselves are read.
+In: a workspace. Out: problems, file by file. The loaders of the stages check footers; this module reads the rows.
 
 Shapes: N rows of a file.
 """
@@ -23,25 +22,26 @@ from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import ContentHash
 from pipeline.tables.parquet import read_columns
 from pipeline.tables.parts import open_part
+from pipeline.tables.provenance import Recipe
 
 ROWS_PER_BATCH = 131_072
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it should be."""
+    """A fault of a file."""
 
     path: AnyPath
     what: str
 
 
 def data_problems(workspace: Workspace, on_file: Callable[[AnyPath], None] = lambda path: None) -> Iterator[Problem]:
-    """All that is wrong with the tables of a workspace; `on_file` is told of each file that has been read."""
+    """All problems of the tables of a workspace; `on_file` is called after each file is read."""
     files = _Files(workspace, on_file)
     base = list(files.base_tables())
     yield from base
     if base:
-        return  # all else stands on these
+        return  # every other table refers to these
     for system in workspace.names("retrieved"):
         for path in workspace.parts("retrieved", system):
             yield from files.rows(path, schemas.RETRIEVED, _finite("score"))
@@ -60,15 +60,18 @@ def data_problems(workspace: Workspace, on_file: Callable[[AnyPath], None] = lam
 
 
 class _Files:
-    """Reads files and says what is wrong."""
+    """Reads files one by one and yields their problems."""
 
     def __init__(self, workspace: Workspace, on_file: Callable[[AnyPath], None]) -> None:
         self._workspace, self._on_file = workspace, on_file
         self._texts = TextHashes(workspace)
         self._last: tuple[int, int] = (-1, -1)
+        """Ids of the row before, across the files of a table."""
+        self._recipe = Recipe("", {})
+        """Of the file that was read last."""
 
     def base_tables(self) -> Iterator[Problem]:
-        """Ids of passages and queries are row numbers."""
+        """Check passages, queries and qrels; ids of passages and queries must be row numbers."""
         for table, schema in (
             ("passages", schemas.PASSAGES),
             ("queries", schemas.QUERIES),
@@ -79,7 +82,7 @@ class _Files:
                 yield from self.rows(path, schema, None if table == "qrels" else self._ids_go_up)
 
     def pairs(self, pairs: PairSet) -> Iterator[Problem]:
-        """Pairs stand sorted and once, and their texts are those they were built from."""
+        """Check that pairs are sorted and unique, and that their texts are those that they were built from."""
         self._last = (-1, -1)
         schema = schemas.pairs(pairs.systems)
         for path, footer in zip(pairs.paths, pairs.footers, strict=True):
@@ -88,10 +91,10 @@ class _Files:
                 yield Problem(path, "its ids have other texts now than when the pairs were built")
 
     def scores(self, pairs: PairSet) -> Iterator[Problem]:
-        """Every pair has one finite score, in its shard's order, of one model."""
+        """Check that each pair has a finite score, in the order of its shard, and that one model gave all scores."""
         for teacher in self._workspace.names("scores"):
             fingerprints = set()
-            folder = self._workspace.place("scores", teacher)
+            folder = self._workspace.current_path("scores", teacher)
             scored = set(self._workspace.parts("scores", teacher))
             for number, (pair_path, pair_footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
                 path = folder / pair_path.name
@@ -102,10 +105,9 @@ class _Files:
                 yield from problems
                 if problems:
                     continue
-                file, footer = open_part(path)
-                file.close()
-                fingerprints.add(footer.recipe.settings.get("fingerprint"))
-                if footer.recipe.inputs.get("pairs") != pair_footer.extra["texts"]:
+                made = self._recipe
+                fingerprints.add(made.settings.get("fingerprint"))
+                if made.inputs.get("pairs") != pair_footer.extra["texts"]:
                     yield Problem(path, "scored from other pairs than the shard has now")
                 elif not _same_ids(path, pair_path):
                     yield Problem(path, "its rows are not those of the pair shard, in order")
@@ -117,22 +119,22 @@ class _Files:
     def rows(
         self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None = None
     ) -> Iterator[Problem]:
-        """Read a whole file: its schema, its rows against its footer, and what `check` finds in them."""
+        """Read a whole file: compare its schema, compare its rows with its footer, and run `check` on them."""
         try:
-            found = self._read(path, schema, check)
+            problem = self._read(path, schema, check)
         except PrepError as error:
-            found = error.what
+            problem = error.what
         except (OSError, pa.ArrowException) as error:
-            found = f"unreadable: {' '.join(str(error).split())[:200]}"
+            problem = f"unreadable: {' '.join(str(error).split())[:200]}"
         self._on_file(path)
-        if found:
-            yield Problem(path, found)
+        if problem:
+            yield Problem(path, problem)
 
     def _read(
         self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None
     ) -> str | None:
         file, footer = open_part(path, schema)
-        content, wrong = ContentHash(schema), None
+        self._recipe, content, wrong = footer.recipe, ContentHash(schema), None
         with file:
             for batch in file.iter_batches(ROWS_PER_BATCH):
                 content.update(batch.cast(schema))
@@ -151,13 +153,13 @@ class _Files:
         return None
 
     def _pairs_go_up(self, batch: pa.RecordBatch) -> str | None:
-        query, passage = (batch.column(place).to_numpy().astype(np.int64) for place in (0, 1))
+        query, passage = (batch.column(i).to_numpy().astype(np.int64) for i in (0, 1))
         if not len(query):
             return None
         keys = np.concatenate([[(self._last[0] << 32) | self._last[1]], (query << 32) | passage])
         before, self._last = self._last, (int(query[-1]), int(passage[-1]))
         if ((np.diff(keys) <= 0).any() and before != (-1, -1)) or (np.diff(keys[1:]) <= 0).any():
-            return "pairs are not sorted, or one stands twice"
+            return "pairs are not sorted, or a pair is there twice"
         return None
 
 
@@ -171,5 +173,5 @@ def _finite(column: str) -> Callable[[pa.RecordBatch], str | None]:
 
 def _same_ids(path: AnyPath, pair_path: AnyPath) -> bool:
     columns = ["query_id", "passage_id"]
-    one, other = (read_columns(file, columns) for file in (path, pair_path))
-    return bool(one.cast(other.schema).equals(other)) if one.schema.names == other.schema.names else False
+    scored, pairs = (read_columns(file, columns) for file in (path, pair_path))
+    return bool(scored.cast(pairs.schema).equals(pairs)) if scored.schema.names == pairs.schema.names else False

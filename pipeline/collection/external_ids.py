@@ -1,9 +1,9 @@
-"""From external ids to row numbers, for many millions of rows in bounded memory.
+"""Maps external ids to row numbers, for many millions of rows in bounded memory.
 
 A canonical integer of up to 18 digits ("0", "17", "-3") is looked up as a number, any other id by the lower 64 bits of
-its MD5: 8.8 million passages take 35 MB where ids are dense numbers (and 106 MB more while they are read), 106 MB where
-they are not. Two other ids that share 64 bits are refused when the map is made; an unknown one is taken for a known one
-once in 2e12 look-ups.
+its MD5. 8.8 million passages take 35 MB if their ids are dense numbers (and 106 MB more during construction), otherwise
+106 MB. Construction fails if two ids share their 64 bits; an unknown id is mistaken for a known one once in 2e12
+look-ups.
 
 Shapes: N rows.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError, WorkspaceError
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parquet import metadata_of, open_parquet
@@ -26,34 +26,38 @@ from pipeline.tables.parquet import metadata_of, open_parquet
 UNKNOWN = -1
 _CANONICAL = r"^(0|-?[1-9][0-9]{0,17})$"
 _BEYOND = 10**18
-"""From here on integers are no canonical ones, and looked up as they are written."""
-# Numbers are looked up directly in a table of up to that many places for each id, and by bisection beyond.
-_PLACES_PER_ID = 8
+"""Integers from here on have more than 18 digits and are looked up as strings."""
+# Sparser numbers than this are looked up by bisection, since a direct table would be too large.
+_SLOTS_PER_ID = 8
 TABLE_KEYS = {"queries": "query_id", "passages": "passage_id"}
 
 
 class ExternalIds:
-    """The ids of `queries` or `passages`."""
+    """Finds row numbers of `queries` or `passages` by external id.
+
+    Raises:
+        WorkspaceError: the table has not been imported, or two ids share 64 bits of their MD5.
+    """
 
     def __init__(self, workspace: Workspace, table: str) -> None:
         parts = workspace.parts(table)
         if not parts:
-            raise WorkspaceError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
+            raise MissingError(f"no {table} yet", where=workspace.root, todo="import them: prep import --help")
         numbers, others = _read(parts, TABLE_KEYS[table])
         self._find_numbers, self._find_hashes = _finder(*numbers), partial(_bisect, *others)
 
     def find(self, external: pa.Array) -> np.ndarray:
-        """Row numbers (N,) int32 of external ids (N,), integers or strings; UNKNOWN for those that are not there."""
+        """Row numbers (N,) int32 of external ids (N,), integers or strings; UNKNOWN for ids not in the table."""
         if pa.types.is_integer(external.type):
             numbers = external.to_numpy(zero_copy_only=False)
             if not len(numbers) or (int(numbers.min()) > -_BEYOND and int(numbers.max()) < _BEYOND):
                 return self._find_numbers(numbers.astype(np.int64))
             external = external.cast(pa.string())
-        is_number, numbers, texts = _parted(external)
-        found = np.full(len(external), UNKNOWN, np.int32)
-        found[is_number] = self._find_numbers(numbers)
-        found[~is_number] = self._find_hashes(_hashes(texts))
-        return found
+        is_number, numbers, texts = _split(external)
+        rows = np.full(len(external), UNKNOWN, np.int32)
+        rows[is_number] = self._find_numbers(numbers)
+        rows[~is_number] = self._find_hashes(hash_strings(texts))
+        return rows
 
 
 def _read(parts: Sequence[AnyPath], key: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -65,10 +69,10 @@ def _read(parts: Sequence[AnyPath], key: str) -> tuple[tuple[np.ndarray, np.ndar
         with open_parquet(part) as file:
             for batch in file.iter_batches(columns=[key, "external_id"]):
                 ids = batch.column(0).to_numpy()
-                is_number, found, texts = _parted(batch.column(1))
-                place = slice(read, read := read + len(found))
-                numbers[place], number_ids[place] = found, ids[is_number]
-                hashes.append(_hashes(texts))
+                is_number, new_numbers, texts = _split(batch.column(1))
+                target = slice(read, read := read + len(new_numbers))
+                numbers[target], number_ids[target] = new_numbers, ids[is_number]
+                hashes.append(hash_strings(texts))
                 other_ids.append(ids[~is_number])
     others = _sorted(np.concatenate(hashes), np.concatenate(other_ids))
     if (others[0][1:] == others[0][:-1]).any():
@@ -84,9 +88,10 @@ def _sorted(keys: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _finder(numbers: np.ndarray, ids: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives the row numbers of numbers: a table where they are dense, which the keys need not outlive."""
-    if not len(numbers) or numbers[0] < 0 or numbers[-1] >= _PLACES_PER_ID * len(numbers):
+    """A function from numbers to row numbers: a direct table if they are dense, else bisection."""
+    if not len(numbers) or numbers[0] < 0 or numbers[-1] >= _SLOTS_PER_ID * len(numbers):
         return partial(_bisect, numbers, ids)
+    # The table replaces the sorted numbers, whose memory is freed.
     table = np.full(numbers[-1] + 1, UNKNOWN, np.int32)
     table[numbers] = ids
     return partial(_look_up, table)
@@ -100,18 +105,22 @@ def _look_up(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _bisect(keys: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if not len(keys):
         return np.full(len(wanted), UNKNOWN, np.int32)
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[places] == wanted, ids[places], UNKNOWN).astype(np.int32)
+    positions = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[positions] == wanted, ids[positions], UNKNOWN).astype(np.int32)
 
 
-def _parted(external: pa.Array) -> tuple[np.ndarray, np.ndarray, pa.Array]:
-    """Which of the strings (N,) are canonical integers; these as int64; the others as they are."""
+def _split(external: pa.Array) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+    """A mask (N,) of the strings that are canonical integers; these as int64; the other strings."""
     is_number = pc.match_substring_regex(external, _CANONICAL)
     numbers = external.filter(is_number).cast(pa.int64()).to_numpy()
     return is_number.to_numpy(zero_copy_only=False), numbers, external.filter(pc.invert(is_number))
 
 
-def _hashes(texts: pa.Array) -> np.ndarray:
-    """The lower 64 bits of MD5 over UTF-8 (N,) uint64."""
+def hash_strings(texts: pa.Array) -> np.ndarray:
+    """The lower 64 bits of MD5 over UTF-8, (N,) uint64: the same as DuckDB's `md5_number_lower`.
+
+    >>> hash_strings(pa.array(["text"])).tolist()
+    [15121027906282006953]
+    """
     digests = b"".join(hashlib.md5(text.encode(), usedforsecurity=False).digest()[8:] for text in texts.to_pylist())
-    return np.frombuffer(digests, ">u8").astype(np.uint64)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)

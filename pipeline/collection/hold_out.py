@@ -1,4 +1,4 @@
-"""A part of a split's queries, put aside as a split of its own: for choosing settings, when dev is for results."""
+"""Moves some queries of a split to a new split, on which settings can be chosen while dev is kept for results."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from pipeline.collection.selection import require_split, view_tables
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
+from pipeline.storage.atomic_files import publish_file
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import move_file
 from pipeline.storage.workspace import MANIFEST, Workspace
-from pipeline.tables.database import connect, one_row, sql
+from pipeline.tables.database import connect, single_row, sql
 from pipeline.tables.delimited import read_tsv
 from pipeline.tables.parts import part_name, write_part
 from pipeline.tables.provenance import Recipe
 
 HELD_OUT = "held_out"
-"""Under this name the manifest says which splits were taken from which, for imports that follow."""
+"""Key of the manifest that records which splits were held out of which; later imports respect it."""
 
 
 def hold_out(workspace: Workspace, name: str, split: str, which: int | AnyPath) -> int:
-    """Move queries of a split to a new split; how many were moved, 0 where that was done before.
+    """Move queries of a split to a new split. Returns their number, or 0 if this was done before.
 
-    They stay out: an import that names them again leaves them where they are.
+    Later imports that list the queries under the old split leave them in the new one.
 
     Args:
-        workspace: where.
-        name: of the new split.
-        split: the one that they leave.
-        which: so many judged ones, a stable sample; or a file of their external ids, one a line.
+        workspace: changed in place.
+        name: name of the new split.
+        split: name of the split that the queries leave.
+        which: number of judged queries, drawn as a stable sample; or a file of external ids, one per line.
 
     Raises:
-        WorkspaceError: nothing imported, no such split, the new one is there already and other, another import is
-            running.
-        UsageError: not a name, or no query would be left.
-        InputError: no file of ids of the split.
+        WorkspaceError: nothing is imported, the split is unknown, the new split exists with other queries, or another
+            import is running.
+        UsageError: the name is invalid, or no query would remain in the split.
+        InputError: the file is unreadable or lists ids that are not in the split.
     """
     check_name("split", name)
     count, ids = (which, None) if isinstance(which, int) else _read_ids(which)
@@ -52,11 +52,11 @@ def hold_out(workspace: Workspace, name: str, split: str, which: int | AnyPath) 
         manifest = workspace.read_json(MANIFEST)
         held: dict[str, Any] = manifest.get(HELD_OUT, {})
         wanted = {"split": split, "queries": count} | ({} if ids is None else {"ids": digest_json(ids)})
-        there = _count(database, name, judged=False)
-        if there:
+        existing = _count(database, name, judged=False)
+        if existing:
             if held.get(name) != wanted:
-                found = held.get(name, f"{there:,} imported queries")
-                raise WorkspaceError("the split is there already", where=name, found=found, todo="take another name")
+                found = held.get(name, f"{existing:,} imported queries")
+                raise WorkspaceError("the split exists already", where=name, found=found, todo="take another name")
             return 0
         require_split(database, split)
         judged = _count(database, split, judged=ids is None)
@@ -72,37 +72,37 @@ def hold_out(workspace: Workspace, name: str, split: str, which: int | AnyPath) 
             if unknown:
                 found = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else "")
                 raise InputError(f"no queries of {split}", where=str(which), found=found)
-        # First the manifest: what it says of a split that is not there yet does nothing.
+        # The manifest comes first: an entry for a split without queries has no effect if the run dies here.
         workspace.write_json({**manifest, HELD_OUT: {**held, name: wanted}}, MANIFEST)
         reader = database.sql(sql("collection/hold_out"), params={"name": name, "split": split}).to_arrow_reader(65_536)
         inputs = {"files": digest_json(manifest.get("imports", []))}
         staged = staging / part_name(0)
         write_part(staged, reader, schemas.QUERIES, Recipe("queries", {HELD_OUT: {name: wanted}}, inputs))
-        move_file(staged, workspace.place("queries") / staged.name)
+        publish_file(staged, workspace.current_path("queries") / staged.name)
     return count
 
 
 def _read_ids(path: AnyPath) -> tuple[int, list[str]]:
-    """How many, and them: sorted, each once."""
-    ids = sorted({one for batch in read_tsv(path, ["query_id"]) for one in batch.column("query_id").to_pylist()})
+    """The number of distinct ids in a file, and the ids, sorted."""
+    ids = sorted({query for batch in read_tsv(path, ["query_id"]) for query in batch.column("query_id").to_pylist()})
     return len(ids), ids
 
 
-def taken_from(manifest: Mapping[str, Any], split: str) -> list[str]:
-    """The splits that were held out of one, and out of those again."""
-    own = [name for name, what in manifest.get(HELD_OUT, {}).items() if what["split"] == split]
-    return own + [name for one in own for name in taken_from(manifest, one)]
+def held_out_of(manifest: Mapping[str, Any], split: str) -> list[str]:
+    """The splits that were held out of `split`, directly or through another one."""
+    direct = [name for name, what in manifest.get(HELD_OUT, {}).items() if what["split"] == split]
+    return direct + [name for parent in direct for name in held_out_of(manifest, parent)]
 
 
-def leave_held_out(database: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:
-    """Take what is held out of a split from it again, in the table `queries`, after files named it there."""
-    statement = "UPDATE queries SET splits = list_filter(splits, lambda one: one <> $1) WHERE list_has_any(splits, $2)"
+def remove_held_out(database: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:
+    """Remove held-out queries from their old split in the table `queries`, to which imported files added them."""
+    statement = "UPDATE queries SET splits = list_filter(splits, lambda s: s <> $1) WHERE list_has_any(splits, $2)"
     for split in sorted({what["split"] for what in manifest.get(HELD_OUT, {}).values()}):
-        database.execute(statement, [split, taken_from(manifest, split)])
+        database.execute(statement, [split, held_out_of(manifest, split)])
 
 
 def _count(database: duckdb.DuckDBPyConnection, split: str, *, judged: bool) -> int:
     query = "SELECT count(*) FROM queries WHERE list_contains(splits, $split)"
     if judged:
         query += " AND query_id IN (SELECT query_id FROM qrels WHERE grade >= 1)"
-    return int(one_row(database, query, {"split": split})[0])
+    return int(single_row(database, query, {"split": split})[0])

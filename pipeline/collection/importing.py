@@ -1,8 +1,8 @@
-"""Import of a collection, queries by split and qrels by split, as tables of strings.
+"""Imports passages, queries and qrels from tables of strings into a workspace.
 
-Ids are append-only: rows already there keep theirs, new rows get the next ones in file order. Everything
-is checked before anything is published; then passages, queries and qrels are renamed into place in that
-order, so a run cut short in between is finished by running it again.
+Ids are append-only: existing rows keep theirs, and new rows get the next ids in file order. All input is checked before
+anything is published. Then passages, queries and qrels are published in this order; running an interrupted import again
+completes it.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.collection.hold_out import leave_held_out, taken_from
+from pipeline.collection.hold_out import held_out_of, remove_held_out
 from pipeline.collection.new_rows import chunks, numbered
-from pipeline.errors import InputError, WorkspaceError
+from pipeline.errors import InputError, MissingError
 from pipeline.fingerprint import digest_json
-from pipeline.storage.publishing import move_file
+from pipeline.storage.atomic_files import publish_file
 from pipeline.storage.workspace import MANIFEST, Workspace
-from pipeline.tables.database import connect, one_row, sql, view_parquet
+from pipeline.tables.database import connect, single_row, sql, view_parquet
 from pipeline.tables.parts import part_name, write_part
 from pipeline.tables.provenance import Recipe
 
 PASSAGES_PER_PART = 1 << 20
 
 
-# A whole number in any notation; a cast alone would round.
+# Accepts whole numbers in any notation, such as 1.0; a cast alone would round 1.5.
 _GRADE = "if(try_cast(grade AS DOUBLE) = try_cast(grade AS TINYINT), try_cast(grade AS TINYINT), NULL)"
 
 
 class Rows(NamedTuple):
-    """A table from outside that can be read more than once, the same each time."""
+    """An input table that can be read several times, always with the same rows."""
 
     where: Path
-    """For messages."""
+    """The file, for messages."""
     read: Callable[[], Iterator[pa.RecordBatch]]
-    """Batches of string columns and `line` int64 (from 1): external_id and text, or query, passage and grade."""
+    """Yields batches with `line` int64 (from 1) and string columns: external_id, text; or query, passage, grade."""
     content: str
-    """Fingerprint of what is read."""
+    """Fingerprint of the rows."""
 
 
 SplitRows = tuple[str, Rows]
@@ -50,15 +50,15 @@ SplitRows = tuple[str, Rows]
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import added, in rows."""
+    """Numbers of rows that an import added."""
 
     passages: int
     queries: int
     qrels: int
     repeated_lines: int
-    """Collection lines that gave an id and text already there."""
+    """Lines of the collection whose id and text were known already."""
     unchanged: bool
-    """True where these very files had been imported before."""
+    """True if the same files were imported before."""
 
 
 def import_tables(
@@ -68,11 +68,11 @@ def import_tables(
     qrels: Sequence[SplitRows],
     source: str = "msmarco",
 ) -> Imported:
-    """Import a collection (may be left out once there is one), queries and qrels, each with its split.
+    """Import a collection, queries and qrels; the collection may be None if the workspace has one.
 
     Raises:
-        InputError: a malformed line, an unknown id, an id with two texts, a pair with two grades.
-        WorkspaceError: no collection yet and none given; another import is running.
+        InputError: a line is malformed, an id is unknown, an id has two texts, or a pair has two grades.
+        WorkspaceError: there is no collection, or another import is running.
     """
     with workspace.exclusive("import"):
         digest = digest_json(
@@ -95,13 +95,13 @@ def import_tables(
 def _publish(workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path) -> Imported:
     for dataset in ("passages", "queries", "qrels"):
         for staged in sorted(staging.glob(f"{dataset}/*.parquet")):
-            move_file(staged, workspace.place(dataset) / staged.name)
-    passages, queries, qrels, repeated = one_row(connection, "SELECT passages, queries, qrels, repeated FROM added")
+            publish_file(staged, workspace.current_path(dataset) / staged.name)
+    passages, queries, qrels, repeated = single_row(connection, "SELECT passages, queries, qrels, repeated FROM added")
     return Imported(passages, queries, qrels, repeated, unchanged=False)
 
 
 class _Import:
-    """One import: reads into DuckDB, checks, and stages the new files."""
+    """Loads the input into DuckDB, checks it, and stages the new files."""
 
     def __init__(
         self,
@@ -128,12 +128,12 @@ class _Import:
         elif self._workspace.parts("passages"):
             self._connection.execute("CREATE TABLE known_passages AS SELECT external_id, passage_id FROM old_passages")
         else:
-            raise WorkspaceError("no passages yet", where=self._workspace.root, todo="give --collection")
+            raise MissingError("no passages yet", where=self._workspace.root, todo="give --collection")
         self._queries(queries)
         self._qrels(qrels)
 
     def _existing(self, name: str, schema: pa.Schema, columns: list[str]) -> None:
-        """Make `old_<name>` of what the workspace holds."""
+        """Create the table `old_<name>` from the rows of the workspace."""
         parts = self._workspace.parts(name)
         if parts:
             view_parquet(self._connection, f"file_{name}", parts)
@@ -142,7 +142,7 @@ class _Import:
         self._connection.execute(f"CREATE TABLE old_{name} AS SELECT {', '.join(columns)} FROM file_{name}")
 
     def _passages(self, rows: Rows) -> None:
-        """Two passes over the rows: keys and checks first, then text straight to its final place."""
+        """Read the rows twice: first keys, for the checks; then texts, which go straight to the staged files."""
         self._load("keys", rows.read(), "line, external_id, md5_number_lower(text) AS text_hash")
         self._refuse_conflict(sql("collection/passage_conflict"), rows.where)
         self._connection.execute(sql("collection/new_passages"))
@@ -182,7 +182,7 @@ class _Import:
             )
             self._refuse_conflict(sql("collection/query_conflict"), rows.where)
         self._connection.execute(sql("collection/queries"))
-        leave_held_out(self._connection, self._manifest)
+        remove_held_out(self._connection, self._manifest)
         if self._unchanged("queries"):
             return
         self._connection.execute(
@@ -196,8 +196,8 @@ class _Import:
         self._connection.execute("CREATE TABLE judgements (query_id INT, passage_id INT, grade TINYINT)")
         for split, rows in files:
             self._load("lines", rows.read(), f"line, query, passage, grade, {_GRADE} AS number")
-            # Qrels know no splits: a judgement goes with its query, wherever that was moved to.
-            held_out = taken_from(self._manifest, split)
+            # Stored qrels have no split: a judgement remains valid when its query is held out.
+            held_out = held_out_of(self._manifest, split)
             self._refuse_conflict(sql("collection/qrels_conflict"), rows.where, split=split, held_out=held_out)
             self._connection.execute(sql("collection/judgements"))
             self._refuse_conflict(sql("collection/grade_conflict"), rows.where)
@@ -210,8 +210,8 @@ class _Import:
         self._write("qrels", schemas.QRELS, "SELECT * FROM qrels ORDER BY query_id, passage_id")
 
     def _load(self, table: str, batches: Iterator[pa.RecordBatch], columns: str) -> None:
-        """Stream batches into a table. The first is read here, so that its errors come as they are."""
-        first = next(batches)
+        """Stream batches into a table; an InputError of theirs is raised unchanged."""
+        first = next(batches)  # its schema is needed
         failure: list[InputError] = []
 
         def stream() -> Iterator[pa.RecordBatch]:
@@ -231,7 +231,7 @@ class _Import:
             raise failure[0]
 
     def _refuse_conflict(self, query: str, path: Path, **values: str | list[str]) -> None:
-        """The query returns the first offence as (what, expected, found), or nothing."""
+        """Raise InputError for the conflict that the query returns as a row (what, expected, found), if any."""
         for what, expected, found in self._connection.execute(query, values or None).fetchall():
             raise InputError(what, where=path, expected=expected, found=found)
 
@@ -240,7 +240,7 @@ class _Import:
         return bool(self._scalar(f"SELECT {same} AND NOT EXISTS (FROM {table} EXCEPT FROM old_{table})"))
 
     def _scalar(self, query: str) -> int:
-        return int(one_row(self._connection, query)[0])
+        return int(single_row(self._connection, query)[0])
 
     def _write(self, dataset: str, schema: pa.Schema, query: str) -> None:
         reader = self._connection.sql(query).to_arrow_reader(65_536)

@@ -1,6 +1,6 @@
-"""New rows of the `passages` table: numbered, and cut into parts, as streams.
+"""Streams of new rows for the `passages` table: assigns ids, and divides the rows into parts.
 
-Shapes: N rows of all batches that are new.
+Shapes: N new rows in all batches.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from pipeline import schemas
 def numbered(
     batches: Iterator[pa.RecordBatch], lines: np.ndarray, hashes: np.ndarray, first_id: int
 ) -> Iterator[pa.RecordBatch]:
-    """The new rows with their passage ids and text hashes; `lines` are the new rows' line numbers, ascending."""
+    """Yield the new rows among `batches` with passage ids, from `first_id` on, and text hashes.
+
+    `lines` (N,) are the line numbers of the new rows, ascending; `hashes` (N,) uint64 their text hashes.
+    """
     for batch in batches:
         if not batch.num_rows:
             continue
-        own = batch.column("line").to_numpy()  # ascending, but blank lines are missing from it
-        start, end = np.searchsorted(lines, [own[0], own[-1] + 1])
-        places = np.searchsorted(own, lines[start:end])
-        kept = batch.take(pa.array(places)) if end - start < batch.num_rows else batch
+        batch_lines = batch.column("line").to_numpy()  # ascending, without blank lines
+        start, end = np.searchsorted(lines, [batch_lines[0], batch_lines[-1] + 1])
+        positions = np.searchsorted(batch_lines, lines[start:end])
+        kept = batch.take(pa.array(positions)) if end - start < batch.num_rows else batch
         ids = np.arange(first_id + start, first_id + end, dtype=np.int32)
         columns = [
             pa.array(ids),
@@ -35,7 +38,7 @@ def numbered(
 
 
 def chunks(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Cut a stream of batches into streams of exactly `rows` rows (the last fewer); consume each before the next."""
+    """Divide a stream of batches into streams of `rows` rows, the last with fewer; consume each before the next."""
     pending: list[pa.RecordBatch] = []
 
     def chunk() -> Iterator[pa.RecordBatch]:

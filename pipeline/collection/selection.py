@@ -1,4 +1,4 @@
-"""Which queries a stage works on: those of a split, all or a stable sample of the judged ones."""
+"""Selects the queries that a stage works on: all queries of a split, or a stable sample of its judged queries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError, WorkspaceError
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import ContentHash
 from pipeline.tables.database import sql, view_parquet
@@ -17,31 +17,31 @@ from pipeline.tables.database import sql, view_parquet
 
 @dataclass(frozen=True)
 class SelectedQueries:
-    """Queries of one split, by ascending id."""
+    """Queries of one split, sorted by id."""
 
     ids: np.ndarray
     """(Q,) int32"""
     texts: list[str]
     """(Q,)"""
     fingerprint: str
-    """Content of ids and texts."""
+    """Content fingerprint of ids and texts."""
 
 
 def view_tables(connection: duckdb.DuckDBPyConnection, workspace: Workspace, *names: str) -> None:
-    """Make views of base tables (`passages`, `queries`, `qrels`).
+    """Create views of the base tables `names` (`passages`, `queries`, `qrels`).
 
     Raises:
-        WorkspaceError: one has not been imported.
+        WorkspaceError: a table has not been imported.
     """
     for name in names:
         parts = workspace.parts(name)
         if not parts:
-            raise WorkspaceError(f"no {name} yet", where=workspace.root, todo="import them: prep import msmarco --help")
+            raise MissingError(f"no {name} yet", where=workspace.root, todo="import them: prep import msmarco --help")
         view_parquet(connection, name, parts)
 
 
 def known_splits(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Names of all splits, given the view `queries`."""
+    """Names of all splits; reads the view `queries`."""
     return [
         row[0]
         for row in connection.execute("SELECT DISTINCT unnest(splits) AS split FROM queries ORDER BY split").fetchall()
@@ -49,10 +49,10 @@ def known_splits(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def require_split(connection: duckdb.DuckDBPyConnection, split: str) -> None:
-    """Check that a split exists, given the view `queries`.
+    """Check that a split exists; reads the view `queries`.
 
     Raises:
-        WorkspaceError: no query has it.
+        WorkspaceError: no query belongs to the split.
     """
     known = known_splits(connection)
     if split not in known:
@@ -64,10 +64,12 @@ def require_split(connection: duckdb.DuckDBPyConnection, split: str) -> None:
 def select_queries(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, split: str, max_queries: int | None = None
 ) -> SelectedQueries:
-    """Queries of a split; with `max_queries`, that many of those with a relevant passage, by a stable hash of their id.
+    """Select the queries of a split; reads the view `queries`.
+
+    With `max_queries`, selects at most that many queries with a relevant passage, by a stable hash of their ids.
 
     Raises:
-        WorkspaceError: no queries yet, or none of this split.
+        WorkspaceError: no query belongs to the split.
     """
     require_split(connection, split)
     if workspace.parts("qrels"):

@@ -1,7 +1,7 @@
-"""Texts by id, at random, in bounded memory: a memory-mapped Arrow file beside the tables.
+"""Random access to texts by id in bounded memory, through a memory-mapped Arrow file.
 
-The file is a cache: made once from the Parquet parts of `passages` or `queries`, named by their content,
-and safe to remove at any time.
+The file is a cache below the workspace's local directory. It is made once from the Parquet parts of `passages` or
+`queries`, is named by their content, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import MissingError
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, atomic_write
 from pipeline.tables.parquet import open_parquet
-from pipeline.tables.parts import set_content, set_footers
+from pipeline.tables.parts import content_fingerprint, read_footers
 
 CACHE = ".cache"
 ROWS_PER_BATCH = 65_536
@@ -24,15 +24,17 @@ _SCHEMA = pa.schema([pa.field("text", pa.string(), nullable=False)])
 
 
 class Texts:
-    """The texts of `passages` or `queries`; the id is the row number."""
+    """The texts of `passages` or `queries`, indexed by id.
+
+    Raises:
+        WorkspaceError: the table has not been imported.
+    """
 
     def __init__(self, workspace: Workspace, table: str) -> None:
         parts = workspace.parts(table)
         if not parts:
-            raise WorkspaceError(
-                f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help"
-            )
-        path = workspace.local / CACHE / f"{table}-{set_content(set_footers(parts))}.arrow"
+            raise MissingError(f"no {table} yet", where=workspace.root, todo="import them: prep import msmarco --help")
+        path = workspace.local / CACHE / f"{table}-{content_fingerprint(read_footers(parts))}.arrow"
         if not path.exists():
             _write(path, parts)
             _remove_older(path, table)
@@ -44,7 +46,7 @@ class Texts:
         return int(self._starts[-1])
 
     def take(self, ids: np.ndarray) -> list[str]:
-        """Texts of the ids (N,), in their order."""
+        """Texts of the ids (N,), in the order of `ids`."""
         order = np.argsort(ids, kind="stable")
         sorted_ids = ids[order]
         cuts = np.searchsorted(sorted_ids, self._starts)
@@ -55,7 +57,7 @@ class Texts:
         return list(texts)
 
     def chunks(self, rows: int = 16_384) -> Iterator[list[str]]:
-        """All texts by ascending id, some thousand at a time."""
+        """Yield all texts by ascending id, in lists of at most `rows`."""
         for batch in self._batches:
             for start in range(0, len(batch), rows):
                 yield batch.slice(start, rows).to_pylist()

@@ -1,6 +1,9 @@
-"""Effectiveness by `ir_measures`: every judged query counts, one that a run misses scores 0.
+"""Effectiveness of runs, computed by `ir_measures` over all judged queries; a query that a run misses counts as 0.
 
-nDCG uses the grades with linear gain; MRR and recall count a passage as relevant from the relevance level on.
+nDCG uses the grades with linear gain. MRR and recall count a passage as relevant if its grade reaches the relevance
+level.
+
+Shapes: J judgements, Q queries, R ranked rows.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ from ir_measures import RR, Measure, R, nDCG
 from pipeline.evaluation.runs import Run
 
 QUERIES_PER_PASS = 500
+"""Queries that are evaluated at a time: bounds the number of Python objects."""
 
 
 class Qrels(NamedTuple):
-    """J judgements, by query."""
+    """Judgements, by query."""
 
     query_id: np.ndarray  # (J,) int32
     passage_id: np.ndarray  # (J,) int32
@@ -26,7 +30,11 @@ class Qrels(NamedTuple):
 
 
 def measures(relevance_level: int = 1) -> dict[str, Measure]:
-    """What is measured, by the name shown."""
+    """The measures by name: MRR, nDCG (Järvelin and Kekäläinen 2002) and recall.
+
+    >>> list(measures())
+    ['MRR@10', 'nDCG@10', 'Recall@10', 'Recall@100', 'Recall@1000']
+    """
     return {
         "MRR@10": RR(rel=relevance_level) @ 10,
         "nDCG@10": nDCG @ 10,
@@ -37,7 +45,7 @@ def measures(relevance_level: int = 1) -> dict[str, Measure]:
 
 
 class Evaluation(NamedTuple):
-    """Values of each measure over the judged queries."""
+    """Value of each measure for each judged query."""
 
     query_id: np.ndarray  # (Q,) int32
     values: dict[str, np.ndarray]  # measure → (Q,)
@@ -48,15 +56,22 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_run(run: Run, qrels: Qrels, relevance_level: int = 1) -> Evaluation:
-    """Evaluate a run on all queries that have a judgement."""
+    """Evaluate a run on all queries that have a judgement.
+
+    >>> ids = np.array([7, 8], np.int32)
+    >>> run = Run(np.zeros(2, np.int32), ids, np.array([1, 2], np.int32), np.array([0.9, 0.4], np.float32))
+    >>> qrels = Qrels(np.zeros(1, np.int32), np.array([8], np.int32), np.array([1], np.int8))
+    >>> evaluate_run(run, qrels).means()["MRR@10"]
+    0.5
+    """
     named = measures(relevance_level)
     queries = np.unique(qrels.query_id)
     values = {name: np.zeros(len(queries)) for name in named}
     names = {measure: name for name, measure in named.items()}
     for start in range(0, len(queries), QUERIES_PER_PASS):
         part = queries[start : start + QUERIES_PER_PASS]
-        for found in ir_measures.iter_calc(list(named.values()), list(_qrels(qrels, part)), list(_docs(run, part))):
-            values[names[found.measure]][start + int(np.searchsorted(part, int(found.query_id)))] = found.value
+        for metric in ir_measures.iter_calc(list(named.values()), list(_qrels(qrels, part)), list(_docs(run, part))):
+            values[names[metric.measure]][start + int(np.searchsorted(part, int(metric.query_id)))] = metric.value
     return Evaluation(queries, values)
 
 

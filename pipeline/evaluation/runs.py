@@ -1,7 +1,10 @@
-"""Ranked lists, and the one tie rule: score descending, then passage id ascending (collection order).
+"""Runs (ranked lists): ranking with one tie rule, and reading and writing run files.
 
-A run is written in TREC form with external ids. Where scores tie, the written score of the lower rank is the
-next smaller float32, so that any evaluation tool reads the file in the order of its ranks.
+Rows are ranked by descending score, then by ascending passage id (collection order). Runs are written in TREC format
+with external ids. If scores tie, the lower rank gets the next smaller float32, because evaluation tools sort by score
+and would otherwise break ties by rules that differ.
+
+Shapes: N pairs, R ranked rows.
 """
 
 from __future__ import annotations
@@ -14,15 +17,15 @@ import pyarrow as pa
 
 from pipeline.collection.selection import view_tables
 from pipeline.errors import InputError
+from pipeline.storage.atomic_files import remove
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import remove
 from pipeline.storage.workspace import Workspace, atomic_write
 from pipeline.tables.database import connect
 from pipeline.tables.delimited import read_fields
 
 
 class Run(NamedTuple):
-    """R ranked rows, by query, best first, no two scores of a query equal."""
+    """Ranked rows by query, best first; the scores of a query strictly fall."""
 
     query_id: np.ndarray  # (R,) int32
     passage_id: np.ndarray  # (R,) int32
@@ -31,7 +34,12 @@ class Run(NamedTuple):
 
 
 def rank_rows(query_id: np.ndarray, passage_id: np.ndarray, score: np.ndarray, depth: int | None = None) -> Run:
-    """Rank scored pairs (N,) by the tie rule, at most `depth` for each query."""
+    """Rank scored pairs, given as columns (N,), by the tie rule; keep at most `depth` passages of each query.
+
+    >>> run = rank_rows(np.array([0, 0, 0]), np.array([5, 3, 4]), np.array([1.0, 1.0, 2.0]))
+    >>> run.passage_id, run.rank
+    (array([4, 3, 5], dtype=int32), array([1, 2, 3], dtype=int32))
+    """
     score = score.astype(np.float32)
     order = np.lexsort((passage_id, -score, query_id))
     query_id, passage_id, score = query_id[order], passage_id[order], score[order]
@@ -45,10 +53,10 @@ def rank_rows(query_id: np.ndarray, passage_id: np.ndarray, score: np.ndarray, d
 
 
 def _untie(score: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Make scores strictly fall within each query, by the smallest steps there are."""
+    """Scores (R,) that strictly fall within each query, changed by the smallest possible steps."""
     score = score.copy()
     for row in np.flatnonzero((rank[1:] > 1) & (score[1:] >= score[:-1])) + 1:
-        # Rows are visited in order, so a chain of ties goes down step by step.
+        # Rows are visited in order, so that a chain of ties falls step by step.
         score[row] = np.nextafter(score[row - 1], np.float32(-np.inf))
     later = np.flatnonzero((rank[1:] > 1) & (score[1:] >= score[:-1]))
     return _untie(score, rank) if len(later) else score
@@ -60,16 +68,16 @@ def external_ids(workspace: Workspace, table: str, ids: np.ndarray) -> np.ndarra
     with connect(workspace.local) as connection:
         view_tables(connection, workspace, table)
         connection.register("wanted", pa.table({key: np.unique(ids)}))
-        found = connection.execute(
+        known = connection.execute(
             f"SELECT {key}, external_id FROM {table} SEMI JOIN wanted USING ({key}) ORDER BY {key}"
         ).fetchnumpy()
-    return np.asarray(found["external_id"])[np.searchsorted(found[key], ids)]
+    return np.asarray(known["external_id"])[np.searchsorted(known[key], ids)]
 
 
 def write_run(workspace: Workspace, name: str, run: Run) -> AnyPath:
-    """Write `runs/<name>.run`: query, Q0, passage, rank, score, tag.
+    """Write `runs/<name>.run` in TREC format: query, Q0, passage, rank, score, tag.
 
-    What stood beside an earlier run of that name, `runs/<name>.json`, goes first: it tells of that run.
+    The facts of an earlier run of this name, `runs/<name>.json`, are removed first: they describe that run.
     """
     queries = external_ids(workspace, "queries", run.query_id)
     passages = external_ids(workspace, "passages", run.passage_id)
@@ -82,10 +90,10 @@ def write_run(workspace: Workspace, name: str, run: Run) -> AnyPath:
 
 
 def read_run(workspace: Workspace, path: AnyPath) -> Run:
-    """A run file in TREC form (six fields) or MS MARCO form (query, passage, rank).
+    """Read a run file in TREC format (six fields) or MS MARCO format (query, passage, rank).
 
     Raises:
-        InputError: malformed, or an unknown query or passage, with its line.
+        InputError: a line is malformed, or names an unknown query or passage.
     """
     trec = ["query", "q0", "passage", "rank", "score", "tag"]
     try:
@@ -98,13 +106,13 @@ def read_run(workspace: Workspace, path: AnyPath) -> Run:
         view_tables(connection, workspace, "queries", "passages")
         connection.register("rows", rows)
         value = "try_cast(score AS FLOAT)" if "score" in rows.column_names else "-try_cast(rank AS INT)::FLOAT"
-        found = connection.sql(
+        ranked = connection.sql(
             f"SELECT line, query, passage, query_id, passage_id, {value} AS score FROM rows "
             "LEFT JOIN queries ON queries.external_id = query LEFT JOIN passages ON passages.external_id = passage "
             "ORDER BY line"
         ).to_arrow_table()
-        _refuse(connection, found, path)
-    return rank_rows(*(found.column(name).to_numpy() for name in ("query_id", "passage_id", "score")))
+        _refuse(connection, ranked, path)
+    return rank_rows(*(ranked.column(name).to_numpy() for name in ("query_id", "passage_id", "score")))
 
 
 def _first_fields(path: AnyPath) -> list[str]:
@@ -112,10 +120,11 @@ def _first_fields(path: AnyPath) -> list[str]:
         return stream.readline().decode("utf-8", "replace").split()
 
 
-def _refuse(connection: duckdb.DuckDBPyConnection, found: pa.Table, path: AnyPath) -> None:
-    connection.register("found", found)
+def _refuse(connection: duckdb.DuckDBPyConnection, ranked: pa.Table, path: AnyPath) -> None:
+    """Raise an error for the first bad line: an unknown id, a bad score, or a passage that was ranked before."""
+    connection.register("ranked", ranked)
     bad = connection.execute(
-        "SELECT line, query, passage, query_id, passage_id FROM found "
+        "SELECT line, query, passage, query_id, passage_id FROM ranked "
         "WHERE query_id IS NULL OR passage_id IS NULL OR score IS NULL OR NOT isfinite(score) ORDER BY line LIMIT 1"
     ).fetchall()
     for line, query, passage, query_id, passage_id in bad:
@@ -135,7 +144,7 @@ def _refuse(connection: duckdb.DuckDBPyConnection, found: pa.Table, path: AnyPat
             )
         raise InputError(f"line {line} has no finite score or rank", where=path)
     twice = connection.execute(
-        "SELECT max(line), query, passage FROM found GROUP BY query, passage HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
+        "SELECT max(line), query, passage FROM ranked GROUP BY query, passage HAVING count(*) > 1 ORDER BY 1 LIMIT 1"
     ).fetchall()
     for line, query, passage in twice:
         raise InputError(f"line {line} ranks a passage twice", where=path, found=f"query {query}, passage {passage}")

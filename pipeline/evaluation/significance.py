@@ -1,7 +1,7 @@
-"""Whether two systems differ on the same queries: paired tests, corrected for how many are made.
+"""Paired significance tests of two systems on the same queries, and a correction for multiple comparisons.
 
-The t-test and the randomisation test are those Smucker, Allan and Carterette recommend for retrieval (CIKM 2007);
-Holm's correction (1979) bounds the chance of any false claim among all comparisons.
+The t-test and the randomisation test are those that Smucker, Allan and Carterette (CIKM 2007) recommend for retrieval.
+Holm's correction (1979) bounds the probability of at least one false positive among all comparisons.
 
 Shapes: Q queries.
 """
@@ -16,59 +16,65 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_rel
 
 PERMUTATIONS = 20_000
+"""Random sign flips of a randomisation test."""
 
 
 class Comparison(NamedTuple):
-    """One system against another on the same queries."""
+    """Two systems compared on the same queries."""
 
     difference: float
     """Mean of the first minus mean of the second."""
     wins: int
     """Queries on which the first is better."""
     losses: int
+    """Queries on which the second is better."""
     t_test: float
-    """p-value, two-sided."""
+    """Two-sided p-value of the paired t-test."""
     randomisation: float
-    """p-value, two-sided."""
+    """Two-sided p-value of the randomisation test."""
 
 
-def compare(one: NDArray[np.floating], other: NDArray[np.floating], seed: int = 0) -> Comparison:
-    """Compare values (Q,) and (Q,) of a measure, query by query.
+def compare(first: NDArray[np.floating], second: NDArray[np.floating], seed: int = 0) -> Comparison:
+    """Compare the values (Q,) that a measure gives to two systems, query by query.
 
     Raises:
-        ValueError: not the same number of queries, or none.
+        ValueError: the numbers of queries differ, or there is none.
     """
-    if one.shape != other.shape or not one.size:
-        raise ValueError(f"values of {one.shape} and {other.shape} queries cannot be paired")
-    difference = np.asarray(one, np.float64) - other
+    if first.shape != second.shape or not first.size:
+        raise ValueError(f"values of {first.shape} and {second.shape} queries cannot be paired")
+    difference = np.asarray(first, np.float64) - second
     changed = bool(difference.any())
     return Comparison(
         float(difference.mean()),
         int((difference > 0).sum()),
         int((difference < 0).sum()),
-        float(ttest_rel(one, other).pvalue) if changed and difference.std() else float(not changed),
+        float(ttest_rel(first, second).pvalue) if changed and difference.std() else float(not changed),
         randomisation_test(difference, seed),
     )
 
 
 def randomisation_test(difference: NDArray[np.floating], seed: int = 0) -> float:
-    """Share of random sign flips of differences (Q,) whose mean is as far from 0 as the one seen; two-sided.
+    """Two-sided p-value: the fraction of random sign flips of the differences (Q,) whose mean is as far from 0.
 
-    The unflipped differences count as one of the flips, so the least value is 1 / (PERMUTATIONS + 1).
+    The observed differences count as one of the flips, so the smallest p-value is 1 / (PERMUTATIONS + 1).
     """
     rng = np.random.default_rng(seed)
-    seen, as_far, block = abs(float(difference.sum())), 1, 1_000
+    observed, as_far, block = abs(float(difference.sum())), 1, 1_000
     for _ in range(PERMUTATIONS // block):
         signs = rng.integers(0, 2, (block, len(difference)), dtype=np.int8) * 2 - 1
-        as_far += int((np.abs(signs @ difference) >= seen - 1e-12).sum())
+        as_far += int((np.abs(signs @ difference) >= observed - 1e-12).sum())
     return as_far / (PERMUTATIONS + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given."""
+    """p-values adjusted by Holm's method, in the order given.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
     order = np.argsort(p_values, kind="stable")
     adjusted, largest = np.zeros(len(p_values)), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = largest
     return [float(value) for value in adjusted]

@@ -20,7 +20,7 @@ from pipeline.exports.rows import Groups, list_groups, triple_batches, triple_gr
 from pipeline.exports.settings import ExportSettings
 from pipeline.exports.text_lookup import TextLookup, TextTable
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql, view_parquet
 from pipeline.tables.parts import footer_of

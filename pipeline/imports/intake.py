@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.collection.external_ids import TABLE_KEYS, UNKNOWN, ExternalIds
-from pipeline.collection.text_ids import TextIds
+from pipeline.collection.texts_by_content import IdsByText
 from pipeline.errors import InputError
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parquet import metadata_of
@@ -107,7 +107,7 @@ class Intake:
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._finders = [(TextIds if self.by_text else ExternalIds)(self.workspace, name) for name in TABLE_KEYS]
+        self._finders = [(IdsByText if self.by_text else ExternalIds)(self.workspace, name) for name in TABLE_KEYS]
 
     def take(self, batches: Iterable[CandidateBatch]) -> None:
         """Read all batches into the buckets.
@@ -117,7 +117,7 @@ class Intake:
         """
         for rows in batches:
             self._take(rows)
-        self.counts.ambiguous = sum(finder.ambiguous for finder in self._finders if isinstance(finder, TextIds))
+        self.counts.ambiguous = sum(finder.ambiguous for finder in self._finders if isinstance(finder, IdsByText))
 
     def _take(self, rows: CandidateBatch) -> None:
         query, passage = (

@@ -19,7 +19,7 @@ from pipeline.imports.settings import ListOptions
 from pipeline.names import check_name, refuse_case_twins
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.database import connect
-from pipeline.tables.parts import footer_of, set_content, set_footers
+from pipeline.tables.parts import content_fingerprint, footer_of, read_footers
 
 SMALL_MEMORY = "128MB"
 CandidateReader = Callable[[dict[str, int]], Iterator[CandidateBatch]]
@@ -103,7 +103,7 @@ def import_lists(workspace: Workspace, source: CandidateSource, options: ListOpt
         inputs = {"source": source.content}
         for table in ("passages", "queries"):
             # Inputs called "passages" would make the lists stale when the collection grows.
-            inputs[f"known {table}"] = set_content(set_footers(workspace.parts(table)))
+            inputs[f"known {table}"] = content_fingerprint(read_footers(workspace.parts(table)))
         origin = digest_json([inputs, options.prefix, options.reconciled, options.add_positives])
         done = _done(workspace, origin)
         # Reading the file again is the only way to report what `strict` refuses.
@@ -155,7 +155,7 @@ def _done(workspace: Workspace, origin: str) -> dict[str, int] | None:
     rows: dict[str, int] = {}
     expected: set[str] = set()
     for system in workspace.names("retrieved"):
-        footers = set_footers(workspace.parts("retrieved", system))
+        footers = read_footers(workspace.parts("retrieved", system))
         if footers and footers[0].recipe.settings.get("origin") == origin:
             rows[system] = sum(footer.rows for footer in footers)
             expected |= set(footers[0].extra["systems"])

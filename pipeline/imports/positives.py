@@ -12,8 +12,8 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.imports.intake import Counts
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.database import one_row, sql, view_parquet
-from pipeline.tables.parts import part_name, set_content, set_footers, write_part
+from pipeline.tables.database import single_row, sql, view_parquet
+from pipeline.tables.parts import content_fingerprint, part_name, read_footers, write_part
 from pipeline.tables.provenance import Recipe
 
 
@@ -44,7 +44,7 @@ def settle_positives(
     for records in buckets:
         columns = {"query_id": records["query"].copy(), "passage_id": records["passage"].copy()}
         connection.register("positives", pa.table(columns))
-        (new,) = one_row(connection, sql("imports/positives_not_judged"))
+        (new,) = single_row(connection, sql("imports/positives_not_judged"))
         not_judged += new
         if add and new:
             connection.execute(sql("imports/positives_new"))
@@ -54,7 +54,7 @@ def settle_positives(
         return 0
     if not_judged:
         rows = connection.sql(sql("imports/positives_qrels")).to_arrow_reader(65_536)
-        inputs = {"qrels": set_content(set_footers(parts)), "positives": str(not_judged)}
+        inputs = {"qrels": content_fingerprint(read_footers(parts)), "positives": str(not_judged)}
         recipe = Recipe("qrels", {"source": "published positives"}, inputs)
         write_part(staging / "qrels" / part_name(0), rows, schemas.QRELS, recipe)
     return not_judged

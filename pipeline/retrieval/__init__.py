@@ -1,1 +1,1 @@
-"""First-stage retrieval: BM25, random candidates and lists from elsewhere."""
+"""First-stage retrieval: BM25, random candidates and imported lists."""

@@ -1,15 +1,21 @@
 """BM25 retrieval over millions of passages: builds the index that `pipeline.retrieval.bm25_index` searches.
 
-In: Parquet files with `passage_id` int32 and `text` string, and the texts of all queries. Out: an index of
-the terms that occur in the queries, in chunks of passages; a process needs the memory of one chunk. Tokens,
-formula and sums are those of bm25s (method "lucene", its Tokenizer, no stemmer), to the last bit. A passage
-without tokens is one token long, as there; unlike there, no query finds it.
+Input: Parquet files with `passage_id` int32 and `text` string, and the texts of all queries. Output: an index of the
+terms that occur in the queries, in chunks of passages; a process needs the memory of one chunk. Scores equal those of
+bm25s (Lù, "BM25S", arXiv:2407.03618, 2024; method "lucene", its Tokenizer without stemmer) to the last bit. The formula
+is "Lucene (accurate)" of Kamphuis et al., "Which BM25 do you mean?", ECIR 2020: the sum over the query's terms t of
 
-Writes no provenance: the directory is the caller's scratch, and whole once `build_index` returns.
+    idf(t) * tf / (tf + k1 * (1 - b + b * length / mean length)),  idf(t) = log(1 + (N - df(t) + 0.5) / (df(t) + 0.5))
+
+with lengths in tokens. As in bm25s, a passage without tokens counts as one token long; unlike there, it is never
+retrieved.
+
+Writes no provenance: the directory is scratch space of the caller, and is complete once `build_index` returns.
 """
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,7 +25,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from bm25s.scoring import _score_idf_lucene, _score_tfc_lucene
 from bm25s.tokenization import Tokenizer
 
 from pipeline.processes import map_in_order
@@ -39,7 +44,7 @@ _OTHER_WORD, STOP_WORD = -1, -2
 
 
 class Span(NamedTuple):
-    """Some rows of a row group of a Parquet file."""
+    """A range of rows in a row group of a Parquet file."""
 
     path: AnyPath
     row_group: int
@@ -60,11 +65,11 @@ def build_index(
 
     Args:
         passages: Parquet files; small row groups are joined, large ones cut, to 131,072 passages.
-        query_texts: what the positions given to `Bm25Index.search` refer to.
-        directory: where the index is written; made if it is not there.
-        settings: what shapes the scores.
-        processes: how many work at once; 1 is the calling one alone.
-        on_progress: receives the number of passages newly indexed.
+        query_texts: the queries; `Bm25Index.search` takes positions in this sequence.
+        directory: where the index is written; created if missing.
+        settings: parameters of the scores.
+        processes: number of parallel processes; with 1, the calling process does the work.
+        on_progress: receives the number of newly indexed passages.
 
     Raises:
         PrepError: a worker died.
@@ -83,8 +88,8 @@ def build_index(
 def finish_index(
     directory: Path, chunks: int, passages: int, tokens: int, settings: Bm25Settings, *, processes: int
 ) -> Bm25Index:
-    """Turn the term counts of all chunks into what each posting adds to a score."""
-    np.save(directory / "idf.npy", _idf(directory, chunks, passages))
+    """Replace the term counts of all chunks by impacts: what each posting adds to a score."""
+    np.save(directory / "idf.npy", _idfs(directory, chunks, passages))
     write_impacts = partial(_write_impacts, directory, settings, np.float64(tokens / max(passages, 1)))
     for _ in map_in_order(write_impacts, range(chunks), processes=processes):
         pass
@@ -92,7 +97,7 @@ def finish_index(
 
 
 def chunks_of(passages: Sequence[AnyPath]) -> Iterator[list[Span]]:
-    """All rows in order, as lists of CHUNK_PASSAGES rows; the last one may be shorter."""
+    """Divide all rows, in order, into chunks of CHUNK_PASSAGES rows; the last chunk may be smaller."""
     chunk: list[Span] = []
     room = CHUNK_PASSAGES
     for path in passages:
@@ -111,7 +116,7 @@ def chunks_of(passages: Sequence[AnyPath]) -> Iterator[list[Span]]:
 
 
 def write_queries(texts: Sequence[str], directory: Path, settings: Bm25Settings) -> None:
-    """Term ids of each query, flat with offsets, and the vocabulary: the line number is the term id."""
+    """Write the queries' term ids, flat with offsets, and the vocabulary, whose line numbers are the term ids."""
     tokenizer = Tokenizer(stopwords=settings.stop_words)
     flat, offsets = array("i"), array("q", [0])
     for ids in tokenizer.streaming_tokenize(texts, update_vocab=True, allow_empty=False):
@@ -123,7 +128,7 @@ def write_queries(texts: Sequence[str], directory: Path, settings: Bm25Settings)
 
 
 def vocabulary_path(directory: Path) -> Path:
-    """Where the queries' terms stand."""
+    """Path of the file with the queries' terms."""
     return directory / "vocabulary.txt"
 
 
@@ -136,7 +141,7 @@ def _write_postings(directory: Path, settings: Bm25Settings, numbered: tuple[int
     terms = len(vocabulary)
     vocabulary |= dict.fromkeys(tokenizer.stopwords, STOP_WORD)
     chunk = Chunk(directory, number)
-    # As Tokenizer does, without its vocabulary, which would grow with the collection.
+    # Splits as Tokenizer does, but without its vocabulary, which would grow with the collection.
     keys, rows, tokens = count_terms(
         chunk, spans, tokenizer.splitter, lambda words: map(vocabulary.get, words, repeat(_OTHER_WORD))
     )
@@ -150,10 +155,17 @@ def count_terms(
     splitter: Callable[[str], list[str]],
     terms_of: Callable[[list[str]], Iterator[int]],
 ) -> tuple[np.ndarray, int, int]:
-    """A key (term << 32 | row) for each occurrence of a term, and the numbers of passages and of their tokens.
+    """Read a chunk's passages: save their ids and lengths, and return their terms.
 
-    Saves the chunk's passage ids and their lengths. Words without a term have a negative one: STOP_WORD does not
-    count in a length, others do.
+    Args:
+        chunk: the chunk that the arrays `passage_ids` and `lengths` are saved in.
+        spans: the rows to read.
+        splitter: splits a lower-cased text into words.
+        terms_of: maps words to term ids. Negative ids are not indexed: STOP_WORD does not count in a passage's length,
+            other negative ids do.
+
+    Returns:
+        A key (term << 32 | row) for each occurrence of a term, the number of passages, and the number of their tokens.
     """
     ids, lengths, keys = [], [], []
     start = 0
@@ -185,13 +197,13 @@ def _read(spans: list[Span]) -> Iterator[pa.RecordBatch]:
 def _tokenize(
     texts: list[str], splitter: Callable[[str], list[str]], terms_of: Callable[[list[str]], Iterator[int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Length of each passage in tokens (N,), then term and row of every word that has a term."""
+    """Length of each passage in tokens (N,), and term and row of every word that has a term."""
     words: list[str] = []
     counts = []
     for text in texts:
-        found = splitter(text.lower())
-        counts.append(len(found))
-        words += found
+        split = splitter(text.lower())
+        counts.append(len(split))
+        words += split
     terms = np.fromiter(terms_of(words), np.int32, len(words))  # (W,)
     rows = np.repeat(np.arange(len(texts)), counts)  # (W,)
     lengths = np.bincount(rows[terms != STOP_WORD], minlength=len(texts))
@@ -200,7 +212,7 @@ def _tokenize(
 
 
 def save_postings(chunk: Chunk, keys: np.ndarray, terms: int) -> None:
-    """Write term counts by term, then row, from a key (term << 32 | row) for each occurrence."""
+    """Save term counts sorted by term, then row, from a key (term << 32 | row) for each occurrence."""
     keys, counts = np.unique(keys, return_counts=True)  # (P,)
     df = np.bincount(keys >> 32, minlength=terms)  # (V,)
     chunk.save("indptr", np.cumsum(np.append(0, df)))
@@ -208,29 +220,39 @@ def save_postings(chunk: Chunk, keys: np.ndarray, terms: int) -> None:
     chunk.save("counts", counts.astype(np.min_scalar_type(counts.max(initial=0))))
 
 
-def _idf(directory: Path, chunks: int, passages: int) -> np.ndarray:
+def idf(df: int, passages: int) -> float:
+    """Inverse document frequency of a term that `df` of the passages contain.
+
+    >>> idf(1, 1) < idf(1, 10)
+    True
+    """
+    return math.log(1 + (passages - df + 0.5) / (df + 0.5))
+
+
+def saturated_tf(tf: np.ndarray, lengths: np.ndarray, mean_length: np.float64, settings: Bm25Settings) -> np.ndarray:
+    """Saturated, length-normalised term frequencies (P,) of postings with term counts `tf` (P,)."""
+    # The order of the operations is that of bm25s: another one would differ in the last bit.
+    saturated: np.ndarray = tf / (settings.k1 * ((1 - settings.b) + settings.b * lengths / mean_length) + tf)
+    return saturated
+
+
+def _idfs(directory: Path, chunks: int, passages: int) -> np.ndarray:
     """Inverse document frequency of each term, (V,) float32."""
     df = sum((np.diff(Chunk(directory, number).map("indptr")) for number in range(chunks)), np.zeros(1, np.int64))
     values, where = np.unique(df, return_inverse=True)
-    idf = np.array([_score_idf_lucene(int(one), passages) for one in values], np.float32)
-    return idf[where]
+    return np.array([idf(int(value), passages) for value in values], np.float32)[where]
 
 
 def _write_impacts(directory: Path, settings: Bm25Settings, mean_length: np.float64, number: int) -> None:
-    """Second pass over a chunk: the score that each posting adds, (P,) float32, in place of its count.
-
-    Kamphuis et al., "Which BM25 do you mean?", ECIR 2020, the row "Lucene (accurate)".
-    """
+    """Second pass over a chunk: replace each posting's count by what it adds to a score, (P,) float32."""
     chunk = Chunk(directory, number)
     documents, counts, lengths = chunk.map("documents"), chunk.map("counts"), chunk.map("lengths")
-    idf = np.repeat(np.load(directory / "idf.npy"), np.diff(chunk.map("indptr")))  # (P,)
+    idfs = np.repeat(np.load(directory / "idf.npy"), np.diff(chunk.map("indptr")))  # (P,)
     impacts = np.empty(len(counts), np.float32)
     for start in range(0, len(counts), _SLAB_POSTINGS):
         part = slice(start, start + _SLAB_POSTINGS)
         tf = counts[part].astype(np.float32)
-        impacts[part] = idf[part] * _score_tfc_lucene(
-            tf, lengths[documents[part]], mean_length, settings.k1, settings.b
-        )
+        impacts[part] = idfs[part] * saturated_tf(tf, lengths[documents[part]], mean_length, settings)
     chunk.save("impacts", impacts)
     chunk.path("counts").unlink()
     chunk.path("lengths").unlink()

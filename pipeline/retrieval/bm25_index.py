@@ -1,12 +1,12 @@
 """The BM25 index on disk, and exact top-k search over it.
 
-In: the directory that `pipeline.retrieval.bm25.build_index` filled. Out: for each query its k best passages, by score
-descending, then passage id ascending, also at the cut; passages that share no term with it never. The result
-is the same to the last bit whatever the chunks, the batches and the number of processes.
+Input: the directory that `pipeline.retrieval.bm25.build_index` filled. Output: the k best passages of each query, by
+descending score, then by ascending passage id, also at the cut. A passage that shares no term with the query is never
+returned. Chunks, batches and the number of processes do not change the result, not even its last bit.
 
-A chunk holds up to 131,072 passages as postings sorted by term. A worker walks over all chunks with a batch
-of queries, so postings stay in cache, and memory is one chunk and the running best: up to 16 * k bytes for
-each query of the batch. Larger batches open each chunk less often.
+A chunk holds up to 131,072 passages as postings sorted by term. A worker goes through all chunks with a batch of
+queries: the postings stay in the processor's cache, and memory is one chunk plus up to 16 * k bytes for each query of
+the batch. Larger batches open each chunk less often.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.processes import map_in_order
 
 MAX_K = np.iinfo(np.int16).max
-"""Ranks are int16."""
+"""Ranks are stored as int16."""
 _MAX_ID = np.int64(np.iinfo(np.int32).max)
 _ABOVE_ZERO = np.finfo(np.float32).tiny
 
@@ -33,7 +33,7 @@ _ABOVE_ZERO = np.finfo(np.float32).tiny
 
 
 class Retrieved(NamedTuple):
-    """Ranked passages of some queries: by query ascending, then by rank."""
+    """Ranked passages of some queries, sorted by query, then by rank."""
 
     query: np.ndarray  # (R,) int32, position in the texts the index was built for
     passage_id: np.ndarray  # (R,) int32
@@ -43,17 +43,17 @@ class Retrieved(NamedTuple):
 
 @dataclass(frozen=True)
 class Bm25Index:
-    """Paths only: cheap to send to a worker, which maps the files into its memory."""
+    """An index on disk. Holds paths only: cheap to send to a worker, which maps the files into its memory."""
 
     directory: Path
     chunks: int
 
     def search(self, queries: range, k: int) -> Retrieved:
-        """The k best passages of each query, in the calling process; fewer where fewer match.
+        """The k best passages of each query, or fewer if fewer match; runs in the calling process.
 
         Args:
             queries: positions in the texts the index was built for, ascending.
-            k: how many, 1 to 32,767.
+            k: number of passages per query, 1 to 32,767.
 
         Raises:
             UsageError: k is out of range.
@@ -63,10 +63,10 @@ class Bm25Index:
         best = [_Best(k) for _ in queries]
         for number in range(self.chunks):
             _search_chunk(Chunk(self.directory, number), bounds, terms, best)
-        return _ranked(queries, [one.sorted() for one in best])
+        return _ranked(queries, [keys.sorted() for keys in best])
 
     def search_all(self, batches: Sequence[range], k: int, *, processes: int) -> Iterator[Retrieved]:
-        """Results of each batch, in order, made by parallel processes a few batches ahead.
+        """Results of each batch, in order; parallel processes work a few batches ahead.
 
         Raises:
             UsageError: k is out of range.
@@ -90,7 +90,7 @@ class Chunk:
         self._directory, self._number = directory, number
 
     def path(self, name: str) -> Path:
-        """Where an array of the chunk stands."""
+        """Path of an array of the chunk."""
         return self._directory / f"{self._number:05d}.{name}.npy"
 
     def save(self, name: str, array: np.ndarray) -> None:
@@ -104,7 +104,7 @@ class Chunk:
 
 
 class _Best:
-    """Running top k of one query, as keys whose order is the order of the results."""
+    """Running top k of one query, as int64 keys that sort in the order of the results."""
 
     __slots__ = ("_count", "_k", "_keys", "floor")
 
@@ -112,31 +112,31 @@ class _Best:
         self._k, self._count = k, 0
         self._keys: list[np.ndarray] = []
         self.floor = _ABOVE_ZERO
-        """Scores below can no longer enter."""
+        """Passages with a lower score cannot enter the top k any more."""
 
     def add(self, keys: np.ndarray) -> None:
-        """Offer candidates, (C,) int64; at most 2 * k are kept."""
+        """Add candidate keys, (C,) int64; at most 2 * k keys are kept."""
         self._keys.append(keys)
         self._count += len(keys)
         if self._count >= 2 * self._k:
             self._select()
 
     def sorted(self) -> np.ndarray:
-        """Keys of the best, best first."""
+        """Keys of the top k, best first."""
         if self._count > self._k:
             self._select()
         return np.sort(np.concatenate([np.empty(0, np.int64), *self._keys]))[::-1]
 
     def _select(self) -> None:
         keys = np.concatenate(self._keys)
-        # Keys are distinct: partition is slow only among equal values. The copy lets the rest go.
+        # Keys are distinct, and np.partition is slow only among equal values. The copy frees the other keys.
         keys = np.partition(keys, len(keys) - self._k)[-self._k :].copy()
         self._keys, self._count = [keys], len(keys)
         self.floor = _score_of(keys[:1])[0]
 
 
 def _search_chunk(chunk: Chunk, bounds: list[int], terms: np.ndarray, best: list[_Best]) -> None:
-    """Offer the chunk's passages to each query's best; query q has terms[bounds[q] : bounds[q + 1]]."""
+    """Add the chunk's passages to the top k of each query; query q has terms[bounds[q] : bounds[q + 1]]."""
     indptr = chunk.map("indptr")  # (V + 1,)
     starts, stops = indptr[terms].tolist(), indptr[terms + 1].tolist()  # (M,)
     documents, impacts = chunk.map("documents"), chunk.map("impacts")  # (P,)
@@ -147,8 +147,8 @@ def _search_chunk(chunk: Chunk, bounds: list[int], terms: np.ndarray, best: list
         if not spans:
             continue
         scores.fill(0)
-        # In the order of the query, a repeated term again, one float32 addition each: as bm25s sums. Rows are
-        # int32: half the pages of int64, and add.at was no slower over whole batches.
+        # bm25s adds float32 values in the order of the query's terms, repeated terms again; another order would
+        # differ in the last bit. Row numbers are int32, half the memory of int64; add.at was not slower with them.
         for start, stop in spans:
             np.add.at(scores, documents[start:stop], impacts[start:stop])
         candidates = np.flatnonzero(scores >= query.floor)  # (C,)
@@ -157,7 +157,7 @@ def _search_chunk(chunk: Chunk, bounds: list[int], terms: np.ndarray, best: list
 
 
 def _key(scores: np.ndarray, reversed_ids: np.ndarray) -> np.ndarray:
-    """Score and id in one int64: bits of positive floats order as integers do."""
+    """Score and id in one int64: the bits of positive floats sort like integers."""
     keys: np.ndarray = (scores.view(np.int32).astype(np.int64) << 32) | reversed_ids
     return keys
 
@@ -168,7 +168,7 @@ def _score_of(keys: np.ndarray) -> np.ndarray:
 
 
 def _ranked(queries: range, keys: list[np.ndarray]) -> Retrieved:
-    counts = [len(one) for one in keys]
+    counts = [len(of_query) for of_query in keys]
     flat = np.concatenate([np.empty(0, np.int64), *keys])  # (R,)
     ranks = [np.arange(1, count + 1, dtype=np.int16) for count in counts]
     return Retrieved(

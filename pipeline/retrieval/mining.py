@@ -1,7 +1,7 @@
-"""First-stage retrieval: `retrieved/<system>/<split>-NNNNN.parquet`, top k passages for each query.
+"""First-stage retrieval: writes the top k passages of each query to `retrieved/<system>/<split>-NNNNN.parquet`.
 
-A part holds some thousand queries of one split. A part that is there with the right fingerprint is kept;
-only missing and stale parts are mined. Does not know how a retriever works.
+A part holds up to 8,192 queries of one split. Parts with the right fingerprint are kept; only missing and stale parts
+are mined. Does not know how a retriever works.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from pipeline.collection.selection import SelectedQueries, select_queries, view_
 from pipeline.errors import UsageError
 from pipeline.names import refuse_case_twins
 from pipeline.retrieval.bm25_index import MAX_K, Retrieved
-from pipeline.retrieval.retrievers import Asked, Retriever
+from pipeline.retrieval.retrievers import Retriever, SearchRequest
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect
-from pipeline.tables.parts import footer_of, part_name, set_content, set_footers, write_part
+from pipeline.tables.parts import content_fingerprint, footer_of, part_name, read_footers, write_part
 from pipeline.tables.provenance import Recipe
 
 QUERIES_PER_PART = 8_192
 QUERIES_PER_BATCH = 1_024
-LEAST_BATCHES = 8  # so that few queries too keep all processes busy
+LEAST_BATCHES = 8  # keeps several processes busy even with few queries
 
 
 @dataclass(frozen=True)
 class Mined:
-    """What a split now has."""
+    """The result of mining one split."""
 
     split: str
     queries: int
     parts: int
     kept_parts: int
-    """Parts that were there already."""
+    """Number of parts that existed before and were kept."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,20 @@ def mine(
     max_queries: int | None = None,
     on_search: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Mined]:
-    """Retrieve the top `k` passages for every query of the splits; the callback gets queries searched, and all.
+    """Retrieve the top `k` passages for every query of the splits.
+
+    Args:
+        workspace: read from and written to.
+        splits: names of splits.
+        k: number of passages per query, 1 to 32,767.
+        retriever: searches the collection.
+        max_queries: mine a stable sample of this many judged queries per split; None mines all queries.
+        on_search: receives the number of queries searched so far and the number to search.
 
     Raises:
-        WorkspaceError: nothing imported, an unknown split, a retriever whose name differs in case only, or another run
-            is mining.
-        UsageError: k out of range.
+        WorkspaceError: nothing is imported, a split is unknown, another retriever's name differs only in case, or
+            another run is mining.
+        UsageError: k is out of range.
     """
     if not 1 <= k <= MAX_K:
         raise UsageError("--k out of range", expected=f"1 to {MAX_K}", found=k)
@@ -77,9 +85,9 @@ def mine(
             view_tables(connection, workspace, "passages", "queries")
             selected = {split: select_queries(connection, workspace, split, max_queries) for split in splits}
         passages = workspace.parts("passages")
-        footers = set_footers(passages)
+        footers = read_footers(passages)
         plan = {
-            split: _plan(queries, split, k, max_queries, retriever, set_content(footers))
+            split: _plan(queries, split, k, max_queries, retriever, content_fingerprint(footers))
             for split, queries in selected.items()
         }
         missing = [part for parts in plan.values() for part in parts if not _is_done(workspace, part)]
@@ -87,10 +95,10 @@ def mine(
             ids = np.concatenate([part.ids for part in missing])
             texts = [text for part in missing for text in part.texts]
             batches = _batches(missing)
-            asked = Asked(passages, sum(footer.rows for footer in footers), ids, texts)
-            flat = [batch for own in batches for batch in own]
-            found = retriever.search(asked, flat, k, staging / "index")
-            _write_parts(workspace, missing, batches, found, on_search)
+            request = SearchRequest(passages, sum(footer.rows for footer in footers), ids, texts)
+            flat = [batch for of_part in batches for batch in of_part]
+            results = retriever.search(request, flat, k, staging / "index")
+            _write_parts(workspace, missing, batches, results, on_search)
         mined = []
         for split, parts in plan.items():
             _remove_beyond(workspace, retriever.system, split, len(parts))
@@ -127,7 +135,7 @@ def _plan(
 
 
 def _is_done(workspace: Workspace, part: _Part) -> bool:
-    path = workspace.place("retrieved", part.recipe.settings["system"]) / part.name
+    path = workspace.current_path("retrieved", part.recipe.settings["system"]) / part.name
     if not path.exists():
         return False
     footer = footer_of(path)
@@ -139,7 +147,7 @@ def _is_done(workspace: Workspace, part: _Part) -> bool:
 
 
 def _batches(missing: Sequence[_Part]) -> list[list[range]]:
-    """For each part its batches, as positions in the queries of all parts."""
+    """The batches of each part, as positions in the concatenated queries of all parts."""
     batches: list[list[range]] = []
     size = min(QUERIES_PER_BATCH, -(-sum(len(part.ids) for part in missing) // LEAST_BATCHES) or 1)
     start = 0
@@ -154,21 +162,22 @@ def _write_parts(
     workspace: Workspace,
     missing: Sequence[_Part],
     batches: Sequence[Sequence[range]],
-    found: Iterator[Retrieved],
+    results: Iterator[Retrieved],
     on_search: Callable[[int, int], None],
 ) -> None:
-    """Write each part when its batches are in."""
+    """Write each part once its batches are searched."""
     first, total = 0, sum(len(part.ids) for part in missing)
-    for part, own in zip(missing, batches, strict=True):
+    for part, of_part in zip(missing, batches, strict=True):
         rows = []
-        for batch in own:
-            rows.append(next(found))
+        for batch in of_part:
+            rows.append(next(results))
             on_search(batch.stop, total)
         _write(workspace, part, rows, first)
         first += len(part.ids)
 
 
-def _write(workspace: Workspace, part: _Part, found: list[Retrieved], first: int) -> None:
+def _write(workspace: Workspace, part: _Part, results: list[Retrieved], first: int) -> None:
+    """Write a part, whose first query is number `first` of the search."""
     batches = [
         pa.RecordBatch.from_arrays(
             [
@@ -179,10 +188,10 @@ def _write(workspace: Workspace, part: _Part, found: list[Retrieved], first: int
             ],
             schema=schemas.RETRIEVED,
         )
-        for rows in found
+        for rows in results
     ]
     extra = {"queries": len(part.ids)}
-    path = workspace.place("retrieved", part.recipe.settings["system"]) / part.name
+    path = workspace.current_path("retrieved", part.recipe.settings["system"]) / part.name
     write_part(path, batches, schemas.RETRIEVED, part.recipe, part=part.number, parts=part.parts, extra=extra)
 
 

@@ -1,7 +1,7 @@
-"""What finds candidates for queries: BM25, and chance.
+"""Retrievers, which find candidate passages for queries: BM25 and random choice.
 
-Chance has its use: a student that learns only from what BM25 confuses forgets how the rest of the collection
-looks. Random passages, scored by the teachers like any other, keep that in the triples.
+Random candidates are useful: a student that sees only the hard negatives of BM25 forgets what the rest of the
+collection looks like. Random passages, scored by the teachers like any other, add it to the triples.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pipeline.retrieval.bm25_postings import Postings
 from pipeline.retrieval.settings import Bm25Settings
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_footers
+from pipeline.tables.parts import read_footers
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is searched, and where."""
+class SearchRequest:
+    """A search: the queries, and the collection to search."""
 
     passages: Sequence[AnyPath]
     """Parquet files of the collection."""
@@ -35,10 +35,10 @@ class Asked:
     """(Q,)"""
 
     @classmethod
-    def of(cls, workspace: Workspace, texts: Sequence[str]) -> Asked:
-        """Texts that need not be queries of the workspace; the ids are their positions."""
+    def of(cls, workspace: Workspace, texts: Sequence[str]) -> SearchRequest:
+        """Search the workspace for any texts, with their positions as query ids."""
         passages = workspace.parts("passages")
-        rows = sum(footer.rows for footer in set_footers(passages))
+        rows = sum(footer.rows for footer in read_footers(passages))
         return cls(passages, rows, np.arange(len(texts), dtype=np.int32), texts)
 
 
@@ -47,14 +47,14 @@ class Retriever(Protocol):
 
     @property
     def system(self) -> str:
-        """Its name, under which the lists stand."""
+        """The retriever's name; its lists are stored under it."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All that decides its lists, beside collection, queries and k; JSON values."""
+        """Everything that shapes its lists besides collection, queries and k, as JSON values."""
 
-    def search(self, asked: Asked, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:
-        """For each batch of positions in `asked.query_ids`, its lists; `scratch` is an empty directory to write in."""
+    def search(self, request: SearchRequest, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:
+        """Yield the lists of each batch of positions in `request.query_ids`; `scratch` is a directory for its files."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,20 @@ class Bm25Retriever:
     shape: Bm25Settings = field(default_factory=Bm25Settings)
     processes: int = 1
     on_index: Callable[[int, int], None] = lambda done, total: None
-    """Told passages indexed so far, and all."""
+    """Receives the number of passages indexed so far and the number of all passages."""
     system: str = "bm25"
     postings: Postings | None = None
-    """Counts of the collection that were kept; None reads the texts, for the words of the queries alone."""
+    """Cached term counts of the collection; None counts the queries' terms by reading all texts."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See Retriever."""
+        """The BM25 parameters."""
         return asdict(self.shape)
 
-    def search(self, asked: Asked, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:
-        """See Retriever."""
+    def search(self, request: SearchRequest, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:
+        """Build an index for the queries and search it, as `Retriever.search`."""
         if self.postings is not None:
-            index = self.postings.index(asked.texts, scratch, self.shape)
+            index = self.postings.index(request.texts, scratch, self.shape)
             yield from index.search_all(batches, k, processes=self.processes)
             return
         done = 0
@@ -85,31 +85,31 @@ class Bm25Retriever:
         def count(new: int) -> None:
             nonlocal done
             done += new
-            self.on_index(done, asked.passage_count)
+            self.on_index(done, request.passage_count)
 
         index = build_index(
-            asked.passages, asked.texts, scratch, self.shape, processes=self.processes, on_progress=count
+            request.passages, request.texts, scratch, self.shape, processes=self.processes, on_progress=count
         )
         yield from index.search_all(batches, k, processes=self.processes)
 
 
 @dataclass(frozen=True)
 class RandomRetriever:
-    """Passages drawn evenly from the collection, none twice for a query; the draw depends on seed and query id."""
+    """Uniform draws from the collection without replacement; they depend on seed and query id alone."""
 
     seed: int = 0
     system: str = "random"
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See Retriever."""
+        """The seed."""
         return {"seed": self.seed}
 
-    def search(self, asked: Asked, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:  # noqa: ARG002
-        """See Retriever; every score is 0."""
-        k = min(k, asked.passage_count)
+    def search(self, request: SearchRequest, batches: Sequence[range], k: int, scratch: Path) -> Iterator[Retrieved]:  # noqa: ARG002
+        """Random lists, as `Retriever.search`; every score is 0."""
+        k = min(k, request.passage_count)
         for batch in batches:
-            drawn = [self._draw(int(query), asked.passage_count, k) for query in asked.query_ids[batch]]
+            drawn = [self._draw(int(query), request.passage_count, k) for query in request.query_ids[batch]]
             yield Retrieved(
                 np.repeat(np.array(batch, np.int32), k),
                 np.concatenate([np.empty(0, np.int32), *drawn]),
@@ -118,5 +118,5 @@ class RandomRetriever:
             )
 
     def _draw(self, query: int, passages: int, k: int) -> np.ndarray:
-        """Passage ids (k,): row numbers of the collection."""
+        """Passage ids (k,) int32, that is row numbers of the collection."""
         return np.random.default_rng((self.seed, query)).choice(passages, k, replace=False).astype(np.int32)

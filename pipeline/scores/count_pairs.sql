@@ -1,4 +1,5 @@
--- Pairs of each mined query from $first to $last, given the view `candidates`.
+-- Number of pairs and of judged pairs of each mined query from $first to $last, given the view `candidates` and the
+-- table `mined`.
 SELECT query_id, count(*) AS pairs, count(*) FILTER (judged) AS judged
 FROM (
     SELECT query_id, passage_id, bool_or(judged) AS judged

@@ -1,9 +1,10 @@
--- Ids and text hashes of one shard's pairs, in row order, given the views `candidates`, `queries`, `passages`.
+-- Ids and text hashes of the pairs of one shard, in row order, given the views `candidates`, `queries`, `passages` and
+-- the table `mined`.
 WITH pairs AS (
     SELECT DISTINCT query_id, passage_id
     FROM candidates
     WHERE query_id BETWEEN $first AND $last
-      -- With bounds of its own, or every shard would hold all mined queries.
+      -- Bounded, too: otherwise the database would hold all mined queries for each shard.
       AND query_id IN (SELECT query_id FROM mined WHERE query_id BETWEEN $first AND $last)
 )
 SELECT query_id, passage_id, queries.text_hash AS query_hash, passages.text_hash AS passage_hash

@@ -1,11 +1,13 @@
-"""Judged and retrieved pairs, in shards: `pairs/part-NNNNN.parquet`.
+"""Builds and loads the pair shards, `pairs/part-NNNNN.parquet`: the union of judged and retrieved pairs.
 
-Every pair stands once, sorted by query and passage, all pairs of a query in one shard, shards of about the
-same number of pairs. Queries that no retriever has been asked about are left out with their judgements
-unless `all_judged` is set: without candidates they give no triples and would only cost scoring. With `only`,
-the pairs are those of one retriever's lists and no others; judgements then only grade them.
+Pairs are unique and sorted by query and passage. All pairs of a query are in one shard, and shards have about the same
+number of pairs. Queries that were never mined are left out with their judgements, unless `all_judged` is set: without
+candidates they give no triples, and scoring them is wasted. With `only`, the pairs are exactly the lists of one
+retriever, and judgements just grade them.
 
-Each footer carries `texts`, the fingerprint of the shard's ids and texts: what scores depend on.
+The footer of each shard holds `texts`, the fingerprint of its ids and texts: what the scores of the shard depend on.
+
+Shapes: Q queries.
 """
 
 from __future__ import annotations
@@ -25,18 +27,26 @@ from pipeline.retrieval.lists import load_retrieved
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.content import hash_arrays
-from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, one_row, parquet_names, sql, view_parquet
-from pipeline.tables.parts import is_made, part_name, require_complete, set_content, set_footers, write_part
+from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, parquet_names, single_row, sql, view_parquet
+from pipeline.tables.parts import content_fingerprint, part_name, read_footers, require_complete, write_part
 from pipeline.tables.provenance import Footer, Recipe
 
-# How many query ids one counting pass takes on: bounds its memory.
 QUERIES_PER_PASS = 50_000
+"""Query ids that are counted at a time: bounds the memory."""
 TODO = "run: prep build-pairs"
+STATEMENTS = {
+    "scores/build_pairs": 1,
+    "scores/count_pairs": 1,
+    "scores/count_listed_pairs": 1,
+    "scores/pair_texts": 1,
+}
+"""Statement → its version. Raise the version when the statement gives other rows: pairs that were built before are
+then stale. Comments, white space and names do not count."""
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """The pair shards of a workspace, complete and of one recipe."""
+    """The pair shards of a workspace, complete and of one recipe: paths with their footers, in shard order."""
 
     paths: list[AnyPath]
     footers: list[Footer]
@@ -48,44 +58,59 @@ class PairSet:
 
     @property
     def systems(self) -> list[str]:
-        """Retrievers with a rank column."""
+        """The retrievers, each with a rank column."""
         return list(self.footers[0].recipe.settings["systems"])
 
     @property
     def content(self) -> str:
         """Content fingerprint of the whole set."""
-        return set_content(self.footers)
+        return content_fingerprint(self.footers)
+
+    def is_made_by(self, recipe: Recipe) -> bool:
+        """Whether the shards are the whole set of a recipe."""
+        numbers = [footer.part for footer in self.footers]
+        return bool(numbers) and all(
+            footer.fingerprint == recipe.fingerprint and numbers == list(range(footer.parts)) for footer in self.footers
+        )
 
 
 @dataclass(frozen=True)
 class BuiltPairs:
-    """What `build_pairs` made or found."""
+    """Counts of the pairs that `build_pairs` has built, or that were up to date."""
 
     pairs: int
     shards: int
     queries: int
     judged: int
     unmined_judgements: int
-    """Judged pairs left out because no retriever was asked about their query."""
+    """Judged pairs that were left out because their query was never mined."""
     unchanged: bool
 
 
 def load_pairs(workspace: Workspace) -> PairSet:
-    """The pair shards, checked to be one complete set.
+    """The pair shards, which must be one complete set.
 
     Raises:
-        WorkspaceError: none yet, or files are missing or mixed.
+        WorkspaceError: there are none, or files are missing or mixed.
     """
+    return _checked(workspace, _shards(workspace))
+
+
+def _shards(workspace: Workspace) -> PairSet:
+    """The pair shards that are there, complete or not."""
     paths = workspace.parts("pairs")
-    footers = set_footers(paths)
-    require_complete("pairs", paths, footers, TODO)
-    if len({footer.fingerprint for footer in footers}) > 1:
+    return PairSet(paths, read_footers(paths))
+
+
+def _checked(workspace: Workspace, pairs: PairSet) -> PairSet:
+    require_complete("pairs", pairs.paths, pairs.footers, TODO)
+    if len({footer.fingerprint for footer in pairs.footers}) > 1:
         raise WorkspaceError("pair shards of two builds are mixed", where=workspace.path("pairs"), todo=TODO)
-    return PairSet(paths, footers)
+    return pairs
 
 
 def is_current(workspace: Workspace, pairs: PairSet) -> bool:
-    """Whether `build_pairs` would make the same from the workspace as it stands."""
+    """Whether `build_pairs` would build the same pairs from the workspace as it is now."""
     made = pairs.footers[0]
     settings = made.recipe.settings
     recipe = pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"], settings.get("only"))
@@ -93,10 +118,10 @@ def is_current(workspace: Workspace, pairs: PairSet) -> bool:
 
 
 def current_pairs(workspace: Workspace) -> PairSet:
-    """The pair shards, checked to be made of the qrels, texts and retrieved lists that are there now.
+    """The pair shards, which must be complete and built from today's qrels, texts and retrieved lists.
 
     Raises:
-        WorkspaceError: as `load_pairs`, or the inputs have changed since.
+        WorkspaceError: as `load_pairs`, or the inputs have changed since the pairs were built.
     """
     pairs = load_pairs(workspace)
     if not is_current(workspace, pairs):
@@ -109,21 +134,27 @@ def current_pairs(workspace: Workspace) -> PairSet:
 
 
 def pairs_recipe(workspace: Workspace, pairs_per_shard: int, all_judged: bool, only: str | None = None) -> Recipe:
-    """What `build_pairs` would make from the workspace as it stands.
+    """The recipe of the pairs that `build_pairs` would build from the workspace as it is now.
 
     Raises:
-        WorkspaceError: nothing was mined, or two retrievers differ in case only.
+        WorkspaceError: nothing was mined, or the names of two retrievers differ in case only.
     """
-    known = [only] if only else workspace.names("retrieved")
-    systems = [name for name in known if workspace.parts("retrieved", name)]
+    names = [only] if only else workspace.names("retrieved")
+    systems = [name for name in names if workspace.parts("retrieved", name)]
     if not systems:
         raise WorkspaceError("nothing retrieved yet", where=workspace.root, todo="run: prep mine --system bm25")
     refuse_case_twins("retriever", systems)
-    inputs = {name: set_content(set_footers(workspace.parts(name))) for name in ("passages", "queries", "qrels")}
+    inputs = {
+        name: content_fingerprint(read_footers(workspace.parts(name))) for name in ("passages", "queries", "qrels")
+    }
     for name in systems:
         inputs[f"retrieved/{name}"] = load_retrieved(workspace, name, inputs["passages"]).content
     settings = {"systems": systems, "pairs_per_shard": pairs_per_shard, "all_judged": all_judged}
-    return Recipe("pairs", settings | ({"only": only} if only else {}), inputs)
+    if only:
+        settings["only"] = only
+    if max(STATEMENTS.values()) > 1:  # pairs of the first versions record none
+        settings["sql"] = dict(STATEMENTS)
+    return Recipe("pairs", settings, inputs)
 
 
 def build_pairs(
@@ -135,16 +166,26 @@ def build_pairs(
     memory_limit: str = DEFAULT_MEMORY_LIMIT,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BuiltPairs:
-    """Unite qrels and all retrieved lists into shards; does nothing where they are up to date.
+    """Build the pair shards from qrels and all retrieved lists, unless they are up to date.
+
+    Args:
+        workspace: where the tables are, and where the shards go.
+        pairs_per_shard: average number of pairs in a shard.
+        all_judged: keep the judged pairs of queries that were never mined.
+        only: take the pairs of this retriever alone.
+        memory_limit: what the database may hold before it spills to disk.
+        on_progress: called after each shard with the number of shards done and of all shards.
 
     Raises:
-        WorkspaceError: nothing imported or mined, or a build is running.
+        UsageError: `pairs_per_shard` is not positive.
+        WorkspaceError: nothing was imported or mined, or another build is running.
     """
     if pairs_per_shard < 1:
         raise UsageError("--pairs-per-shard must be positive", found=pairs_per_shard)
     with workspace.exclusive("build-pairs"):
         recipe = pairs_recipe(workspace, pairs_per_shard, all_judged, only)
-        unchanged = is_made(workspace.parts("pairs"), recipe)
+        pairs = _shards(workspace)
+        unchanged = pairs.is_made_by(recipe)
         if not unchanged:
             with (
                 workspace.staging("build-pairs") as staging,
@@ -153,11 +194,11 @@ def build_pairs(
                 (staging / "pairs").mkdir()
                 _build(workspace, connection, recipe, staging / "pairs", on_progress)
                 replace_directory(staging / "pairs", workspace.path("pairs"))
-        facts = load_pairs(workspace)
-        extra = facts.footers[0].extra
+            pairs = _shards(workspace)
+        extra = _checked(workspace, pairs).footers[0].extra
         return BuiltPairs(
-            facts.pairs,
-            len(facts.paths),
+            pairs.pairs,
+            len(pairs.paths),
             extra["queries"],
             extra["judged"],
             extra["unmined_judgements"],
@@ -188,7 +229,7 @@ def _build(
         connection, "scores/count_listed_pairs" if recipe.settings.get("only") else "scores/count_pairs"
     )
     cuts = shard_ends(counts, recipe.settings["pairs_per_shard"])
-    (left_out,) = one_row(connection, "SELECT count(*) FROM qrels ANTI JOIN mined USING (query_id)")
+    (left_out,) = single_row(connection, "SELECT count(*) FROM qrels ANTI JOIN mined USING (query_id)")
     extra = {"queries": len(queries), "judged": judged, "unmined_judgements": left_out}
     schema = schemas.pairs(systems)
     ranks = ", ".join(f'min("rank_{system}") AS "rank_{system}"' for system in systems)
@@ -196,20 +237,19 @@ def _build(
     for number, end in enumerate(cuts):
         bounds = {"first": int(queries[start]), "last": int(queries[end - 1])}
         texts = _texts(connection, bounds)
-        table = connection.sql(sql("scores/build_pairs").replace("/*ranks*/", ranks), params=bounds).to_arrow_reader(
-            65_536
-        )
+        statement = sql("scores/build_pairs").replace("/*ranks*/", ranks)
+        rows = connection.sql(statement, params=bounds).to_arrow_reader(65_536)
         facts = {**extra, "texts": texts, "first_query": bounds["first"], "last_query": bounds["last"]}
-        write_part(directory / part_name(number), table, schema, recipe, part=number, parts=len(cuts), extra=facts)
+        write_part(directory / part_name(number), rows, schema, recipe, part=number, parts=len(cuts), extra=facts)
         on_progress(number + 1, len(cuts))
         start = end
 
 
 def _candidates_sql(connection: duckdb.DuckDBPyConnection, workspace: Workspace, systems: Sequence[str]) -> str:
-    """Judged and retrieved rows under one set of columns."""
+    """A query that gives judged and retrieved rows the same columns."""
 
-    def columns(own: str) -> str:
-        return ", ".join(f'{"rank" if system == own else "NULL"}::SMALLINT AS "rank_{system}"' for system in systems)
+    def columns(of: str) -> str:
+        return ", ".join(f'{"rank" if system == of else "NULL"}::SMALLINT AS "rank_{system}"' for system in systems)
 
     selects = [f"SELECT query_id, passage_id, grade, true AS judged, {columns('')} FROM judged"]
     for system in systems:
@@ -223,8 +263,8 @@ def _candidates_sql(connection: duckdb.DuckDBPyConnection, workspace: Workspace,
 
 
 def _count(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Query ids (Q,) ascending, their numbers of pairs (Q,), and the number of judged pairs."""
-    (last,) = one_row(connection, "SELECT coalesce(max(query_id), -1) FROM mined")
+    """Query ids (Q,) ascending, the number of pairs of each (Q,), and the number of all judged pairs."""
+    (last,) = single_row(connection, "SELECT coalesce(max(query_id), -1) FROM mined")
     parts = [
         connection.execute(sql(query), {"first": first, "last": first + QUERIES_PER_PASS - 1}).fetchnumpy()
         for first in range(0, last + 1, QUERIES_PER_PASS)
@@ -238,17 +278,21 @@ def _count(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[np.ndarra
 
 
 def _texts(connection: duckdb.DuckDBPyConnection, bounds: dict[str, int]) -> str:
-    """Fingerprint of a shard's ids and texts, in row order."""
-    found = connection.execute(sql("scores/pair_texts"), bounds).fetchnumpy()
+    """Fingerprint of the ids and texts of a shard, in row order."""
+    columns = connection.execute(sql("scores/pair_texts"), bounds).fetchnumpy()
     return hash_arrays(
-        *(np.ascontiguousarray(found[name]) for name in ("query_id", "passage_id", "query_hash", "passage_hash"))
+        *(np.ascontiguousarray(columns[name]) for name in ("query_id", "passage_id", "query_hash", "passage_hash"))
     )
 
 
 def shard_ends(counts: np.ndarray, pairs_per_shard: int) -> list[int]:
-    """Ends of shards as positions in `counts` (Q,), the pairs of each query.
+    """Where shards end, as ascending positions in `counts` (Q,), the number of pairs of each query.
 
-    As many shards as the total asks for, each closed at the query that brings it nearest to an equal share.
+    The number of shards is the total over `pairs_per_shard`, rounded; each ends at the query that brings it nearest
+    to an equal share.
+
+    >>> shard_ends(np.array([4, 4, 1, 7]), pairs_per_shard=8)
+    [2, 4]
     """
     ends = np.cumsum(counts)
     shards = max(1, round(int(ends[-1]) / pairs_per_shard))

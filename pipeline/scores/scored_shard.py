@@ -1,4 +1,8 @@
-"""One pair shard with the scores of all teachers side by side, each id checked: zipped blindly they go wrong unseen."""
+"""Reads a pair shard and puts the scores of all teachers beside it, row by row.
+
+Score files have the row order of their pair shard, so this is a zip and not a join. Every id is compared: a zip of
+files in different orders would be wrong without an error.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,20 @@ IDS = ("query_id", "passage_id")
 
 
 def scored_shard(pairs: AnyPath, scores: Sequence[AnyPath], first: int | None = None) -> pa.Table:
-    """The pairs in file order, with a column `score_0`, `score_1`, … float32 for each teacher's file.
+    """The pairs in file order, with a float32 column `score_0`, `score_1`, … for each score file.
 
-    `first` reads that many rows alone.
+    Args:
+        pairs: the pair shard.
+        scores: the score file of each teacher.
+        first: read only that many rows; None reads all.
 
     Raises:
-        WorkspaceError: a file's rows are not those of the pair shard, or a score is not finite.
+        WorkspaceError: the rows of a score file are not those of the pair shard, or a score is not finite.
     """
     table = _rows(pairs, None, first)
     for i, path in enumerate(scores):
-        given = _rows(path, schemas.SCORES, first)
-        misplaced = _misplaced(table, given)
+        scored = _rows(path, schemas.SCORES, first)
+        misplaced = _misplaced(table, scored)
         if misplaced:
             raise WorkspaceError(
                 "score rows are not in the order of the pair shard",
@@ -35,7 +42,7 @@ def scored_shard(pairs: AnyPath, scores: Sequence[AnyPath], first: int | None = 
                 found=f"{misplaced} rows differ",
                 todo="remove the file and run prep score again",
             )
-        score = given.column("score")
+        score = scored.column("score")
         infinite = len(score) - int(np.isfinite(score.to_numpy()).sum())
         if infinite:
             raise WorkspaceError(
@@ -55,6 +62,7 @@ def _rows(path: AnyPath, schema: pa.Schema | None, first: int | None) -> pa.Tabl
 
 
 def _misplaced(pairs: pa.Table, scores: pa.Table) -> int:
+    """Number of rows whose ids differ, missing and extra rows included."""
     rows = min(len(pairs), len(scores))
     same = np.ones(rows, bool)
     for name in IDS:

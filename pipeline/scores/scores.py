@@ -1,7 +1,9 @@
 """Teacher scores beside their pair shards: `scores/<teacher>/part-NNNNN.parquet`, rows as in the pair shard.
 
-A score file belongs to a pair shard by content: its recipe names the teacher's settings and the `texts`
-fingerprint of the shard. Nothing here knows what a teacher is.
+A score file is matched to its pair shard by content: its recipe holds the settings of the teacher and the `texts`
+fingerprint of the shard. A teacher is only a name and a description here.
+
+Shapes: N pairs of a shard.
 """
 
 from __future__ import annotations
@@ -18,26 +20,28 @@ from pipeline.errors import WorkspaceError
 from pipeline.scores.pairs import PairSet
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import open_part, part_name, read_part, set_content, set_footers, write_part
+from pipeline.tables.parts import content_fingerprint, open_part, part_name, read_footers, read_part, write_part
 from pipeline.tables.provenance import Footer, Recipe
 
 
 @dataclass(frozen=True)
 class ScoreSet:
-    """One teacher's scores for all pair shards, complete and of one model."""
+    """The scores that one teacher gave to all pair shards: paths with their footers, in shard order."""
 
     teacher: str
+    pairs: PairSet
+    """The shards that were scored."""
     paths: list[AnyPath]
     footers: list[Footer]
 
     @property
     def content(self) -> str:
         """Content fingerprint of the whole set."""
-        return set_content(self.footers)
+        return content_fingerprint(self.footers)
 
 
 def score_recipe(description: Mapping[str, Any], pairs: Footer) -> Recipe:
-    """What a score file must be, for a teacher's description and a pair shard's footer."""
+    """The recipe of a score file, from the description of the teacher and the footer of the pair shard."""
     return Recipe("scores", description, {"pairs": pairs.extra["texts"]})
 
 
@@ -52,16 +56,16 @@ def missing_shards(
     """Numbers of the pair shards that have no valid score file yet.
 
     Raises:
-        WorkspaceError: scores of another model or other settings stand under this name, and not `overwrite`.
+        WorkspaceError: this teacher has scores of another model or other settings, without `overwrite`.
     """
     missing = []
-    standing = _standing(workspace, pairs, teacher)
+    files = _score_files(workspace, pairs, teacher)
     for number, footer in enumerate(pairs.footers):
-        if part_name(number) not in standing:
+        if part_name(number) not in files:
             missing.append(number)
             continue
-        path, made = standing[part_name(number)]
-        found = made.recipe
+        path, scored = files[part_name(number)]
+        found = scored.recipe
         if dict(found.settings) != dict(description) and not overwrite:
             differing = sorted(k for k in description if found.settings.get(k) != description[k])
             raise WorkspaceError(
@@ -77,7 +81,7 @@ def missing_shards(
 
 
 def read_pair_ids(path: AnyPath) -> tuple[np.ndarray, np.ndarray]:
-    """Query ids (N,) and passage ids (N,) of a pair shard, both int32."""
+    """Query ids (N,) int32 and passage ids (N,) int32 of a file of pairs or scores."""
     file, _ = open_part(path)
     with file:
         table = file.read(columns=["query_id", "passage_id"])
@@ -94,16 +98,16 @@ def write_scores(
     description: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> None:
-    """Write the scores (N,) float32 of one pair shard, all of them or none.
+    """Write the score file of one pair shard: query and passage ids (N,) int32, scores (N,) float32 raw logits.
 
     Raises:
-        ValueError: not one finite score for each pair.
+        ValueError: the scores are not one finite float32 for each pair.
     """
     if scores.shape != ids[0].shape or scores.dtype != np.float32 or not np.isfinite(scores).all():
         raise ValueError("a score file takes one finite float32 for each pair")
     batch = pa.RecordBatch.from_arrays([pa.array(ids[0]), pa.array(ids[1]), pa.array(scores)], schema=schemas.SCORES)
     write_part(
-        workspace.place("scores", teacher) / part_name(number),
+        workspace.current_path("scores", teacher) / part_name(number),
         [batch],
         schemas.SCORES,
         score_recipe(description, pairs),
@@ -114,10 +118,10 @@ def write_scores(
 
 
 def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
-    """A teacher's complete scores.
+    """The complete scores of a teacher.
 
     Raises:
-        WorkspaceError: unknown teacher, shards missing, stale or foreign, or two models mixed.
+        WorkspaceError: the teacher is unknown, shards are missing or stale, or two models are mixed.
     """
     known = workspace.names("scores")
     if teacher not in known:
@@ -128,19 +132,19 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
             todo=f"run: prep score --teacher {teacher}=CHECKPOINT",
         )
     todo = f"run again: prep score --teacher {teacher}=CHECKPOINT"
-    standing = _standing(workspace, pairs, teacher, schemas.SCORES)
-    if any("imported_from" in footer.recipe.settings for _, footer in list(standing.values())[:1]):
+    files = _score_files(workspace, pairs, teacher, schemas.SCORES)
+    if any("imported_from" in footer.recipe.settings for _, footer in list(files.values())[:1]):
         todo = f"import them again: prep import scores FILE --teacher {teacher}"
     paths, footers, missing, stale = [], [], [], []
     for number, footer in enumerate(pairs.footers):
-        if part_name(number) not in standing:
+        if part_name(number) not in files:
             missing.append(number)
             continue
-        path, found = standing[part_name(number)]
-        if dict(found.recipe.inputs) != {"pairs": footer.extra["texts"]} or found.rows != footer.rows:
+        path, scored = files[part_name(number)]
+        if dict(scored.recipe.inputs) != {"pairs": footer.extra["texts"]} or scored.rows != footer.rows:
             stale.append(number)
         paths.append(path)
-        footers.append(found)
+        footers.append(scored)
     if missing or stale:
         raise WorkspaceError(
             f"scores of teacher {teacher!r} are not complete",
@@ -155,19 +159,19 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
             where=paths[0].parent,
             todo=todo + " --overwrite",
         )
-    return ScoreSet(teacher, paths, footers)
+    return ScoreSet(teacher, pairs, paths, footers)
 
 
-def _standing(
+def _score_files(
     workspace: Workspace, pairs: PairSet, teacher: str, schema: pa.Schema | None = None
 ) -> dict[str, tuple[AnyPath, Footer]]:
-    """The score files that stand where the pair shards want them, by name, with their footers."""
+    """Name of each score file that a pair shard of that number exists for → its path and footer."""
     wanted = {part_name(number) for number in range(len(pairs.footers))}
     paths = [path for path in workspace.parts("scores", teacher) if path.name in wanted]
-    return {path.name: (path, footer) for path, footer in zip(paths, set_footers(paths, schema), strict=True)}
+    return {path.name: (path, footer) for path, footer in zip(paths, read_footers(paths, schema), strict=True)}
 
 
 def read_scores(path: AnyPath) -> np.ndarray:
-    """Scores (N,) float32 of one file, in row order."""
+    """Scores (N,) float32 raw logits of one file, in row order."""
     table, _ = read_part(path, schemas.SCORES, ["score"])
     return np.asarray(table.column("score"), np.float32)

@@ -1,1 +1,1 @@
-"""Where files are kept: local disk or an object store, written so that a file that exists is complete."""
+"""Files on local disk or in an object store, written so that a file that exists is complete."""

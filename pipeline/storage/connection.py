@@ -1,9 +1,9 @@
-"""A connection to a bucket: made once in a process, its requests repeated where that helps.
+"""Connections to buckets: one per bucket and process, with retries.
 
     s3   endpoint from `endpoint_override`, AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else AWS
-    gs   credentials of the Google environment; `anonymous=true` without
+    gs   credentials of the Google environment, or none with `anonymous=true`
 
-Requests that are throttled, dropped or refused with a server's error are repeated for about a minute.
+Requests that are throttled, dropped or answered with a server error are repeated for about a minute.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 ATTEMPTS = 11
-"""Of a request, the pause doubled each time from 50 ms on: together about 50 seconds, enough for a server's restart."""
+"""Attempts per request. Pauses double from 50 ms on: about 50 seconds in all, enough for a server to restart."""
 RETRY_SECONDS = 60
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, order=True)
 class Store:
-    """A bucket and how it is reached."""
+    """A bucket, and the options of the connection to it."""
 
     scheme: str
     bucket: str
@@ -36,58 +36,59 @@ class Store:
 
     @property
     def filesystem(self) -> FileSystem:
-        """Connected once in a process."""
+        """The bucket's file system; each process connects once."""
         return _connect(self)
 
 
 class StoreFile(io.RawIOBase):
-    """An open object; each thread has its own place in it, since DuckDB's seek and read in two calls."""
+    """An open object. Each thread has its own read position, since DuckDB's threads share files."""
 
     def __init__(self, stream: Any, *, shared: bool = False) -> None:
-        """`shared` with other files like this one: closing it leaves the stream open."""
+        """`shared`: other files read the same stream, which therefore stays open when this one is closed."""
         self._shared = shared
         self._stream, self._size, self._of_thread = stream, int(stream.size()), threading.local()
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """This thread's place."""
-        return getattr(self._of_thread, "place", 0)
+        """The read position of this thread."""
+        return getattr(self._of_thread, "position", 0)
 
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        """Move this thread's place."""
-        self._of_thread.place = place + (0, self.tell(), self._size)[whence]
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the read position of this thread."""
+        self._of_thread.position = offset + (0, self.tell(), self._size)[whence]
         return self.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes, fewer at the end only."""
-        place = self.tell()
-        count = max(0, self._size - place if size < 0 else min(size, self._size - place))
-        found = bytes(repeated(lambda: self._stream.read_at(count, place))) if count else b""
-        self._of_thread.place = place + len(found)
-        return found
+        """Read `size` bytes, fewer only at the end of the object; all that are left if `size` is negative."""
+        position = self.tell()
+        rest = self._size - position
+        count = max(0, rest if size < 0 else min(size, rest))
+        content = bytes(repeated(lambda: self._stream.read_at(count, position))) if count else b""
+        self._of_thread.position = position + len(content)
+        return content
 
-    def readinto(self, room: Any) -> int:
-        """Fill the room, less at the end only."""
-        found = self.read(len(room))
-        room[: len(found)] = found
-        return len(found)
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, less only at the end of the object. Returns the number of bytes."""
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the stream unless it is shared."""
         if not self.closed and not self._shared:
             self._stream.close()
         super().close()
 
 
 def repeated(request: Callable[[], T]) -> T:
-    """What the request answers; once more where the answer broke off within its body, which the SDK takes for final."""
+    """The result of `request`, repeated if a response breaks off within its body, which the SDK does not retry."""
     for attempt in range(ATTEMPTS):
         try:
             return request()
@@ -116,8 +117,8 @@ def _connect_s3(bucket: str, options: dict[str, str]) -> FileSystem:
         anonymous=_is_true(options.get("anonymous")),
         connect_timeout=10,
         request_timeout=RETRY_SECONDS,
-        allow_delayed_open=True,  # a small object is one request then
-        # Not the "standard" one: it has 100 retries for the life of a process, since Arrow never hands one back to it.
+        allow_delayed_open=True,  # a small object then takes one request
+        # The "standard" strategy allows 100 retries in the life of a process: Arrow never returns their tokens to it.
         retry_strategy=AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS),
     )
 
@@ -135,7 +136,7 @@ def _connect_gs(options: dict[str, str]) -> FileSystem:
 
 
 def _endpoint(endpoint: str | None, options: dict[str, str]) -> dict[str, str]:
-    """Host and scheme of an endpoint that may be written as a URL."""
+    """Arguments for host and scheme of an endpoint, which may be a URL or a bare host."""
     if not endpoint:
         return {}
     scheme, separator, host = endpoint.partition("://")

@@ -1,13 +1,13 @@
-"""One run of a stage at a time, where the workspace is a store: leases, since a store has no locks.
+"""Leases: at most one run of a stage at a time in a workspace in an object store, which has no locks.
 
-Who wants a stage puts a claim of its own below `.lock-<stage>/`, then looks at what stands there. Of two that come at
-once the later one at least sees the other, since stores list what was put (S3 since 2020, Google always). A holder
-renews its claim while it works. Whoever finds another's claim waits: is it renewed, the stage is refused; is it not for
-`LEASE_SECONDS`, by the store's own clock, then its run died, and it is removed. Two that come at once may both be
-refused, never both be let in.
+A run that wants a stage writes its claim, an object below `.lock-<stage>/`, and then lists all claims. Of two runs that
+start at once, at least the later one sees the other's claim, because listings are consistent with earlier writes (S3
+since 2020, Google Cloud Storage always). The holder renews its claim while it works. A run that sees another claim
+waits: if the claim is renewed, the run is refused; if the claim is older than `LEASE_SECONDS` by the store's clock, its
+run has died, and the claim is removed. Two runs that start at once may both be refused; both are never admitted.
 
-A holder that was stopped for longer than that, a machine asleep, may come back to find another at work. Nothing is
-lost then: what a stage makes appears as a whole and says what it was made of, and the last one stands.
+A holder that pauses for longer than the lease, for example on a suspended machine, may resume while another run works.
+No data is damaged: a stage publishes its result as a whole and with its provenance, and the last result wins.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 120.0
 RENEW_SECONDS = 20.0
 LOOK_SECONDS = 5.0
-"""How often one who waits looks again."""
+"""Seconds between two looks at the claims of others."""
 
 
 @contextmanager
@@ -38,13 +38,13 @@ def lease(claims: StorePath, stage: str) -> Iterator[None]:
     """Hold a stage by a claim below `claims`.
 
     Raises:
-        WorkspaceError: another run holds it.
+        WorkspaceError: another run holds the stage.
     """
-    own = claims / f"{uuid.uuid4().hex[:12]}.json"
+    claim = claims / f"{uuid.uuid4().hex[:12]}.json"
     ended = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(own, ended), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(claim, ended), daemon=True)
     try:
-        _wait_for_others(claims, own, stage)
+        _wait_for_others(claims, claim, stage)
         renewing.start()
         yield
     finally:
@@ -52,34 +52,34 @@ def lease(claims: StorePath, stage: str) -> Iterator[None]:
         if renewing.ident is not None:
             renewing.join()
         try:
-            own.unlink(missing_ok=True)
-        except OSError as error:  # it runs out; what went wrong before matters more
-            log.warning("%s: cannot be given up: %s", own, error)
+            claim.unlink(missing_ok=True)
+        except OSError as error:  # the lease expires anyway, and an error of the block matters more
+            log.warning("%s: cannot remove the claim: %s", claim, error)
 
 
-def _put(own: StorePath) -> None:
-    own.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+def _put(claim: StorePath) -> None:
+    claim.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
 
 
-def _renew(own: StorePath, ended: threading.Event) -> None:
+def _renew(claim: StorePath, ended: threading.Event) -> None:
     while not ended.wait(RENEW_SECONDS):
         try:
-            _put(own)
-        except OSError as error:  # there is time to try again
-            log.warning("%s: cannot be renewed: %s", own, error)
+            _put(claim)
+        except OSError as error:  # a claim outlives several failed renewals
+            log.warning("%s: cannot renew the claim: %s", claim, error)
 
 
-def _wait_for_others(claims: StorePath, own: StorePath, stage: str) -> None:
-    """Return once no other claim stands.
+def _wait_for_others(claims: StorePath, claim: StorePath, stage: str) -> None:
+    """Return once there is no other claim.
 
     Raises:
-        WorkspaceError: one was renewed meanwhile.
+        WorkspaceError: another claim was renewed meanwhile.
     """
     first_seen: dict[StorePath, datetime] = {}
     while True:
-        _put(own)
+        _put(claim)
         times = {claims / entry.base_name: entry.mtime for entry in claims.entries() if entry.is_file}
-        now, waiting = times.pop(own), False
+        now, waiting = times.pop(claim), False
         for other, renewed in times.items():
             if (now - renewed).total_seconds() > LEASE_SECONDS:
                 other.unlink(missing_ok=True)
@@ -101,5 +101,5 @@ def _holder(claim: StorePath) -> str | None:
     try:
         facts = json.loads(claim.read_bytes())
         return f"process {facts['pid']} on {facts['host']}"
-    except (OSError, ValueError, KeyError, TypeError):  # given up meanwhile
+    except (OSError, ValueError, KeyError, TypeError):  # removed meanwhile
         return None

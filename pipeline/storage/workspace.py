@@ -1,17 +1,17 @@
 """A workspace: all tables of one collection, in a directory or in an object store.
 
-Knows where things stand, which files are there, and how a file or a set of files becomes visible. Does not know what
-the tables mean. On a file system, local or mounted: written beside its place, synced, renamed.
+Knows the paths of all tables, lists their files, and publishes new ones. Does not know what the tables mean. On a file
+system, local or mounted, a file is written under a temporary name, synced and renamed.
 
-In a store (`pipeline.storage.location`), which has neither rename nor lock nor memory mapping:
+An object store (`pipeline.storage.location`) has no rename, no lock and no memory mapping. There
 
-- a file is written on local disk and put in one upload, so that it appears whole;
-- a set that replaces another goes under a new name below the set's place, `<set>/v-…/`, and becomes the set when the
-  small object `<set>/.current` names it; until then readers have the old one, and a set that was uploaded in part is
-  never seen. Files that are only added (scores, retrieved parts, imports) stand beside each other as on disk;
-- stages are held by leases (`pipeline.storage.leases`);
-- staging, spilling and what is mapped into memory stay on local disk, below `local`; what took work to make is kept in
-  the store as well, by its content, for other machines (`share`, `fetch`).
+- a file is written to local disk and then uploaded; it becomes visible when the upload is complete;
+- a set that replaces another is uploaded to a new prefix `<set>/v-…/` and becomes current when the small object
+  `<set>/.current` names it. Until then readers see the old set, and never one that is uploaded in part. Files that are
+  only added (scores, retrieved parts, imports) are uploaded to the current prefix;
+- a lease (`pipeline.storage.leases`) replaces the lock of a stage;
+- staging, spilling and memory-mapped files stay on local disk, below `local`. Those that are expensive to make are also
+  uploaded, under a name that identifies their content, for other machines (`share`, `fetch`).
 """
 
 from __future__ import annotations
@@ -27,44 +27,41 @@ from filelock import FileLock, Timeout
 from pipeline.errors import WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.schemas import SCHEMA_VERSION
-from pipeline.storage.leases import lease
-from pipeline.storage.location import AnyPath, StorePath, parse_location
-from pipeline.storage.publishing import (
+from pipeline.storage.atomic_files import (
     TEMPORARY,
     atomic_write,
-    current,
-    download,
-    is_temporary,
-    local_copies,
+    is_temporary_name,
+    local_cache,
     remove,
     remove_leftovers,
-    replace_directory,
-    temporary,
-    upload,
+    temporary_name,
     write_json,
 )
+from pipeline.storage.leases import lease
+from pipeline.storage.location import AnyPath, StorePath, parse_location
+from pipeline.storage.published_sets import current_version, download, replace_directory, upload
 
 MANIFEST = "workspace.json"
 DEFAULT_LOCATION = "workspace"
 
 __all__ = ["MANIFEST", "Workspace", "atomic_write", "replace_directory"]
 
-_Place = TypeVar("_Place", Path, StorePath, AnyPath)
+_SomePath = TypeVar("_SomePath", Path, StorePath, AnyPath)
 
 
 class Workspace:
-    """The place and the rules of writing into it."""
+    """Paths of a workspace, and the rules for writing to it."""
 
     def __init__(self, root: AnyPath) -> None:
         self.root = root
 
     @classmethod
     def open(cls, location: str, *, create: bool = False) -> Workspace:
-        """Open a workspace by path or URI; `create` makes an empty one if nothing stands there.
+        """Open a workspace by path or URI; with `create`, make an empty one if there is nothing at this location.
 
         Raises:
-            WorkspaceError: nothing there, not a workspace, or one of a newer schema version.
-            UsageError: a URI that is none.
+            WorkspaceError: the location has no workspace, or one of a newer schema version.
+            UsageError: the URI is malformed.
         """
         root = parse_location(location)
         workspace = cls(root)
@@ -91,46 +88,45 @@ class Workspace:
 
     @property
     def location(self) -> str:
-        """What `open` takes, in any process of any machine that sees it."""
+        """Path or URI from which any process can `open` the workspace."""
         return self.root.uri if isinstance(self.root, StorePath) else str(self.root)
 
     @property
     def local(self) -> Path:
-        """A directory on this machine for what cannot stand in a store: the workspace itself, where it is one."""
+        """A local directory for files that cannot be in a store. A workspace on disk is its own local directory."""
         if isinstance(self.root, Path):
             return self.root
-        place = local_copies() / digest_json(self.location)
-        place.mkdir(parents=True, exist_ok=True)
-        return place
+        directory = local_cache() / digest_json(self.location)
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
 
     def path(self, *parts: str) -> AnyPath:
-        """Absolute path of something inside; for a set and what is in it, `place`."""
+        """Absolute path below the root. For the files of a set use `current_path`."""
         return self.root.joinpath(*parts)
 
-    def place(self, *dataset: str) -> AnyPath:
-        """Where the files of a set stand now, and new ones are added."""
-        return current(self.path(*dataset))
+    def current_path(self, *dataset: str) -> AnyPath:
+        """Path of the current version of a set: its files are read here, and new ones added."""
+        return current_version(self.path(*dataset))
 
     def names(self, dataset: str) -> list[str]:
         """Names of the sets under a dataset, sorted: retrievers, teachers, triple sets, students."""
         folder = self.path(dataset)
         if not folder.is_dir():
             return []
-        found = [p for p in folder.iterdir() if not p.name.startswith(".") and _is_set(p)]
-        return sorted(p.name for p in found)
+        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and _is_set(p))
 
     def parts(self, *dataset: str) -> list[AnyPath]:
-        """The finished Parquet files of a dataset, by name."""
-        found = self.place(*dataset).glob("*.parquet")
-        return sorted((p for p in found if not p.name.startswith(".")), key=lambda p: p.name)
+        """The finished Parquet files of a dataset, sorted by name."""
+        files = self.current_path(*dataset).glob("*.parquet")
+        return sorted((p for p in files if not p.name.startswith(".")), key=lambda p: p.name)
 
     def read_json(self, *parts: str) -> dict[str, Any]:
-        """A small JSON file.
+        """Read a small JSON file.
 
         Raises:
-            WorkspaceError: unreadable or not a JSON object.
+            WorkspaceError: the file is missing, unreadable or not a JSON object.
         """
-        path = self.place(*parts[:-1]) / parts[-1]
+        path = self.current_path(*parts[:-1]) / parts[-1]
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -140,48 +136,49 @@ class Workspace:
         return value
 
     def write_json(self, value: dict[str, Any], *parts: str) -> None:
-        """Write a small JSON file whole."""
+        """Write a small JSON file atomically."""
         write_json(self.path(*parts), value)
 
     def remove_leftovers(self, *dataset: str) -> None:
-        """Remove what killed runs left half-written in a dataset, once it is old enough to be nobody's."""
+        """Remove temporary files that killed runs left in a dataset, once they are a day old."""
         folder = self.path(*dataset)
-        if isinstance(folder, Path):  # what an upload left in part is no object
+        if isinstance(folder, Path):  # an interrupted upload leaves no object
             remove_leftovers(folder)
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
-        """A scratch directory on the file system of `local`; removed at the end."""
+        """A scratch directory below `local`; removed at the end."""
         with _scratch(self.local, name) as path:
             yield path
 
     @contextmanager
     def shared_staging(self, name: str) -> Iterator[AnyPath]:
-        """A scratch directory that other machines see; removed at the end."""
+        """A scratch directory below the root, which other machines see too; removed at the end."""
         with _scratch(self.root, name) as path:
             yield path
 
     @contextmanager
     def exclusive(self, stage: str) -> Iterator[None]:
-        """Hold the stage for this process; a second one is told so.
+        """Lock a stage for this process. Also removes temporary files that a killed run of the stage left.
 
-        Also clears what a killed run of the same stage left behind.
+        Raises:
+            WorkspaceError: another process holds the stage.
         """
         with self._held(stage):
             for root in {self.root, self.local}:
                 for left in root.glob(f"{TEMPORARY}*"):
-                    if is_temporary(left.name, stage):
+                    if is_temporary_name(left.name, stage):
                         remove(left)
             yield
 
     @contextmanager
     def _held(self, stage: str) -> Iterator[None]:
-        place = self.path(f".lock-{stage}")
-        if isinstance(place, StorePath):
-            with lease(place, stage):
+        path = self.path(f".lock-{stage}")
+        if isinstance(path, StorePath):
+            with lease(path, stage):
                 yield
             return
-        lock = FileLock(place)
+        lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -194,9 +191,10 @@ class Workspace:
             lock.release()
 
     def fetch(self, path: Path, marker: str) -> bool:
-        """Whether a directory below `local` is there, fetched from the store where another machine shared it.
+        """Download a directory below `local` if it is missing and another machine has shared it.
 
-        Its name says what is in it. `marker` is one of its files, without which it is not complete.
+        Returns whether the directory exists now. Its name must identify its content. `marker` is the file that
+        `share` uploaded last; without it the shared directory is incomplete and not downloaded.
         """
         if path.exists() or isinstance(self.root, Path):
             return path.exists()
@@ -207,7 +205,7 @@ class Workspace:
         return True
 
     def share(self, path: Path, marker: str) -> None:
-        """Put a directory below `local` into the store, for others to fetch; the marker last."""
+        """Upload a directory below `local` for other machines to `fetch`, the file `marker` last."""
         if isinstance(self.root, Path):
             return
         shared = self.root.joinpath(*path.relative_to(self.local).parts)
@@ -215,8 +213,8 @@ class Workspace:
 
 
 @contextmanager
-def _scratch(root: _Place, name: str) -> Iterator[_Place]:
-    path = root / temporary(name)
+def _scratch(root: _SomePath, name: str) -> Iterator[_SomePath]:
+    path = root / temporary_name(name)
     path.mkdir(parents=True)
     try:
         yield path
@@ -225,7 +223,7 @@ def _scratch(root: _Place, name: str) -> Iterator[_Place]:
 
 
 def _is_set(path: AnyPath) -> bool:
-    """Whether there is something of it: in a store, more than what an upload that was cut short left."""
+    """Whether a path is a set: a directory, or a prefix with files directly below it (a partial upload has none)."""
     if isinstance(path, Path):
         return path.is_dir()
     return any(entry.is_file for entry in path.entries())

@@ -1,7 +1,7 @@
-"""Content fingerprint of table rows: the same rows in the same order give the same digest.
+"""Content fingerprints of table rows: the same rows in the same order give the same digest.
 
-Independent of how rows are cut into batches, of compression and of row groups. Columns are hashed apart,
-each by its values, its lengths (strings, lists) and its nulls.
+Batches, row groups and compression do not change the digest. Each column is hashed by itself: its values, its lengths
+(of strings and lists) and its nulls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeline.fingerprint import digest_json, new_hash
 
 
 class ContentHash:
-    """Running fingerprint of a table; feed it batches of one schema in row order."""
+    """Incremental fingerprint of a table: call `update` with its batches in row order, then `hexdigest`."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -28,7 +28,7 @@ class ContentHash:
         self.rows += batch.num_rows
 
     def hexdigest(self) -> str:
-        """Digest of column names, types and everything fed so far."""
+        """Digest of column names, types and all rows so far."""
         return digest_json(
             [
                 self.rows,
@@ -38,11 +38,11 @@ class ContentHash:
 
 
 class _ColumnHash:
-    """One column's streams; each nesting level has its own, so batch borders leave no trace."""
+    """Hashes of one column, separate for values, lengths and nulls, which makes them independent of batch borders."""
 
-    def __init__(self, kind: pa.DataType) -> None:
+    def __init__(self, data_type: pa.DataType) -> None:
         self._values, self._lengths, self._nulls = new_hash(), new_hash(), new_hash()
-        self._items = _ColumnHash(kind.value_type) if pa.types.is_list(kind) else None
+        self._items = _ColumnHash(data_type.value_type) if pa.types.is_list(data_type) else None
 
     def update(self, array: pa.Array) -> None:
         if array.null_count:
@@ -62,8 +62,8 @@ class _ColumnHash:
             self._values.update(_bytes(array.to_numpy(zero_copy_only=False)))
 
     def hexdigest(self) -> list[str]:
-        own = [part.hexdigest() for part in (self._values, self._lengths, self._nulls)]
-        return own + (self._items.hexdigest() if self._items is not None else [])
+        digests = [part.hexdigest() for part in (self._values, self._lengths, self._nulls)]
+        return digests + (self._items.hexdigest() if self._items is not None else [])
 
 
 def _bytes(array: np.ndarray) -> memoryview:
@@ -71,7 +71,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:
-    """Digest of NumPy arrays by type, shape and values."""
+    """Digest of the types, shapes and values of NumPy arrays."""
     digest = new_hash()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())

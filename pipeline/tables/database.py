@@ -1,7 +1,7 @@
-"""DuckDB connections with bounds, and the SQL files beside the code.
+"""DuckDB connections with limits on memory and threads, and access to the `.sql` files beside the code.
 
-No connection ever fetches an extension. SQL files take their tables as views and their values as named
-parameters, so each can be pasted into the DuckDB shell.
+Connections never download extensions. SQL files take their tables as views and their values as named parameters: each
+can be pasted into the DuckDB shell.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.storage.location import AnyPath, StorePath
 
 DEFAULT_MEMORY_LIMIT = "4GB"
-_BYTES_A_THREAD = 64_000_000
+_BYTES_PER_THREAD = 64_000_000
 
 
 @contextmanager
@@ -30,54 +30,63 @@ def connect(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory database that spills to `temp_directory` beyond `memory_limit`.
 
-    Without `threads`, all that the machine has and the limit feeds.
+    `threads` defaults to the machine's cores, or fewer if the memory limit cannot sustain them.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": memory_limit,
         "temp_directory": str(temp_directory),
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
-        "threads": str(threads or fed_threads(os.cpu_count() or 1, memory_limit)),
+        "threads": str(threads or threads_for_memory(os.cpu_count() or 1, memory_limit)),
     }
     connection = duckdb.connect(":memory:", config=config)
     try:
-        # It would be written among what a command prints.
+        # The progress bar would mix with the output of commands.
         connection.execute("SET enable_progress_bar = false")
         yield connection
     finally:
         connection.close()
 
 
-def fed_threads(threads: int, memory_limit: str) -> int:
-    """As many of so many threads as the limit feeds: where many share little memory, a query hardly ends."""
-    return min(threads, max(1, memory_bytes(memory_limit) // _BYTES_A_THREAD))
+def threads_for_memory(threads: int, memory_limit: str) -> int:
+    """The number of threads, at most `threads`, that the memory limit can sustain.
+
+    Queries become extremely slow when many threads share little memory.
+
+    >>> threads_for_memory(8, "1GB"), threads_for_memory(8, "128MB")
+    (8, 2)
+    """
+    return min(threads, max(1, memory_bytes(memory_limit) // _BYTES_PER_THREAD))
 
 
 def memory_bytes(text: str) -> int:
-    """Bytes of an amount as the database writes it.
+    """Parse an amount of memory in DuckDB's notation into bytes.
+
+    >>> memory_bytes("2GB"), memory_bytes("1.5 KiB")
+    (2000000000, 1536)
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is no amount of memory.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", text, re.IGNORECASE)
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])(i?)B", text, re.IGNORECASE)
+    if not match:
         raise UsageError("malformed memory limit", expected="an amount like 500MB or 2GB", found=repr(text))
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1))
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** ("KMGT".index(match[2].upper()) + 1))
 
 
 @cache
 def sql(name: str) -> str:
-    """Text of `pipeline/<name>.sql`; the name has the folder, as in "triples/kept"."""
+    """Text of `pipeline/<name>.sql`; `name` includes the folder, as in "triples/kept"."""
     return files("pipeline").joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
 def view_parquet(connection: duckdb.DuckDBPyConnection, name: str, paths: Sequence[AnyPath]) -> None:
-    """Make the files one view; rows keep file and row order."""
+    """Create a view over Parquet files; rows keep the order of files and rows."""
     connection.read_parquet(parquet_names(connection, paths)).create_view(name, replace=True)
 
 
 def parquet_names(connection: duckdb.DuckDBPyConnection, paths: Sequence[AnyPath]) -> list[str]:
-    """What the connection calls the files, in a store or not."""
+    """The names under which the connection can read the files, on disk or in a store."""
     if any(isinstance(path, StorePath) for path in paths):
         from pipeline.tables.duckdb_files import duckdb_name
 
@@ -85,9 +94,9 @@ def parquet_names(connection: duckdb.DuckDBPyConnection, paths: Sequence[AnyPath
     return [str(path) for path in paths]
 
 
-def one_row(
+def single_row(
     connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any] | None = None
 ) -> tuple[Any, ...]:
-    """The only row of a query's result, read to its end so that the connection is free again."""
+    """The only row of a query's result. Reads the result to its end, which frees the connection for the next query."""
     (row,) = connection.execute(query, dict(values) if values else None).fetchall()
     return row

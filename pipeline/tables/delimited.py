@@ -1,7 +1,7 @@
-"""Reading delimited text files as Arrow batches: no header, no quoting, UTF-8, plain or .gz.
+"""Reads delimited text files as Arrow batches: UTF-8 without header or quoting, plain or gzipped (.gz).
 
-Exact about what a line is: the wrong number of fields, invalid UTF-8 and empty files are errors that name
-the file and the row. Memory is bounded by the block size; nothing is read row by row in Python.
+A wrong number of fields, invalid UTF-8 and empty files are errors; messages name the file and the line. Memory is
+bounded by the block size; no Python code runs per row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.storage.location import AnyPath, StorePath
 
 # A line must fit into a block.
 BLOCK_BYTES = 32 << 20
-# A byte that no text file of the field holds: reading with it gives whole lines.
+# A delimiter that does not occur in text files: each line is read as one field.
 _NO_DELIMITER = "\x01"
 
 
@@ -27,7 +27,7 @@ def read_tsv(path: AnyPath, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Rows of a tab-separated file as string columns, plus `line` int64 (from 1).
 
     Raises:
-        InputError: missing, empty, truncated, not UTF-8, or a line without exactly `columns` fields.
+        InputError: the file is missing, empty, truncated or not UTF-8, or a line has not one field per column.
     """
     yield from _read(path, columns, "\t", f"{len(columns)} tab-separated fields ({', '.join(columns)})")
 
@@ -96,9 +96,7 @@ def _open(path: AnyPath) -> pa.NativeFile:
     if isinstance(path, StorePath):
         return path.filesystem.open_input_stream(path.full, compression=compression)
     if {".tar", ".tgz", ".zip"}.intersection(path.suffixes) and path.is_file():
-        raise InputError(
-            "an archive of files, not a file", where=path, todo="unpack it, and name the file that was in it"
-        )
+        raise InputError("an archive of files, not a text file", where=path, todo="unpack it and name the file inside")
     return pa.input_stream(str(path), compression=compression)
 
 

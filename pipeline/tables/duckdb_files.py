@@ -1,4 +1,4 @@
-"""A store's files as DuckDB reads them: a file system of Python's, so that no extension is needed."""
+"""Lets DuckDB read objects of a store through a Python file system, without the httpfs extension."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.storage.connection import Store, StoreFile, repeated
 from pipeline.storage.location import StorePath
 
 OPEN_FILES = 256
-"""Files a connection remembers: DuckDB opens each, and asks for its size, dozens of times."""
+"""Number of open files a connection caches: DuckDB opens a file and reads its size dozens of times."""
 
 
 def duckdb_name(connection: duckdb.DuckDBPyConnection, path: StorePath) -> str:
-    """What the connection calls the object; its file system is registered there."""
+    """The name under which the connection reads the object; registers the store's file system if necessary."""
     scheme = path.filesystem.type_name
     if scheme not in connection.list_filesystems():
         connection.register_filesystem(_Files(path.store))
@@ -24,9 +24,9 @@ def duckdb_name(connection: duckdb.DuckDBPyConnection, path: StorePath) -> str:
 
 
 class _Files(ArrowFSWrapper):  # type: ignore[misc]
-    """For one connection, whose views are of files as they stood when it first saw them."""
+    """File system for one connection. It caches files: later changes to an object are not seen."""
 
-    cachable = False  # or fsspec would give every connection the same one
+    cachable = False  # fsspec would share one instance among all connections
 
     def __init__(self, store: Store) -> None:
         super().__init__(store.filesystem)

@@ -1,7 +1,7 @@
-"""JSON lines from outside, plain or .gz, one object at a time.
+"""Reads JSON Lines files, plain or gzipped (.gz), one value at a time.
 
-A line that is too long, no UTF-8, no JSON or no object is an error with its number. Memory is bounded by the
-longest line allowed.
+A line that is too long, not UTF-8 or not JSON is an error that names its number. Memory is bounded by
+`LONGEST_LINE_BYTES`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, BinaryIO
 from pipeline.errors import InputError
 
 LONGEST_LINE_BYTES = 16 << 20
-# What reading a damaged .gz raises.
+# Errors that reading a damaged .gz file raises.
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 def open_binary(path: Path) -> BinaryIO | gzip.GzipFile:
-    """The bytes of a file, unpacked if its name ends with .gz.
+    """Open a file for reading bytes; decompress it if its name ends with .gz.
 
     Raises:
-        InputError: no such file.
+        InputError: the file does not exist.
     """
     if not path.is_file():
         raise InputError("no such file", where=path)
@@ -32,10 +32,10 @@ def open_binary(path: Path) -> BinaryIO | gzip.GzipFile:
 
 
 def read_values(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers (from 1) and JSON values; blank lines are skipped.
+    """Yield line numbers (from 1) and JSON values; skips blank lines.
 
     Raises:
-        InputError: missing, empty, truncated, or a bad line.
+        InputError: the file is missing, empty or truncated, or a line is malformed.
     """
     line = 0
     with open_binary(path) as stream:
@@ -54,10 +54,10 @@ def read_values(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """As `read_values`, where each value must be an object.
+    """Yield line numbers and JSON objects, as `read_values`.
 
     Raises:
-        InputError: as `read_values`, or a line holds another kind of value.
+        InputError: as `read_values`, or a value is not an object.
     """
     for line, value in read_values(path):
         if not isinstance(value, dict):
@@ -66,7 +66,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def bad_line(path: Path, line: int, expected: str, found: object) -> InputError:
-    """What to raise where a line does not hold what it should."""
+    """The error for a line whose content is not as expected."""
     return InputError(f"line {line} is malformed", where=path, expected=expected, found=repr(found)[:200])
 
 
@@ -74,7 +74,7 @@ def _parse(path: Path, line: int, text: bytes) -> Any:
     try:
         value = json.loads(text)
         if b"\\ud" in text.lower():
-            # Half a surrogate pair is no character, and nothing could store it.
+            # Half a surrogate pair is no character and cannot be encoded as UTF-8.
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Opening Parquet files wherever they stand: on disk, or in a store, of which only what is asked for is fetched."""
+"""Opens Parquet files on disk or in a store; from a store, only the requested columns are downloaded."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pipeline.storage.location import AnyPath
 
 
 def open_parquet(path: AnyPath) -> pq.ParquetFile:
-    """A file to read from; close it.
+    """Open a file for reading; the caller closes it.
 
     Raises:
-        OSError, pa.ArrowException: not there, or no Parquet file.
+        OSError, pa.ArrowException: the file is missing or not Parquet.
     """
     if isinstance(path, Path):
         return pq.ParquetFile(path)
-    # Each column of a row group is one request, when its turn comes; buffered ahead, the whole file would be in memory.
+    # Requests one column of a row group at a time; pre-buffering would hold the whole file in memory.
     return pq.ParquetFile(path.open(), pre_buffer=False)
 
 
 def read_columns(path: AnyPath, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a whole file."""
+    """Read some columns of all rows."""
     with open_parquet(path) as file:
         return file.read(columns=list(columns))
 
 
 def metadata_of(path: AnyPath) -> pq.FileMetaData:
-    """What a file says of its row groups."""
+    """The metadata of a file: its row groups and key-value pairs."""
     with open_parquet(path) as file:
         return file.metadata

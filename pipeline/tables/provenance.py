@@ -1,8 +1,8 @@
-"""What made a file, carried in its Parquet footer.
+"""Provenance of a file, stored in its Parquet footer.
 
-A `Recipe` says what was to be made: the kind of table, the settings that shape its rows, and the
-fingerprints of its inputs. Its `fingerprint` is what resuming compares, never a name or a number. The
-footer adds what came out: rows, their content fingerprint, and the file's place in its set.
+A `Recipe` describes what a file is made from: the dataset, the settings that shape its rows, and the fingerprints of
+its inputs. Resuming compares the recipe's `fingerprint`, never names or numbers of files. A `Footer` adds the result:
+the number of rows, their content fingerprint, and the file's number in its set.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FOOTER_KEY = b"prep"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is to be made."""
+    """What a file is made from."""
 
     kind: str
     """The dataset: "passages", "pairs", "scores", …"""
     settings: Mapping[str, Any]
-    """Everything besides the inputs that shapes the rows; JSON values."""
+    """Everything that shapes the rows besides the inputs, as JSON values."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Name of each input → its content fingerprint."""
 
@@ -41,15 +41,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a finished file says of itself."""
+    """Provenance and content of a finished file."""
 
     recipe: Recipe
     content: str
-    """Fingerprint of the rows (see pipeline.tables.content)."""
+    """Content fingerprint of the rows (see pipeline.tables.content)."""
     rows: int
     part: int
     parts: int
-    """How many files the set has, or 0 where the set only grows."""
+    """Number of files in the set, or 0 if the set only grows."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Facts that are no part of the identity: counts, library versions, statistics."""
 
@@ -59,7 +59,7 @@ class Footer:
         return self.recipe.fingerprint
 
     def encode(self) -> bytes:
-        """The footer's value, as JSON; the same for the same facts."""
+        """The footer as deterministic JSON."""
         return json.dumps(
             {
                 "schema_version": SCHEMA_VERSION,
@@ -79,10 +79,10 @@ class Footer:
 
 
 def read_footer(path: str, metadata: pq.FileMetaData) -> Footer:
-    """The footer of a file made by this program.
+    """Decode the footer of a file.
 
     Raises:
-        WorkspaceError: there is none, or a newer version wrote it.
+        WorkspaceError: there is no footer, a newer version wrote it, or its row count is not that of the file.
     """
     raw = (metadata.metadata or {}).get(FOOTER_KEY)
     if raw is None:

@@ -1,9 +1,8 @@
-"""Pairs of token ids, laid out and truncated as a tokenizer's own pair call does it.
+"""Pairs of token ids, laid out and truncated as a tokenizer's pair call does it.
 
-In: token ids of queries and passages, each tokenised once and without special tokens; for each pair one row
-number into either; a `PairTemplate`; a limit in tokens. Out: the length of every pair in tokens (nothing is
-assembled for that), and rectangular batches of chosen rows. It is handed ids and knows no tokenizer. NumPy
-only.
+Input: token ids of queries and passages, each tokenised once and without special tokens; two row numbers for each pair;
+a `PairTemplate`; a limit in tokens. Output: the length of every pair in tokens, computed without assembling the pairs,
+and rectangular batches of selected rows. Works on ids, without a tokenizer. NumPy only.
 
 The call it reproduces is `tokenizer(query, passage, truncation=..., max_length=...)` on two single strings,
 which treats an empty passage as absent: `[CLS] query [SEP]`.
@@ -29,7 +28,7 @@ Bool = NDArray[np.bool_]
 
 
 class TokenChunk(NamedTuple):
-    """Token ids of some texts that follow each other."""
+    """Token ids of consecutive texts."""
 
     ids: NDArray[np.integer]
     """(tokens,)"""
@@ -40,23 +39,23 @@ class TokenChunk(NamedTuple):
 
 
 class TokenizedTexts(NamedTuple):
-    """Token ids of N texts, end to end."""
+    """Token ids of N texts, concatenated."""
 
     ids: NDArray[np.integer]
     """(total tokens,)"""
     offsets: Int64
     """(N + 1,): text i is `ids[offsets[i]:offsets[i + 1]]`."""
     empty: Bool
-    """(N,): the text is the empty string. A text of blanks has no tokens either, yet counts as present."""
+    """(N,): the text is the empty string. A text of blanks has no tokens either, but is not empty."""
 
     def lengths(self, rows: NDArray[np.integer]) -> Int64:
-        """Tokens of the texts `rows` (B,): (B,)."""
+        """Numbers of tokens (B,) of the texts `rows` (B,)."""
         start = np.asarray(rows, np.int64)
         return np.asarray(self.offsets[start + 1] - self.offsets[start])
 
     @classmethod
     def concatenate(cls, chunks: Iterable[TokenChunk]) -> TokenizedTexts:
-        """Chunks in order as one."""
+        """Concatenate chunks in order."""
         ids, lengths, empty = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], [np.empty(0, np.bool_)]
         for chunk in chunks:
             ids.append(chunk.ids.astype(np.int32))
@@ -66,22 +65,22 @@ class TokenizedTexts(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where the texts stand among special ids, and the token type of each stretch."""
+    """Special ids before, between and after the two texts, and the token type of each segment."""
 
     before: tuple[int, ...]
     between: tuple[int, ...]
     after: tuple[int, ...]
     types: tuple[int, int, int, int, int]
-    """Of before, query, between, passage, after."""
+    """Token types of before, query, between, passage, after."""
 
     @property
     def specials(self) -> int:
-        """How many special tokens are added."""
+        """Number of special tokens."""
         return len(self.before) + len(self.between) + len(self.after)
 
 
 class PairTemplate(NamedTuple):
-    """How a tokenizer builds a pair, and what it builds when there is no passage."""
+    """How a tokenizer lays out a pair, and a query without a passage."""
 
     pair: Layout
     single: Layout
@@ -99,7 +98,7 @@ def kept_lengths(
     max_length_tokens: int,
     rule: Truncation,
 ) -> tuple[Int64, Int64]:
-    """Tokens that remain of each query and each passage, (N,) and (N,), from their full lengths.
+    """Numbers of tokens that truncation keeps of each query and each passage, (N,) and (N,), from their full lengths.
 
     `single` (N,) marks pairs without a passage, whose length is 0.
 
@@ -108,7 +107,7 @@ def kept_lengths(
     than drop a whole passage.
 
     Raises:
-        InputError: `only_second`, and a query that leaves no room for its passage.
+        InputError: the rule is `only_second`, and a query leaves no room for its passage.
     """
     budget = max_length_tokens - np.where(single, template.single.specials, template.pair.specials)
     over = queries + passages - budget
@@ -135,19 +134,19 @@ def kept_lengths(
 
 
 class TokenBatch(NamedTuple):
-    """What a model is given."""
+    """The input of a model."""
 
     input_ids: Int64
     """(B, T)"""
     token_type_ids: Int64 | None
-    """(B, T), or None where the template has none."""
+    """(B, T), or None if the template has no token types."""
     attention_mask: Int64 | None
     """(B, T), 1 for a token and 0 for padding; None when nothing is padded."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One stretch of every row: where it starts, and how long it is, (B,) each."""
+    """One segment of every row: its start and its length, (B,) each."""
 
     start: Int64
     length: Int64
@@ -191,7 +190,7 @@ class PairTokens:
         """(N,) tokens, special ones included."""
 
     def assemble(self, rows: NDArray[np.integer], width: int | None = None) -> TokenBatch:
-        """The pairs of `rows` (B,), padded on the right to `width` tokens (their longest, if not given)."""
+        """Assemble the pairs `rows` (B,), padded on the right to `width` tokens (default: the longest of them)."""
         lengths = self.lengths[rows]
         width = int(lengths.max()) if width is None else width
         position = np.arange(width)
@@ -233,6 +232,6 @@ class PairTokens:
             for step, special in enumerate(specials):
                 ids[line, part.start + step] = special
         if types is not None:
-            for part, kind in zip((before, query, between, passage, after), layout.types, strict=True):
-                if kind:
-                    types[(position >= part.start[:, None]) & (position < part.end[:, None])] = kind
+            for part, token_type in zip((before, query, between, passage, after), layout.types, strict=True):
+                if token_type:
+                    types[(position >= part.start[:, None]) & (position < part.end[:, None])] = token_type

@@ -1,4 +1,4 @@
-"""Token ids of a whole table on disk: each text is tokenised once per tokenizer and mapped into memory after that.
+"""Token ids of a whole table on disk: each text is tokenised once per tokenizer, then memory-mapped.
 
 A store is a directory of flat files, in the machine's byte order:
 
@@ -7,7 +7,7 @@ A store is a directory of flat files, in the machine's byte order:
     empty    (N,) bool: the text is the empty string
     store.json  counts, type, and what the ids were made from
 
-It is written beside its place and renamed, so one that is there is complete. It is handed ids and knows no
+The directory is written under a temporary name and renamed: a store that exists is complete. Works on ids, without a
 tokenizer. NumPy only.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import WorkspaceError
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from pipeline.tokens.pairs import TokenChunk, TokenizedTexts
 
 FACTS = "store.json"
@@ -31,28 +31,28 @@ _SMALL = np.iinfo(np.uint16).max
 
 
 def write_store(directory: Path, chunks: Iterable[TokenChunk], vocabulary: int, made_from: dict[str, Any]) -> None:
-    """Write a store from chunks in order; memory depends on a chunk.
+    """Write a store from chunks in order; memory is bounded by the largest chunk.
 
-    Where another process has finished the same store meanwhile, its files stay and these go.
+    If another process finishes the same store first, its files are kept.
 
     Args:
-        directory: where it goes; its name says what is in it.
-        chunks: all texts.
-        vocabulary: one more than the largest id.
-        made_from: JSON values, kept in the store.
+        directory: the store's directory; its name must identify the content.
+        chunks: the token ids of all texts.
+        vocabulary: the largest id plus one.
+        made_from: JSON values that are kept in the store.
     """
     with staged_directory(directory) as staged:
-        kind = np.uint16 if vocabulary <= _SMALL + 1 else np.int32
-        texts, tokens = _write(staged, chunks, kind)
-        facts = {"texts": texts, "tokens": tokens, "dtype": np.dtype(kind).name, "byte_order": sys.byteorder}
+        dtype = np.uint16 if vocabulary <= _SMALL + 1 else np.int32
+        texts, tokens = _write(staged, chunks, dtype)
+        facts = {"texts": texts, "tokens": tokens, "dtype": np.dtype(dtype).name, "byte_order": sys.byteorder}
         (staged / FACTS).write_text(json.dumps({**facts, "made_from": made_from}, indent=2), encoding="utf-8")
 
 
 def open_store(directory: Path) -> TokenizedTexts:
-    """Map a store into memory.
+    """Open a store, memory-mapped.
 
     Raises:
-        WorkspaceError: damaged, or written on a machine of the other byte order.
+        WorkspaceError: the store is missing or damaged, or has the byte order of another machine.
     """
     try:
         facts = json.loads((directory / FACTS).read_text(encoding="utf-8"))
@@ -66,12 +66,12 @@ def open_store(directory: Path) -> TokenizedTexts:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WorkspaceError(
-            "not a token store", where=directory, found=error, todo="remove the directory; it is made again"
+            "not a token store", where=directory, found=error, todo="remove the directory: it will be made again"
         ) from error
 
 
-def _write(directory: Path, chunks: Iterable[TokenChunk], kind: type[np.integer]) -> tuple[int, int]:
-    """Write the arrays; the numbers of texts and tokens."""
+def _write(directory: Path, chunks: Iterable[TokenChunk], dtype: type[np.integer]) -> tuple[int, int]:
+    """Write the arrays. Returns the numbers of texts and of tokens."""
     texts, tokens = 0, 0
     names = ("ids", "offsets", "empty")
     streams = [(directory / name).open("wb") for name in names]
@@ -79,7 +79,7 @@ def _write(directory: Path, chunks: Iterable[TokenChunk], kind: type[np.integer]
         ids, offsets, empty = streams
         offsets.write(np.zeros(1, np.int64).tobytes())
         for chunk in chunks:
-            ids.write(chunk.ids.astype(kind).tobytes())
+            ids.write(chunk.ids.astype(dtype).tobytes())
             offsets.write((tokens + np.cumsum(chunk.lengths, dtype=np.int64)).tobytes())
             empty.write(chunk.empty.astype(np.bool_).tobytes())
             texts, tokens = texts + len(chunk.lengths), tokens + len(chunk.ids)
@@ -89,11 +89,11 @@ def _write(directory: Path, chunks: Iterable[TokenChunk], kind: type[np.integer]
     return texts, tokens
 
 
-def _map(path: Path, kind: np.dtype[Any], count: int) -> NDArray[Any]:
-    expected = kind.itemsize * count
+def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    expected = dtype.itemsize * count
     if path.stat().st_size != expected:
         raise ValueError(f"{path.name}: {path.stat().st_size} bytes, not {expected}")
     if not count:
-        return np.empty(0, kind)
+        return np.empty(0, dtype)
     # Not an np.memmap: its slices cost microseconds each.
-    return np.asarray(np.memmap(path, kind, "r", shape=(count,)))
+    return np.asarray(np.memmap(path, dtype, "r", shape=(count,)))

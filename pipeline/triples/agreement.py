@@ -1,6 +1,7 @@
-"""How teachers' scores lie and how far teachers agree, on whole shards spread over all, the same for the same inputs.
+"""Distributions of the teachers' scores, and how often teachers agree, on whole shards evenly spaced among all.
 
-Agreement is counted over candidates: a relevant passage and another of its query, which both teachers order alike.
+Agreement is counted over candidates, a relevant passage with another passage of its query: two teachers agree if they
+order the two passages alike. The same inputs give the same shards.
 
 Shapes: N pairs, M candidates, K teachers.
 """
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.scores.pairs import PairSet
 from pipeline.scores.scores import ScoreSet, read_scores
 from pipeline.tables.parts import open_part
 from pipeline.triples.ensemble import Sample
@@ -23,36 +23,37 @@ BINS = 60
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the teachers gave, and how alike."""
+    """Score distributions of some teachers, and their agreement."""
 
     teachers: list[str]
     pairs: int
     shards: int
-    """Read, of all."""
+    """Number of shards that were read."""
     edges: np.ndarray
-    """(BINS + 1,) raw logits, the same for all teachers."""
+    """(BINS + 1,) edges of the bins in raw logits, the same for all teachers."""
     relevant: np.ndarray
-    """(K + 1, BINS) judged relevant pairs in each bin; the last row is the mean of all teachers."""
+    """(K + 1, BINS) relevant pairs in each bin; the last row is for the mean of all teachers."""
     unjudged: np.ndarray
-    """(K + 1, BINS) pairs that nobody judged."""
+    """(K + 1, BINS) unjudged pairs."""
     irrelevant: np.ndarray
     """(K + 1, BINS) pairs judged not relevant."""
     correlations: np.ndarray
-    """(K, K) Pearson's, of the scores."""
+    """(K, K) Pearson correlations of the scores."""
     alike: np.ndarray
-    """(K, K) share of the candidates that both order alike; NaN without candidates."""
+    """(K, K) fraction of the candidates that two teachers order alike; NaN without candidates."""
     right: np.ndarray
-    """(K + 1,) share of the candidates whose relevant passage is scored above the other."""
+    """(K + 1,) fraction of the candidates whose relevant passage has the higher score."""
     candidates: int
 
 
-def score_agreement(pairs: PairSet, scores: Sequence[ScoreSet], most_pairs: int = MOST_PAIRS) -> Agreement:
-    """Look at all shards, or at as many as hold `most_pairs`, spread evenly."""
+def score_agreement(scores: Sequence[ScoreSet], most_pairs: int = MOST_PAIRS) -> Agreement:
+    """Compare teachers on all shards, or on evenly spaced ones that hold about `most_pairs` pairs."""
+    pairs = scores[0].pairs
     count = len(pairs.paths)
     per_shard = max(1, pairs.pairs // count)
     read = min(count, max(1, most_pairs // per_shard))
     chosen = [count * i // read for i in range(read)]
-    sample, irrelevant, unjudged = _load(pairs, scores, chosen)
+    sample, irrelevant, unjudged = _load(scores, chosen)
     every = np.column_stack([sample.scores, sample.scores.mean(axis=1)])  # (N, K + 1)
     low, high = float(every.min()), float(every.max())
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
@@ -66,7 +67,7 @@ def score_agreement(pairs: PairSet, scores: Sequence[ScoreSet], most_pairs: int 
         means = np.column_stack([margins, margins.mean(axis=1)])
         right = (means > 0).mean(axis=0) if len(means) else np.full(k + 1, np.nan)
     return Agreement(
-        [one.teacher for one in scores],
+        [teacher.teacher for teacher in scores],
         len(every),
         read,
         edges,
@@ -80,22 +81,23 @@ def score_agreement(pairs: PairSet, scores: Sequence[ScoreSet], most_pairs: int 
     )
 
 
-def _load(pairs: PairSet, scores: Sequence[ScoreSet], chosen: Sequence[int]) -> tuple[Sample, np.ndarray, np.ndarray]:
-    """The sample, and which of its pairs (N,) are judged not relevant and which unjudged."""
+def _load(scores: Sequence[ScoreSet], chosen: Sequence[int]) -> tuple[Sample, np.ndarray, np.ndarray]:
+    """The sample, a mask (N,) of its pairs judged not relevant, and a mask (N,) of its unjudged pairs."""
     queries, grades, judged, values = [], [], [], []
     for number in chosen:
-        file, _ = open_part(pairs.paths[number])
+        file, _ = open_part(scores[0].pairs.paths[number])
         with file:
             table = file.read(columns=["query_id", "grade"])
         grade = table.column("grade")
         queries.append(table.column("query_id").to_numpy())
         judged.append(grade.is_valid().to_numpy())
         grades.append(grade.fill_null(0).to_numpy())
-        values.append(np.stack([read_scores(one.paths[number]) for one in scores], axis=1).astype(np.float64))
+        values.append(np.stack([read_scores(teacher.paths[number]) for teacher in scores], axis=1).astype(np.float64))
     query, grade, known = (np.concatenate(parts) for parts in (queries, grades, judged))
     positive = grade >= 1
     return Sample(query, positive, ~positive, np.concatenate(values)), known & ~positive, ~known
 
 
 def _binned(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Counts (K + 1, BINS) of scores (N, K + 1)."""
     return np.array([np.histogram(column, edges)[0] for column in scores.T])

@@ -1,9 +1,9 @@
-"""Read a finished set of triples or lists again and check every row against the tables it came from.
+"""Reads a finished set of triples or lists and checks every row against the tables that it was built from.
 
-Each row: its split, its judgements, its texts, its numbers, every bound that its own numbers tell, its place, that it
-stands once, and that the rows are those of the footer; one part at a time. What no row tells alone (each teacher's
-margin, ranks, limits, that nothing is missing) is checked on a few whole shards: they are filtered again, and the set
-must hold exactly what comes out.
+Part by part, the checks of each row are: its split, judgements, texts and numbers, every bound that its numbers can
+show, its position, and that it is unique; the rows of a part must have the content fingerprint of the footer. Margins
+of single teachers, ranks, limits and missing rows cannot be seen in a row. A few whole shards are therefore filtered
+again, and the set must hold exactly their rows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.collection.same_texts import same_texts
 from pipeline.collection.selection import view_tables
+from pipeline.collection.texts_by_content import same_texts
 from pipeline.errors import WorkspaceError
+from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import ContentHash
 from pipeline.tables.database import connect, sql, view_parquet
 from pipeline.tables.parts import read_part
 from pipeline.tables.provenance import Footer
-from pipeline.triples.build import Resources, make_plan, scored_inputs, scratch
+from pipeline.triples.build import Resources, make_plan, scratch
+from pipeline.triples.inputs import current_scored_pairs
 from pipeline.triples.layouts import Layout, keys
 from pipeline.triples.sets import layout_of, load_set, settings_of
 from pipeline.triples.settings import TripleSettings
@@ -36,8 +38,8 @@ _BOUNDS = ("threshold", "min_score", "max_score", "relative_margin", "max_margin
 
 
 @dataclass(frozen=True)
-class Again:
-    """A pair shard filtered again."""
+class FilteredShard:
+    """A pair shard that was filtered again."""
 
     number: int
     first_query: int
@@ -46,10 +48,10 @@ class Again:
 
 
 def audit_set(workspace: Workspace, dataset: str, name: str, resources: Resources | None = None) -> int:
-    """How many rows were checked; the set must be of the workspace's present pairs and scores.
+    """Check a set, and return the number of its rows. It must be built from today's pairs and scores.
 
     Raises:
-        WorkspaceError: some are not what they should be.
+        WorkspaceError: rows are wrong, missing or unexpected.
     """
     paths, footers = load_set(workspace, dataset, name)
     layout, settings, resources = layout_of(footers[0]), settings_of(footers[0]), resources or Resources()
@@ -65,67 +67,71 @@ def audit_set(workspace: Workspace, dataset: str, name: str, resources: Resource
         again = list(_filtered_again(workspace, footers[0], layout, settings, resources, staging, spill))
         held: list[list[np.ndarray]] = [[] for _ in again]
         for path, footer in zip(paths, footers, strict=True):
-            table, _ = read_part(path, layout.schema)
-            faults = _faults(connection, table, settings, layout.dataset)
-            rows = layout.unpacked(table)
-            faults["out of their place, or twice"] = _misplaced(layout, rows, settings.seed)
-            content = ContentHash(layout.schema)
-            for batch in table.cast(layout.schema).to_batches():
-                content.update(batch)
-            if content.hexdigest() != footer.content:
-                faults["in a file that differs from its footer"] = len(table)
-            found = ", ".join(f"{count} {fault}" for fault, count in faults.items() if count)
-            if found:
-                raise WorkspaceError(
-                    f"{dataset} that are not as asked", where=path, found=found, todo="remove the set, build it again"
-                )
-            for shard, there in zip(again, held, strict=True):
+            rows = _checked_rows(connection, path, footer, layout, settings)
+            for shard, pieces in zip(again, held, strict=True):
                 query = rows["query_id"]
-                there.append(rows[(query >= shard.first_query) & (query <= shard.last_query)])
-    total = sum(footer.rows for footer in footers)
+                pieces.append(rows[(query >= shard.first_query) & (query <= shard.last_query)])
+    total, where = sum(footer.rows for footer in footers), paths[0].parent
     if total != footers[0].extra["rows"]:
-        raise WorkspaceError(
-            f"{dataset} that are not as asked",
-            where=paths[0].parent,
-            expected=f"{footers[0].extra['rows']} rows",
-            found=total,
-            todo="remove the set, build it again",
-        )
-    for shard, there in zip(again, held, strict=True):
-        if not np.array_equal(np.concatenate(there), shard.rows):
-            raise WorkspaceError(
-                f"{dataset} that are not as asked",
-                where=paths[0].parent,
-                expected=f"the {len(shard.rows)} rows that pair shard {shard.number} gives",
-                found=f"{sum(map(len, there))} rows for its queries, not the same ones",
-                todo="remove the set, build it again",
-            )
+        raise _wrong(dataset, where, total, f"{footers[0].extra['rows']} rows")
+    for shard, pieces in zip(again, held, strict=True):
+        if not np.array_equal(np.concatenate(pieces), shard.rows):
+            expected = f"the {len(shard.rows)} rows that pair shard {shard.number} gives"
+            raise _wrong(dataset, where, f"{sum(map(len, pieces))} rows for its queries, not the same ones", expected)
     return total
+
+
+def _checked_rows(
+    connection: duckdb.DuckDBPyConnection, path: AnyPath, footer: Footer, layout: Layout, settings: TripleSettings
+) -> np.ndarray:
+    """The rows (N,) of a part, each of which passed the checks that a row alone allows.
+
+    Raises:
+        WorkspaceError: some did not; the message counts each fault.
+    """
+    table, _ = read_part(path, layout.schema)
+    faults = _faults(connection, table, settings, layout.dataset)
+    rows = layout.unpacked(table)
+    faults["out of order, or duplicates"] = _misplaced(layout, rows, settings.seed)
+    content = ContentHash(layout.schema)
+    for batch in table.cast(layout.schema).to_batches():
+        content.update(batch)
+    if content.hexdigest() != footer.content:
+        faults["in a file that differs from its footer"] = len(table)
+    found = ", ".join(f"{count} {fault}" for fault, count in faults.items() if count)
+    if found:
+        raise _wrong(layout.dataset, path, found)
+    return rows
+
+
+def _wrong(dataset: str, where: AnyPath, found: object, expected: object = None) -> WorkspaceError:
+    todo = "remove the set, build it again"
+    return WorkspaceError(f"wrong rows in {dataset}", where=where, expected=expected, found=found, todo=todo)
 
 
 def _faults(
     connection: duckdb.DuckDBPyConnection, table: pa.Table, settings: TripleSettings, dataset: str
 ) -> dict[str, int]:
-    """Fault → rows of a part that have it."""
+    """Fault → number of rows of a part that have it."""
     values = {name: getattr(settings, name) for name in ("split", "pairs", "relevance_level", *_BOUNDS)}
     if settings.threshold_on != "mean":
         values["threshold"] = None
     if settings.anchor != "own":
         values["relative_margin"] = None
-    connection.register("given", table)
-    view = "FROM given" if dataset == "triples" else sql("triples/audit_lists")
+    connection.register("part", table)
+    view = "FROM part" if dataset == "triples" else sql("triples/audit_lists")
     connection.execute(f"CREATE OR REPLACE TEMP VIEW triples AS {view}")
     cursor = connection.execute(sql("triples/audit_triples"), values)
     return dict(zip([column[0] for column in cursor.description or ()], cursor.fetchall()[0], strict=True))
 
 
 def _misplaced(layout: Layout, rows: np.ndarray, seed: int) -> int:
-    """Rows that do not come after the one before; equal rows have equal keys, so they would be neighbours."""
-    places = keys(layout, rows, seed)
+    """Number of rows that do not follow the row before; equal rows have equal keys, so they are neighbours."""
+    positions = keys(layout, rows, seed)
     same = np.ones(max(len(rows) - 1, 0), bool)
     for name in layout.ids:
         same &= rows[name][1:] == rows[name][:-1]
-    return int((places[1:] < places[:-1]).sum() + same.sum())
+    return int((positions[1:] < positions[:-1]).sum() + same.sum())
 
 
 def _filtered_again(
@@ -136,13 +142,13 @@ def _filtered_again(
     resources: Resources,
     staging: Path,
     spill: Path,
-) -> Iterator[Again]:
-    """A few pair shards, spread over all."""
-    pairs, scores = scored_inputs(workspace, footer.recipe.settings["teachers"])
-    plan, _ = make_plan(workspace, pairs, scores, settings, layout, resources, staging, spill)
+) -> Iterator[FilteredShard]:
+    """A few pair shards, evenly spaced among all."""
+    scored = current_scored_pairs(workspace, footer.recipe.settings["teachers"])
+    plan, _ = make_plan(workspace, scored, settings, layout, resources, staging, spill)
     if plan.ensemble.as_dict() != footer.extra["ensemble"]:
         raise WorkspaceError(
-            "an ensemble that is not the one asked for",
+            "an ensemble that is not the one of the settings",
             where=workspace.path(layout.dataset),
             expected=plan.ensemble.as_dict(),
             found=footer.extra["ensemble"],
@@ -154,6 +160,6 @@ def _filtered_again(
             worker.load(number)
             worker.measure()
             rows = layout.rows(worker.kept())
-            extra = pairs.footers[number].extra
+            extra = scored.pairs.footers[number].extra
             rows = in_key_order(rows, keys(layout, rows, settings.seed), layout.ids)
-            yield Again(number, extra["first_query"], extra["last_query"], rows)
+            yield FilteredShard(number, extra["first_query"], extra["last_query"], rows)

@@ -1,5 +1,5 @@
--- What is wrong with the triples of one part, given the views `triples`, `queries`, `qrels` and `same_texts`:
--- a count for each fault. Only judged positives are asked for where $pairs is 'judged'; a null bound is no bound.
+-- The number of triples of one part with each fault, given the views `triples`, `queries`, `qrels` and `same_texts`.
+-- Positives must be judged if $pairs is 'judged'. A null bound is no bound. Bounds allow for rounding to float32.
 WITH judged AS (SELECT query_id, passage_id, max(grade) AS grade FROM qrels GROUP BY ALL),
 marked AS (
     SELECT t.*, p.grade AS positive_grade, n.grade AS negative_grade,
@@ -21,11 +21,11 @@ SELECT
         AS "whose margin is not the difference of its scores",
     count(*) FILTER (margin < $threshold::DOUBLE - 1e-5 * (1 + abs($threshold::DOUBLE))) AS "below the threshold",
     count(*) FILTER (negative_score < $min_score::DOUBLE - 1e-5 * (1 + abs($min_score::DOUBLE)))
-        AS "below the least score",
+        AS "below the minimum score",
     count(*) FILTER (negative_score > $max_score::DOUBLE + 1e-5 * (1 + abs($max_score::DOUBLE)))
-        AS "above the largest score",
+        AS "above the maximum score",
     count(*) FILTER (margin < $relative_margin::DOUBLE * abs(positive_score) - 1e-4 * (1 + abs(positive_score)))
         AS "below the relative margin",
     count(*) FILTER (margin_std > $max_margin_std::DOUBLE + 1e-4 * (1 + $max_margin_std::DOUBLE))
-        AS "of more disagreement than allowed"
+        AS "above the maximum margin_std"
 FROM marked

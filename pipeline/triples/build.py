@@ -1,11 +1,12 @@
-"""Margin triples from scored pairs: `triples/<name>/part-NNNNN.parquet`, shuffled over all shards.
+"""Builds margin triples from scored pairs: `triples/<name>/part-NNNNN.parquet`, shuffled over all shards.
 
-For each query: every positive with every negative that nothing speaks against, by default a margin of the
-ensemble below the threshold, as sentence-transformers filters MS MARCO with 3. `pipeline.triples.settings` says what
-can be asked for, `pipeline.triples.ensemble` how teachers become one score.
+For each query, every positive is paired with every negative, and the filters drop candidates: by default those whose
+margin, by the ensemble, is below 3, the threshold that sentence-transformers uses for MS MARCO. The filters are in
+`pipeline.triples.settings`, the ensemble in `pipeline.triples.ensemble`.
 
-Two passes, each bounded by a shard or a part (`pipeline.triples.shard`, `pipeline.triples.shuffle`), in this process,
-in several, or wherever a `Runner` takes them: the bytes are the same.
+A build has two passes. The first filters shard by shard (`pipeline.triples.shard`), the second gathers part by part
+(`pipeline.triples.shuffle`), and memory is bounded by one shard or part. They run in this process, in several, or on a
+cluster, as the `Runner` decides: the bytes are the same.
 """
 
 from __future__ import annotations
@@ -14,36 +15,35 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.collection.same_texts import same_texts
 from pipeline.collection.selection import require_split, view_tables
-from pipeline.errors import PrepError, WorkspaceError
+from pipeline.collection.texts_by_content import same_texts
+from pipeline.errors import PrepError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
-from pipeline.scores.pairs import PairSet, current_pairs
-from pipeline.scores.scores import ScoreSet, load_scores
+from pipeline.scores.pairs import PairSet
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.database import connect, sql
-from pipeline.tables.parts import is_made, set_content, set_footers
+from pipeline.tables.parts import footer_of, is_made
 from pipeline.tables.provenance import Footer, Recipe
 from pipeline.triples.ensemble import Ensemble, Sample, resolve
-from pipeline.triples.funnel import Funnel
+from pipeline.triples.funnel import Funnel, TripleStatistics
+from pipeline.triples.inputs import ScoredPairs, current_scored_pairs
 from pipeline.triples.layouts import Layout, Triples
 from pipeline.triples.passes import FilterTask, PartTask, Runner, local_runner, shard_facts
 from pipeline.triples.settings import Resources, TripleSettings
-from pipeline.triples.shard import STATEMENTS, Plan, Shard, ShardWorker
+from pipeline.triples.shard import STATEMENTS, Plan, ShardWorker
 from pipeline.triples.shuffle import BUCKETS
-from pipeline.triples.statistics import TripleStatistics
 
 TRIPLES_PER_PART = 1_000_000
 PART_BYTES = 1 << 30
-"""Most that the rows of a part take in memory: lists of more than 128 passages come in smaller parts."""
+"""Limit for the rows of a part in memory; lists of more than 128 passages need parts of fewer rows."""
 TRIPLES = Triples()
 SAMPLE_SHARDS, SAMPLE_ROWS = 8, 400_000
 STATISTICS_FILE = "statistics.json"
@@ -54,17 +54,17 @@ __all__ = ["BuiltTriples", "Resources", "TripleSettings", "build_triples", "trip
 
 @dataclass(frozen=True)
 class BuiltTriples:
-    """What `build_triples` made or found."""
+    """Facts of a set that `build_triples` has built, or that was up to date."""
 
     name: str
     teachers: list[str]
     funnel: Funnel
     statistics: TripleStatistics
     correlations: list[list[float]]
-    """Between each two teachers, (K, K)."""
+    """(K, K) Pearson correlations between the K teachers, on the fixed sample."""
     ensemble: dict[str, Any]
     margins: dict[str, float]
-    """Quantiles of the candidates' margins, on the fixed sample."""
+    """Quantiles of the margins of the candidates, on the fixed sample."""
     rows: int
     parts: int
     unchanged: bool
@@ -74,31 +74,25 @@ class BuiltTriples:
         return {**vars(self), "funnel": self.funnel.as_dict(), "statistics": self.statistics.as_dict()}
 
 
-def triples_recipe(
-    workspace: Workspace,
-    pairs: PairSet,
-    scores: Sequence[ScoreSet],
-    settings: TripleSettings,
-    layout: Layout = TRIPLES,
-) -> Recipe:
-    """What a build would make: settings, the SQL itself, and the fingerprints of all inputs."""
-    inputs = input_contents(pairs, scores)
-    inputs |= {name: set_content(set_footers(workspace.parts(name))) for name in ("queries", "passages")}
+def triples_recipe(scored: ScoredPairs, settings: TripleSettings, layout: Layout = TRIPLES) -> Recipe:
+    """The identity of a set: its settings, the versions of its statements, and the fingerprints of all inputs."""
     return Recipe(
         layout.dataset,
         {
             **asdict(settings),
-            "teachers": [teacher.teacher for teacher in scores],
+            "teachers": list(scored.teachers),
             "layout": layout.settings,
             "rows_per_part": rows_per_part(layout),
-            "sql": "\n".join(sql(f"triples/{name}") for name in STATEMENTS) + sql("collection/same_texts"),
+            # Footers used to hold the text of the statements. That text, frozen, is recorded for the first versions, so
+            # that sets built before are still up to date.
+            "sql": dict(STATEMENTS) if max(STATEMENTS.values()) > 1 else sql("triples/first_statements"),
         },
-        inputs,
+        {**scored.contents, **scored.tables},
     )
 
 
 def rows_per_part(layout: Layout) -> int:
-    """Rows that a part holds on average."""
+    """Average number of rows in a part."""
     return max(1, min(TRIPLES_PER_PART, PART_BYTES // layout.kind.itemsize))
 
 
@@ -113,29 +107,39 @@ def build_triples(
     runner: Callable[[Plan], Runner] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BuiltTriples:
-    """Build a set of triples, or of another layout, from the named teachers (all under `scores/` if none is named).
+    """Build a set of triples, or of lists, unless it is up to date.
+
+    Args:
+        workspace: where pairs and scores are, and where the set goes.
+        settings: the filters and the ensemble.
+        name: name of the set.
+        teachers: names of the teachers; all that have scored if empty.
+        layout: triples or lists.
+        resources: processes, threads, memory and disk.
+        runner: makes a runner for the tasks, as on a cluster; None runs them on this machine.
+        on_progress: called with the steps done and the number of all steps.
 
     Raises:
-        WorkspaceError: pairs or a teacher's scores missing, incomplete or stale.
-        PrepError: nothing is left; the message shows where it was lost, and the margins' quantiles.
+        UsageError: the settings do not fit the teachers, or the name is not a file name.
+        WorkspaceError: pairs or scores are missing, incomplete or stale.
+        PrepError: nothing is left; the message says which filters dropped it, and shows quantiles of the margins.
     """
     check_name(f"set of {layout.dataset}", name)
-    settings, resources = layout.asked(settings), resources or Resources()
+    settings, resources = layout.limited(settings), resources or Resources()
     with workspace.exclusive(f"build-{layout.dataset}"):
-        pairs, scores = scored_inputs(workspace, teachers)
-        settings.least_agreeing(len(scores))
-        recipe = triples_recipe(workspace, pairs, scores, settings, layout)
-        standing = workspace.parts(layout.dataset, name)
-        if is_made(standing, recipe):
-            footers = set_footers(standing)
-            return _found(name, footers[0], len(footers), unchanged=True)
+        scored = current_scored_pairs(workspace, teachers)
+        settings.least_agreeing(len(scored.scores))
+        recipe = triples_recipe(scored, settings, layout)
+        paths = workspace.parts(layout.dataset, name)
+        if is_made(paths, recipe):
+            return _built(name, footer_of(paths[0]), len(paths), unchanged=True)
         with (
-            # Only other machines need to see what is under way; on this one it stays on disk.
+            # Other machines must see unfinished files; for this machine alone they stay on the local disk.
             (workspace.shared_staging if runner else workspace.staging)(f"build-{layout.dataset}") as staging,
             scratch(workspace, resources, staging) as spill,
         ):
-            plan, sample = make_plan(workspace, pairs, scores, settings, layout, resources, staging, spill)
-            run = runner(plan) if runner else local_runner(plan, resources.processes, pairs.pairs)
+            plan, sample = make_plan(workspace, scored, settings, layout, resources, staging, spill)
+            run = runner(plan) if runner else local_runner(plan, resources.processes, scored.pairs.pairs)
             shards = len(plan.shards)
             run([FilterTask(number) for number in range(shards)], lambda done: on_progress(done, 2 * shards))
             funnel, statistics, rows = shard_facts(plan)
@@ -155,37 +159,15 @@ def build_triples(
             made.mkdir()
             tasks = [PartTask(number, parts, made, recipe, extra) for number in range(parts)]
             run(tasks, lambda done: on_progress(shards + shards * done // parts, 2 * shards))
-            built = _found(name, set_footers([made / tasks[0].file])[0], parts, unchanged=False)
+            built = _built(name, footer_of(made / tasks[0].file), parts, unchanged=False)
             (made / STATISTICS_FILE).write_text(json.dumps(built.as_dict(), indent=2) + "\n", encoding="utf-8")
             replace_directory(made, workspace.path(layout.dataset, name))
         return built
 
 
-def scored_inputs(workspace: Workspace, teachers: Sequence[str]) -> tuple[PairSet, list[ScoreSet]]:
-    """Pairs that are up to date and the teachers' complete scores, by name; no name means all that have scored.
-
-    Raises:
-        WorkspaceError: something is missing, incomplete or stale.
-    """
-    names = sorted(set(teachers or workspace.names("scores")))
-    if not names:
-        raise WorkspaceError(
-            "no teacher has scored yet",
-            where=workspace.root,
-            todo="run: prep score --teacher NAME=CHECKPOINT",
-        )
-    pairs = current_pairs(workspace)
-    return pairs, [load_scores(workspace, pairs, name) for name in names]
-
-
-def input_contents(pairs: PairSet, scores: Sequence[ScoreSet]) -> dict[str, str]:
-    """Content fingerprints of pairs and scores by name."""
-    return {"pairs": pairs.content} | {f"scores/{one.teacher}": one.content for one in scores}
-
-
 @contextmanager
 def scratch(workspace: Workspace, resources: Resources, staging: AnyPath) -> Iterator[Path]:
-    """Where rows wait and databases spill; clears what a killed run left there."""
+    """A directory for rows between the passes and for spilling databases; removes what a killed run left there."""
     path = staging / "spill" if isinstance(staging, Path) else workspace.local / staging.name
     if resources.temp_directory is not None:
         path = resources.temp_directory / f"prep-{digest_json([workspace.location, staging.name.split('-')[1:-1]])}"
@@ -199,29 +181,26 @@ def scratch(workspace: Workspace, resources: Resources, staging: AnyPath) -> Ite
 
 def make_plan(
     workspace: Workspace,
-    pairs: PairSet,
-    scores: Sequence[ScoreSet],
+    scored: ScoredPairs,
     settings: TripleSettings,
     layout: Layout,
     resources: Resources,
     staging: AnyPath,
     spill: Path,
 ) -> tuple[Plan, Sample]:
-    """Resolve the ensemble on the fixed sample, and write down what every worker needs.
+    """Resolve the ensemble on the fixed sample, and gather all that a worker needs.
 
     Raises:
-        WorkspaceError: no query of the split, or scores that do not fit their pairs.
+        WorkspaceError: the split has no query, or scores do not match their pairs.
     """
     with connect(spill, memory_limit=resources.memory_limit) as connection:
         view_tables(connection, workspace, "queries")
         require_split(connection, settings.split)
         duplicates = same_texts(connection, workspace)
-    names = tuple(teacher.teacher for teacher in scores)
-    shards = tuple(Shard(path, tuple(one.paths[i] for one in scores)) for i, path in enumerate(pairs.paths))
     plan = Plan(
-        shards,
-        tuple(pairs.systems),
-        Ensemble.mean(names),
+        scored.shards(),
+        tuple(scored.pairs.systems),
+        Ensemble.mean(scored.teachers),
         settings,
         layout,
         tuple(workspace.parts("queries")),
@@ -232,29 +211,29 @@ def make_plan(
         resources.memory_limit,
         resources.threads,
     )
-    sample = _sample(plan, pairs)
-    return Plan(**{**vars(plan), "ensemble": resolve(settings, names, sample)}), sample
+    sample = _sample(plan, scored.pairs)
+    return replace(plan, ensemble=resolve(settings, scored.teachers, sample)), sample
 
 
 def _sample(plan: Plan, pairs: PairSet) -> Sample:
-    """Scored pairs of a few shards spread over all, or over those of the split; the same for the same inputs."""
+    """Scored pairs of a few shards, evenly spaced among all, or among those of the split if all gave none."""
     with ShardWorker(plan) as worker:
         sample = _spread_sample(worker, range(len(plan.shards)))
         if not len(sample.query):
             bounds = [(footer.extra["first_query"], footer.extra["last_query"]) for footer in pairs.footers]
-            holding = [number for number, (first, last) in enumerate(bounds) if worker.holds_split(number, first, last)]
-            sample = _spread_sample(worker, holding) if holding else sample
+            of_split = [number for number, (first, last) in enumerate(bounds) if worker.has_split(number, first, last)]
+            sample = _spread_sample(worker, of_split) if of_split else sample
     return sample
 
 
 def _spread_sample(worker: ShardWorker, numbers: Sequence[int]) -> Sample:
-    """Scored pairs of a few of these shards."""
+    """Scored pairs of at most SAMPLE_SHARDS of these shards, evenly spaced."""
     count = min(SAMPLE_SHARDS, len(numbers))
     pieces = [worker.sample(numbers[len(numbers) * i // count], SAMPLE_ROWS // count) for i in range(count)]
     return Sample(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Sample.__annotations__))
 
 
-def _found(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTriples:
+def _built(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTriples:
     extra = footer.extra
     return BuiltTriples(
         name,

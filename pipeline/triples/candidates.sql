@@ -1,5 +1,5 @@
--- Every positive (p) with every negative (n) of its query, and the first reason against it, 0 for none. A null
--- bound is no bound. The spread is the standard deviation of the teachers' scaled margins, weighted as they are.
+-- Every positive (p) with every negative (n) of its query, and the code of the first reason to drop it, 0 for none. A
+-- null bound is no bound. `margin_std` is the weighted standard deviation of the scaled margins of the teachers.
 SELECT p.query_id AS query_id, p.passage_id AS positive_id, n.passage_id AS negative_id,
        p.total / $divisor - $centre AS positive_score, n.total / $divisor - $centre AS negative_score,
        (p.total - n.total) / $divisor AS margin,

@@ -1,5 +1,5 @@
--- Of passages with one normalised text on the same side of a query, the one of the lowest id stays; the others are
--- neither positive nor negative, which a null marks.
+-- Among passages of a query with the same normalised text and the same side, positive or negative, only the passage
+-- with the lowest id keeps its side. The others get a null in `is_negative`, and are neither.
 CREATE OR REPLACE TEMP TABLE collapsed AS
 SELECT * EXCLUDE (place) REPLACE (
     is_positive AND place = 1 AS is_positive,

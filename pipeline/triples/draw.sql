@@ -1,5 +1,6 @@
--- At most $limit negatives of each query among the `candidates` without a reason against them: the highest
--- scored, any, or any with weight 1 / log2(1 + place by score) (Efraimidis and Spirakis 2006).
+-- At most $limit negatives of each query, among the `candidates` without a reason to drop them: by $strategy the
+-- highest scored ('top'), a random sample ('random'), or a random sample with weights 1 / log2(1 + rank by score)
+-- ('log_random'; Efraimidis and Spirakis 2006).
 CREATE OR REPLACE TEMP TABLE taken AS
 WITH passed AS (
     SELECT DISTINCT query_id, negative_id, negative_score FROM candidates WHERE reason = 0

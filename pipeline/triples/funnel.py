@@ -1,10 +1,17 @@
-"""Where pairs, candidates and queries went on the way to triples: every loss counted by its reason."""
+"""Counts of what a build did: how many pairs, candidates and queries were dropped, why, and what the margins were.
+
+A candidate is a positive with a negative of the same query. Every dropped pair and candidate is counted under one
+reason. Counts are made for each shard and added up.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
-# In the order of the codes that `candidates.sql` and `leave.sql` give, from 1; 0 is a triple.
+# In the order of the codes, from 1, that `candidates.sql` and `leave.sql` write; code 0 is a triple.
 REASONS = {
     "same_text": "same text as a positive",
     "below_min_score": "score below the minimum",
@@ -16,18 +23,20 @@ REASONS = {
     "over_limit": "over the limit of negatives",
 }
 OVER_LIMIT = list(REASONS).index("over_limit") + 1
+STEP = 0.25
+"""Width of the steps of margin distributions, in logits of the ensemble."""
 
 
 @dataclass(frozen=True)
 class Funnel:
-    """Counts over one shard or many; funnels add up."""
+    """How many pairs, candidates and queries each filter left."""
 
     pairs: int = 0
     pairs_of_other_splits: int = 0
     positives: int = 0
     negatives: int = 0
     pairs_collapsed: int = 0
-    """Dropped because another passage of the query says the same."""
+    """Dropped because another passage of the query has the same text."""
     pairs_below_relevance_level: int = 0
     """Judged above 0 but below the relevance level: neither positive nor negative."""
     queries: int = 0
@@ -63,7 +72,7 @@ class Funnel:
         return asdict(self)
 
     def lines(self) -> list[tuple[str, int, bool]]:
-        """Rows for a table: label, count, and whether it is a loss; losses that nothing fell to are left out."""
+        """Rows of a table: label, count, and whether the count is a loss. Losses of 0 are left out."""
         losses = [(label, getattr(self, reason), True) for reason, label in REASONS.items()]
         every = [
             ("pairs", self.pairs, False),
@@ -82,3 +91,59 @@ class Funnel:
             ("queries with triples", self.queries_with_triples, False),
         ]
         return [line for line in every if line[1] or not line[2]]
+
+
+@dataclass(frozen=True)
+class TripleStatistics:
+    """Distributions of margins, and the share of each retriever and each teacher in the candidates."""
+
+    candidate_margins: Counter[int] = field(default_factory=Counter)
+    """Step (floor of margin / STEP) → candidates."""
+    triple_margins: Counter[int] = field(default_factory=Counter)
+    """Step → triples."""
+    system_candidates: Counter[str] = field(default_factory=Counter)
+    """Retriever → candidates whose negative it retrieved; a negative of several retrievers counts for each."""
+    system_triples: Counter[str] = field(default_factory=Counter)
+    """Retriever → triples whose negative it retrieved."""
+    teacher_alone: Counter[str] = field(default_factory=Counter)
+    """Teacher → candidates whose margin by this teacher alone reaches the threshold."""
+
+    @classmethod
+    def of_shard(
+        cls, rows: Sequence[tuple[int, ...]], systems: Sequence[str], teachers: Sequence[str]
+    ) -> TripleStatistics:
+        """From the rows of `counts.sql`: reason, step, candidates, then a count for each system and each teacher."""
+        statistics = cls()
+        for reason, step, count, *others in rows:
+            retrieved = dict(zip(systems, others[: len(systems)], strict=True))
+            statistics.candidate_margins[step] += count
+            statistics.system_candidates.update(retrieved)
+            statistics.teacher_alone.update(dict(zip(teachers, others[len(systems) :], strict=True)))
+            if reason == 0:
+                statistics.triple_margins[step] += count
+                statistics.system_triples.update(retrieved)
+        return statistics
+
+    def __add__(self, other: TripleStatistics) -> TripleStatistics:
+        merged = TripleStatistics()
+        for statistics in (self, other):
+            for name, counts in vars(statistics).items():
+                getattr(merged, name).update(counts)
+        return merged
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a footer and for JSON: distributions as [lower margin of the step, count], ascending."""
+        shown: dict[str, Any] = {name: dict(sorted(getattr(self, name).items())) for name in _BY_NAME}
+        for name in _BY_STEP:
+            shown[name] = [[step * STEP, count] for step, count in sorted(getattr(self, name).items())]
+        return shown
+
+    @classmethod
+    def from_dict(cls, shown: Mapping[str, Any]) -> TripleStatistics:
+        """The inverse of `as_dict`."""
+        by_step = {name: Counter({round(start / STEP): count for start, count in shown[name]}) for name in _BY_STEP}
+        return cls(**by_step, **{name: Counter(shown[name]) for name in _BY_NAME})
+
+
+_BY_NAME = ("system_candidates", "system_triples", "teacher_alone")
+_BY_STEP = ("candidate_margins", "triple_margins")

@@ -1,4 +1,4 @@
--- What became of one shard's pairs and queries, given `scored` and `candidates`.
+-- Counts of the pairs and queries of one shard, given the tables `scored` and `candidates`.
 WITH read AS (
     SELECT query_id,
            count(*) AS pairs,

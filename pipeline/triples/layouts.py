@@ -1,4 +1,9 @@
-"""What leaves a shard for the shuffle, and what arrives in a part: triples, or lists of one positive and others."""
+"""Layouts of a set: triples, or lists of one positive and its negatives.
+
+A layout says how the candidates of a shard become rows of fixed size for the shuffle, and how rows become a table.
+
+Shapes: N rows.
+"""
 
 from __future__ import annotations
 
@@ -18,65 +23,65 @@ if TYPE_CHECKING:
 
 
 class Layout(Protocol):
-    """Rows of fixed size on their way, a table at both ends."""
+    """How a set is laid out, in the shuffle and in its files."""
 
     @property
     def dataset(self) -> str:
-        """Where its sets stand in a workspace."""
+        """Directory of its sets in a workspace."""
 
     @property
     def schema(self) -> pa.Schema:
-        """The table."""
+        """Schema of the files."""
 
     @property
     def kind(self) -> np.dtype:
-        """A row, as a structured type."""
+        """NumPy structured type of a row in the shuffle."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Fields that tell rows apart, and decide their place."""
+        """Fields that identify a row and decide its position in the shuffle."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the layout again; saved with every set."""
+        """Arguments that make an equal layout; saved with every set."""
 
-    def asked(self, settings: TripleSettings) -> TripleSettings:
-        """The settings with what the layout itself asks for."""
+    def limited(self, settings: TripleSettings) -> TripleSettings:
+        """The settings with the limit on negatives that the layout needs."""
 
     def rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Rows (N,) of a shard, in any order, from the columns of its triples."""
+        """Rows (N,) of a shard, in any order, from the columns (M,) of its triples."""
 
     def unpacked(self, table: pa.Table) -> np.ndarray:
-        """Rows (N,) of a table, as they were before `batch`."""
+        """Rows (N,) of a table: the inverse of `batch`."""
 
     def batch(self, rows: np.ndarray) -> pa.RecordBatch:
         """Rows (N,) as a batch of the table."""
 
 
 def keys(layout: Layout, rows: np.ndarray, seed: int) -> np.ndarray:
-    """Places of rows (N,) in the shuffle, (N,) uint64."""
+    """Shuffle keys (N,) uint64 of rows (N,)."""
     return shuffle_keys(seed, *(rows[name] for name in layout.ids))
 
 
 @dataclass(frozen=True)
 class Triples:
-    """One positive and one negative."""
+    """A row for each positive and each of its negatives."""
 
     dataset: ClassVar[str] = "triples"
     ids: ClassVar[tuple[str, ...]] = ("query_id", "positive_id", "negative_id")
 
     @property
     def schema(self) -> pa.Schema:
-        """See Layout."""
+        """Schema of triple files."""
         return schemas.TRIPLES
 
     @property
     def kind(self) -> np.dtype:
-        """See Layout."""
+        """The columns of the table, padded to whole words."""
         return row_type([(field.name, "i4" if field.name in self.ids else "f4") for field in self.schema])
 
     def rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """See Layout."""
+        """Rows (N,) from columns (N,), one for each triple."""
         rows = np.zeros(len(columns["query_id"]), self.kind)
         for name, column in columns.items():
             rows[name] = column
@@ -84,20 +89,20 @@ class Triples:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See Layout."""
+        """Nothing: there is one layout of triples."""
         return {}
 
-    def asked(self, settings: TripleSettings) -> TripleSettings:
-        """See Layout."""
+    def limited(self, settings: TripleSettings) -> TripleSettings:
+        """The settings unchanged."""
         return settings
 
     def batch(self, rows: np.ndarray) -> pa.RecordBatch:
-        """See Layout."""
+        """Rows (N,) as a batch."""
         columns = [pa.array(np.ascontiguousarray(rows[name])) for name in self.schema.names]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def unpacked(self, table: pa.Table) -> np.ndarray:
-        """See Layout."""
+        """Rows (N,) of a table."""
         rows = np.zeros(len(table), self.kind)
         for name in self.schema.names:
             rows[name] = table.column(name).to_numpy()
@@ -106,12 +111,12 @@ class Triples:
 
 @dataclass(frozen=True)
 class Lists:
-    """One positive, then its negatives from the highest scored on: a row for each positive of a query."""
+    """A row for each positive of a query: the positive, then its negatives by falling score."""
 
     size: int
-    """Most passages of a list, the positive among them."""
+    """Maximum number of passages in a list, including the positive."""
     drop_short: bool = False
-    """Whether lists with fewer are left out."""
+    """Whether shorter lists are left out."""
     dataset: ClassVar[str] = "lists"
     ids: ClassVar[tuple[str, ...]] = ("query_id", "positive_id")
 
@@ -121,17 +126,17 @@ class Lists:
 
     @property
     def schema(self) -> pa.Schema:
-        """See Layout."""
+        """Schema of list files."""
         return schemas.LISTS
 
     @property
     def kind(self) -> np.dtype:
-        """See Layout."""
+        """Ids, length, and arrays of `size` passages and scores, of which the first `length` are filled."""
         numbers = [(name, "i4") for name in (*self.ids, "length")]
         return row_type([*numbers, ("passage_ids", "i4", self.size), ("scores", "f4", self.size)])
 
     def rows(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """See Layout."""
+        """Rows (N,) from the columns (M,) of triples, one for each positive of a query."""
         query, positive, negative = (columns[name] for name in ("query_id", "positive_id", "negative_id"))
         order = np.lexsort([negative, -columns["negative_score"], positive, query])
         query, positive = query[order], positive[order]
@@ -142,13 +147,13 @@ class Lists:
         rows["passage_ids"][:, 0] = positive[starts]
         rows["scores"][:, 0] = columns["positive_score"][order][starts]
         row = np.repeat(np.arange(len(starts)), lengths)
-        place = np.arange(len(query)) - np.repeat(starts, lengths) + 1
-        rows["passage_ids"][row, place] = negative[order]
-        rows["scores"][row, place] = columns["negative_score"][order]
+        column = np.arange(len(query)) - np.repeat(starts, lengths) + 1
+        rows["passage_ids"][row, column] = negative[order]
+        rows["scores"][row, column] = columns["negative_score"][order]
         return rows[rows["length"] == self.size] if self.drop_short else rows
 
     def batch(self, rows: np.ndarray) -> pa.RecordBatch:
-        """See Layout."""
+        """Rows (N,) as a batch, without the unfilled ends of their arrays."""
         offsets = pa.array(np.r_[0, np.cumsum(rows["length"])].astype(np.int32))
         filled = np.arange(self.size) < rows["length"][:, None]  # (N, size)
         lists = [pa.ListArray.from_arrays(offsets, pa.array(rows[name][filled])) for name in ("passage_ids", "scores")]
@@ -157,15 +162,15 @@ class Lists:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See Layout."""
+        """Size, and whether short lists are dropped."""
         return {"size": self.size, "drop_short": self.drop_short}
 
-    def asked(self, settings: TripleSettings) -> TripleSettings:
-        """See Layout."""
+    def limited(self, settings: TripleSettings) -> TripleSettings:
+        """The settings with at most `size - 1` negatives for each query."""
         return replace(settings, negatives_per_query=self.size - 1)
 
     def unpacked(self, table: pa.Table) -> np.ndarray:
-        """See Layout. Passages beyond the layout's size are left out; a list without any has -1 as its positive."""
+        """Rows (N,) of a table; passages beyond `size` are left out, and an empty list gets -1 as its positive."""
         rows = np.zeros(len(table), self.kind)
         columns = {name: table.column(name).combine_chunks() for name in ("passage_ids", "scores")}
         lengths = columns["passage_ids"].value_lengths().to_numpy()

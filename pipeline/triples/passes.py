@@ -1,43 +1,42 @@
-"""The two passes over shards and parts as tasks that any worker can do, and the runner of this machine."""
+"""The two passes of a build as tasks for any worker, and the runner of this machine."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
 from pipeline.processes import map_in_order
+from pipeline.storage.atomic_files import atomic_write
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import atomic_write
-from pipeline.tables.database import fed_threads
+from pipeline.tables.database import threads_for_memory
 from pipeline.tables.parts import part_name, write_part
 from pipeline.tables.provenance import Recipe
-from pipeline.triples.funnel import Funnel
+from pipeline.triples.funnel import Funnel, TripleStatistics
 from pipeline.triples.layouts import keys
 from pipeline.triples.shard import Plan, ShardWorker
 from pipeline.triples.shuffle import in_key_order, read_part, write_by_bucket
-from pipeline.triples.statistics import TripleStatistics
 
 WORTH_PROCESSES = 4_000_000
-"""Pairs below which starting processes costs more than they save."""
+"""Below this number of pairs, starting processes takes longer than they save."""
 
 
 @dataclass(frozen=True)
 class FilterTask:
-    """Filter one shard."""
+    """First pass: filter one shard."""
 
     shard: int
 
     @property
     def label(self) -> str:
-        """What to call it."""
+        """Name of the task in messages."""
         return f"shard {self.shard}"
 
     def run(self, worker: ShardWorker) -> None:
-        """Write the shard's rows by the leading bits of their keys, then what became of the others."""
+        """Write the rows of the shard, grouped by the leading bits of their keys, then its counts."""
         worker.load(self.shard)
         worker.measure()
         funnel, statistics = worker.count()
@@ -51,7 +50,7 @@ class FilterTask:
 
 @dataclass(frozen=True)
 class PartTask:
-    """Gather one part."""
+    """Second pass: gather one part from all shards."""
 
     part: int
     parts: int
@@ -61,16 +60,16 @@ class PartTask:
 
     @property
     def label(self) -> str:
-        """What to call it."""
+        """Name of the task in messages."""
         return f"part {self.part}"
 
     @property
     def file(self) -> str:
-        """Its file name."""
+        """File name of the part."""
         return part_name(self.part)
 
     def run(self, worker: ShardWorker) -> None:
-        """Read the part's rows from all shards, order them by key and write them."""
+        """Read the rows of the part from all shards, sort them by key and write them."""
         plan = worker.plan
         paths = [_rows_path(plan, shard) for shard in range(len(plan.shards))]
         layout = plan.layout
@@ -90,15 +89,21 @@ class PartTask:
 
 Task = FilterTask | PartTask
 Runner = Callable[[Sequence[Task], Callable[[int], None]], None]
-"""Does all tasks, in any order; is told how many are done."""
+"""Runs all tasks, in any order, and calls the function with the number of finished ones."""
 
 
 def local_runner(plan: Plan, processes: int | None, pairs: int) -> Runner:
-    """A runner in this process or in several."""
+    """A runner for this machine, in this process or in several.
+
+    Args:
+        plan: what workers need.
+        processes: number of worker processes; None decides by the number of pairs.
+        pairs: number of pairs in all shards.
+    """
     cores = os.cpu_count() or 1
     count = processes or (cores if pairs >= WORTH_PROCESSES else 1)
-    threads = plan.threads or fed_threads(max(1, cores // count), plan.memory_limit)
-    shared = Plan(**{**vars(plan), "threads": threads})
+    threads = plan.threads or threads_for_memory(max(1, cores // count), plan.memory_limit)
+    shared = replace(plan, threads=threads)
 
     def run(tasks: Sequence[Task], on_done: Callable[[int], None]) -> None:
         if count == 1:
@@ -114,7 +119,7 @@ def local_runner(plan: Plan, processes: int | None, pairs: int) -> Runner:
 
 
 def run_task(plan: Plan, task: Task) -> None:
-    """Do a task in a worker process, which keeps its database from task to task."""
+    """Run a task in a worker process, which keeps its database between tasks."""
     task.run(_worker(plan))
 
 
@@ -124,7 +129,7 @@ def _worker(plan: Plan) -> ShardWorker:
 
 
 def shard_facts(plan: Plan) -> tuple[Funnel, TripleStatistics, int]:
-    """What became of all shards, once every one is filtered, and how many rows wait."""
+    """Funnel, statistics and number of rows of all shards, after the first pass."""
     funnel, statistics, rows = Funnel(), TripleStatistics(), 0
     for shard in range(len(plan.shards)):
         facts = json.loads(_facts_path(plan, shard).read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
--- What negatives are measured from, given `scored`: each positive with its own scores, or with the lowest of
--- its query's positives, as the anchor. A query without positives has none.
+-- The positives, given the table `scored`. The threshold is measured from the anchor: the scores of the positive, or
+-- the lowest scores among the positives of its query.
 CREATE OR REPLACE TEMP TABLE positives AS
 SELECT query_id, passage_id, /*text_id*/ total, /*anchor_total*/ AS anchor_total, /*scores*/, /*anchors*/
 FROM scored WHERE in_split AND is_positive

@@ -1,4 +1,4 @@
--- The passages of each query without a positive in a drawn circle, each followed by its `partner_id`.
+-- For queries without a positive: their passages in a random circle, each paired with the next one, `partner_id`.
 CREATE OR REPLACE TEMP TABLE ring AS
 WITH placed AS (
     SELECT *, total AS anchor_total,

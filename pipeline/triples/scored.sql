@@ -1,5 +1,5 @@
--- One shard's pairs with every teacher's score and their weighted sum, given the view `zipped`, whose rows were
--- checked. Sums of float32 are exact in doubles for a few teachers.
+-- The pairs of one shard with the score of every teacher and their weighted sum, given the table `zipped`, whose ids
+-- were checked. In doubles, the sum of a few float32 scores is exact.
 CREATE OR REPLACE TEMP VIEW scored AS
 SELECT query_id, passage_id, grade, /*ranks*/ /*best_rank*/ in_split,
        grade >= /*relevance_level*/ IS TRUE AS is_positive,

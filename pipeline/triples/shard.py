@@ -1,7 +1,6 @@
-"""One shard of the way to triples: zip the pair shard with its score files, check every id, measure, filter.
+"""Filters one shard: zips the pair shard with its score files, forms all candidates and finds reasons to drop them.
 
-A worker holds a database of its own and works off shards in any order; what it makes of one depends on that
-shard and the plan alone.
+A worker has its database and takes shards in any order. The result for a shard depends on the shard and the plan alone.
 """
 
 from __future__ import annotations
@@ -21,41 +20,42 @@ from pipeline.storage.location import AnyPath
 from pipeline.tables.database import connect, sql, view_parquet
 from pipeline.tables.parquet import read_columns
 from pipeline.triples.ensemble import Ensemble, Sample
-from pipeline.triples.funnel import OVER_LIMIT, REASONS, Funnel
+from pipeline.triples.funnel import OVER_LIMIT, REASONS, Funnel, TripleStatistics
 from pipeline.triples.layouts import Layout
 from pipeline.triples.settings import TripleSettings
-from pipeline.triples.statistics import TripleStatistics
 
-STATEMENTS = (
-    "scored",
-    "collapse",
-    "positives",
-    "ring",
-    "candidates",
-    "take",
-    "draw",
-    "leave",
-    "counts",
-    "funnel",
-    "kept",
-)
-
+STATEMENTS = {
+    "triples/scored": 1,
+    "triples/collapse": 1,
+    "triples/positives": 1,
+    "triples/ring": 1,
+    "triples/candidates": 1,
+    "triples/take": 1,
+    "triples/draw": 1,
+    "triples/leave": 1,
+    "triples/counts": 1,
+    "triples/funnel": 1,
+    "triples/kept": 1,
+    "collection/same_texts": 1,
+}
+"""Statement → its version. Raise it when the statement, or what `ShardWorker` writes into it, gives other rows: sets
+that were built before are then stale. Comments, white space and names do not count."""
 
 _OUTSIDE = "n.best_rank IS NULL OR n.best_rank < $rank_from::INTEGER OR n.best_rank > $rank_to::INTEGER"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Files of one shard."""
+    """The files of one shard."""
 
     pairs: AnyPath
     scores: tuple[AnyPath, ...]
-    """One for each teacher."""
+    """Score file of each teacher."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a worker needs to know; small enough to be sent with every task."""
+    """All that a worker needs; small enough to be sent with every task."""
 
     shards: tuple[Shard, ...]
     systems: tuple[str, ...]
@@ -66,29 +66,32 @@ class Plan:
     same_texts: AnyPath
     """Passages that share their normalised text: `passage_id`, `text_id`."""
     staging: AnyPath
-    """Where shards tell what became of them; all workers see it."""
+    """Where the counts of each shard are written; all workers can read it."""
     rows: AnyPath
-    """Where rows wait between the passes; all workers see it."""
+    """Where rows are kept between the passes; all workers can read it."""
     temp_directory: Path
-    """Where databases spill, on each worker's own disk."""
+    """Where databases spill, on the disk of each worker."""
     memory_limit: str
     threads: int | None
 
 
 class ShardWorker:
-    """Tables of one shard at a time, in a database of its own."""
+    """Holds the tables of one shard at a time: `scored`, then `candidates`.
+
+    Use it as a context manager, and call `load`, then `measure`, then `count` and `kept`.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        # Databases of several processes would mistake each other's files in one directory.
+        # Databases of several processes must not share a directory: they would take each other's files for theirs.
         spill = plan.temp_directory / f"spill-{uuid.uuid4().hex[:12]}"
-        spill.parent.mkdir(parents=True, exist_ok=True)  # on another machine than the plan was made on
+        spill.parent.mkdir(parents=True, exist_ok=True)  # missing on other machines than the one that made the plan
         self._opened = connect(spill, memory_limit=plan.memory_limit, threads=plan.threads)
         self.connection = self._opened.__enter__()
         self.connection.execute("SET preserve_insertion_order = true")
         view_parquet(self.connection, "queries", plan.queries)
         chosen = "SELECT list_contains(splits, $split) AS chosen FROM queries ORDER BY query_id"
-        # Query ids are 0, 1, 2, …, so that a query's place is its id.
+        # Query ids are 0, 1, 2, …: the position of a query is its id.
         self._in_split = self.connection.execute(chosen, {"split": plan.settings.split}).fetchnumpy()["chosen"]
         duplicates = read_columns(plan.same_texts, ["passage_id", "text_id"])
         self._shared = tuple(duplicates.column(name).to_numpy() for name in ("passage_id", "text_id"))
@@ -105,10 +108,15 @@ class ShardWorker:
     def _has_duplicates(self) -> bool:
         return len(self._shared[0]) > 0
 
-    def load(self, number: int, first: int | None = None) -> None:
-        """Make the table `scored`: the pairs with every teacher's score and their weighted sum, every id checked.
+    def load(self, number: int, first: int | None = None) -> int:
+        """Make the table `scored` of a shard: its pairs with the score of each teacher and their weighted sum.
 
-        `first` takes that many pairs alone.
+        Args:
+            number: of the shard.
+            first: read only that many pairs; None reads all.
+
+        Returns:
+            The number of pairs read.
 
         Raises:
             WorkspaceError: a score file's rows are not those of the pair shard, or a score is not finite.
@@ -123,15 +131,16 @@ class ShardWorker:
         self._run("scored")
         if settings.collapse_duplicates and self._has_duplicates:
             self._run("collapse")
+        return len(zipped)
 
     def _text_ids(self, passages: np.ndarray) -> np.ndarray:
-        """For passages (N,): the lowest id of those that share the text."""
+        """For passages (N,), the lowest id among the passages with the same text (N,)."""
         shared, text_ids = self._shared
-        places = np.minimum(np.searchsorted(shared, passages), len(shared) - 1)
-        return np.where(shared[places] == passages, text_ids[places], passages)
+        rows = np.minimum(np.searchsorted(shared, passages), len(shared) - 1)
+        return np.where(shared[rows] == passages, text_ids[rows], passages)
 
     def measure(self) -> None:
-        """Make the table `candidates` of the shard in `scored`, each with the first reason against it."""
+        """Make the table `candidates` from `scored`: margins, and the first reason to drop each, 0 for none."""
         settings, ensemble = self.plan.settings, self.plan.ensemble
         self._run("positives")
         bounds = ("min_score", "max_score", "rank_from", "rank_to", "relative_margin", "max_margin_std", "threshold")
@@ -139,8 +148,8 @@ class ShardWorker:
         if not _by_rank(settings):
             del values["rank_from"], values["rank_to"]
         values |= {"divisor": sum(ensemble.weights), "centre": ensemble.centre}
-        own = self._text("candidates", "positives AS p JOIN scored AS n ON p.query_id = n.query_id")
-        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE candidates AS {own}", values)
+        judged = self._text("candidates", "positives AS p JOIN scored AS n ON p.query_id = n.query_id")
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE candidates AS {judged}", values)
         if settings.pairs == "scored":
             self._run("ring", {"seed": settings.seed})
             matched = "ring AS p JOIN scored AS n ON p.query_id = n.query_id AND n.passage_id = p.partner_id"
@@ -148,7 +157,7 @@ class ShardWorker:
         self._limit()
 
     def _limit(self) -> None:
-        """Give candidates beyond the limits their reason."""
+        """Mark the candidates beyond the limits on negatives."""
         settings = self.plan.settings
         if settings.negatives_per_system:
             self.connection.execute("CREATE OR REPLACE TEMP TABLE taken (query_id INTEGER, negative_id INTEGER)")
@@ -162,44 +171,44 @@ class ShardWorker:
             self._run("leave", {"reason": OVER_LIMIT})
 
     def count(self) -> tuple[Funnel, TripleStatistics]:
-        """What became of the shard."""
+        """The funnel and the statistics of the shard."""
         rows = self.connection.execute(self._text("counts")).fetchall()
         by_reason = [sum(row[2] for row in rows if row[0] == code) for code in range(len(REASONS) + 1)]
         reasons = dict(zip(REASONS, by_reason[1:], strict=True))
-        counted = self.connection.execute(sql("triples/funnel"))
-        names = [column[0] for column in counted.description or ()]
-        (pairs,) = counted.fetchall()
-        funnel = Funnel(**dict(zip(names, pairs, strict=True)), **reasons, triples=by_reason[0])
+        cursor = self.connection.execute(sql("triples/funnel"))
+        names = [column[0] for column in cursor.description or ()]
+        (counts,) = cursor.fetchall()
+        funnel = Funnel(**dict(zip(names, counts, strict=True)), **reasons, triples=by_reason[0])
         return funnel, TripleStatistics.of_shard(rows, self.plan.systems, self.plan.ensemble.teachers)
 
     def kept(self) -> Mapping[str, np.ndarray]:
-        """Columns of the shard's triples, in any order."""
-        found = self.connection.sql(sql("triples/kept")).to_arrow_table()
-        return {name: found.column(name).to_numpy() for name in found.column_names}
+        """The columns (N,) of the shard's triples, in any order of rows."""
+        table = self.connection.sql(sql("triples/kept")).to_arrow_table()
+        return {name: table.column(name).to_numpy() for name in table.column_names}
 
     def sample(self, number: int, rows: int) -> Sample:
-        """The first queries of a shard, about that many rows."""
-        for first in (2 * rows, None):  # the split may begin later than that
-            self.load(number, first)
-            found = self.connection.execute(
+        """The first scored pairs of the split in a shard, at most `rows`."""
+        for first in (2 * rows, None):  # all pairs only if the first ones hold too few of the split
+            loaded = self.load(number, first)
+            columns = self.connection.execute(
                 "SELECT query_id, is_positive, is_negative, COLUMNS('^s_[0-9]+$') FROM scored "
                 "WHERE in_split ORDER BY query_id, passage_id LIMIT $rows",
                 {"rows": rows},
             ).fetchnumpy()
-            if len(found["query_id"]) == rows:
+            if len(columns["query_id"]) == rows or loaded < 2 * rows:
                 break
-        scores = np.stack([found[f"s_{i}"] for i in range(len(self.plan.ensemble.teachers))], axis=1)
-        return Sample(found["query_id"], found["is_positive"], found["is_negative"], scores.astype(np.float64))
+        scores = np.stack([columns[f"s_{i}"] for i in range(len(self.plan.ensemble.teachers))], axis=1)
+        return Sample(columns["query_id"], columns["is_positive"], columns["is_negative"], scores.astype(np.float64))
 
-    def holds_split(self, number: int, first_query: int, last_query: int) -> bool:
-        """Whether a shard, whose queries are within these, holds pairs of the split."""
+    def has_split(self, number: int, first_query: int, last_query: int) -> bool:
+        """Whether a shard, whose query ids are in this range, has pairs of the split."""
         if not self._in_split[first_query : last_query + 1].any():
             return False
         queries = read_columns(self.plan.shards[number].pairs, ["query_id"]).column("query_id").to_numpy()
         return bool(self._in_split[queries].any())
 
     def held_out(self) -> np.ndarray:
-        """Margins of each positive over every other relevant passage of its query."""
+        """Margins (M,) of each positive over every other relevant passage of its query."""
         other = "AND o.text_id <> p.text_id" if self._has_duplicates else ""
         statement = sql("triples/held_out").replace("/*other_text*/", other)
         values = {"divisor": sum(self.plan.ensemble.weights)}
@@ -209,13 +218,14 @@ class ShardWorker:
         self.connection.execute(self._text(name), dict(values) if values else None)
 
     def _text(self, name: str, matched: str = "") -> str:
-        """A statement with the columns of this many teachers and retrievers written out."""
+        """A statement whose comments `/*name*/` are replaced by the columns of the plan's teachers and retrievers."""
         text = sql(f"triples/{name}")
-        for place, written in self._columns(name, matched).items():
-            text = text.replace(f"/*{place}*/", written)
+        for comment, columns in self._columns(name, matched).items():
+            text = text.replace(f"/*{comment}*/", columns)
         return text
 
     def _columns(self, name: str, matched: str) -> dict[str, str]:
+        """Comment in a statement → the SQL that replaces it."""
         settings, ensemble = self.plan.settings, self.plan.ensemble
         teachers, systems = range(len(ensemble.teachers)), range(len(self.plan.systems))
         if name == "scored":
@@ -224,12 +234,12 @@ class ShardWorker:
             lowest = (
                 "min({}) OVER (PARTITION BY query_id)" if settings.anchor == "min" and name == "positives" else "{}"
             )
-            owner = "p." if name == "ring" else ""
+            prefix = "p." if name == "ring" else ""
             return {
                 "anchor_total": lowest.format("total"),
-                "text_id": f"{owner}text_id," if self._has_duplicates else "",
-                "scores": ", ".join(f"{owner}s_{i}" for i in teachers),
-                "anchors": ", ".join(f"{lowest.format(f'{owner}s_{i}')} AS anchor_{i}" for i in teachers),
+                "text_id": f"{prefix}text_id," if self._has_duplicates else "",
+                "scores": ", ".join(f"{prefix}s_{i}" for i in teachers),
+                "anchors": ", ".join(f"{lowest.format(f'{prefix}s_{i}')} AS anchor_{i}" for i in teachers),
             }
         if name == "candidates":
             margins = [_over(f"(p.anchor_{i} - n.s_{i})", scale) for i, scale in enumerate(ensemble.scales)]
@@ -275,19 +285,19 @@ def _by_rank(settings: TripleSettings) -> bool:
 
 
 def _squares(ensemble: Ensemble) -> str:
-    """Σ weight · (a teacher's scaled margin - margin)², written out."""
+    """SQL for Σ weight · (scaled margin of a teacher - margin of the ensemble)²."""
     terms = []
     for i, (weight, scale) in enumerate(zip(ensemble.weights, ensemble.scales, strict=True)):
-        off = f"({_over(f'(p.s_{i} - n.s_{i})', scale)} - margin)"
-        terms.append(f"{off} * {off}" if weight == 1 else f"{weight!r}::DOUBLE * {off} * {off}")
+        deviation = f"({_over(f'(p.s_{i} - n.s_{i})', scale)} - margin)"
+        terms.append(f"{deviation} * {deviation}" if weight == 1 else f"{weight!r}::DOUBLE * {deviation} * {deviation}")
     return " + ".join(terms)
 
 
 def _over(margin: str, scale: float) -> str:
-    """Divided by the scale, where that changes anything: a division for each candidate and teacher is felt."""
+    """SQL that divides a margin by a scale; none for a scale of 1, as a division for each candidate takes time."""
     return margin if scale == 1 else f"{margin} / {scale!r}::DOUBLE"
 
 
 def _bits(teachers: int) -> str:
-    """A type that has a bit for each teacher."""
+    """An SQL type with a bit for each teacher."""
     return next(kind for kind, bits in (("TINYINT", 7), ("INTEGER", 31), ("BIGINT", 63)) if teachers <= bits)

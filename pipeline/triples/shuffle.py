@@ -1,9 +1,11 @@
-"""A global shuffle of fixed-size rows in bounded memory: two passes, each over one shard or one part.
+"""Shuffles rows of fixed size globally and in bounded memory, in two passes: over shards, then over parts.
 
-Every row has a 64-bit key made from its ids and a seed, so its place depends on nothing else: not on the
-shard it came from, nor on who works in which order. The first pass writes a shard's rows by the leading bits
-of their keys, the second reads a range of them from every shard and sorts. Rows travel as one block each
-(a NumPy structured type), since moving 32 bytes costs a single cache line where seven columns cost seven.
+Each row has a 64-bit key, a hash of its ids and a seed. The position of a row depends on its key alone, not on its
+shard or on the order of the work. The first pass groups the rows of a shard by the leading bits of their keys. The
+second pass reads a range of these groups from every shard and sorts it. A row is one block of a NumPy structured type:
+moving 32 bytes touches one cache line, while seven separate columns would touch seven.
+
+Shapes: N rows.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.storage.atomic_files import atomic_write
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import atomic_write
 
 BUCKET_BITS = 12
 BUCKETS = 1 << BUCKET_BITS
@@ -22,14 +24,18 @@ _WORD = np.dtype(np.uint64)
 
 
 def row_type(fields: Sequence[tuple[str, str] | tuple[str, str, int]]) -> np.dtype:
-    """A structured type of these fields, filled up to whole 8-byte words."""
+    """A structured type of these fields, padded to whole 8-byte words.
+
+    >>> row_type([("query_id", "i4"), ("score", "f4"), ("rank", "i4")]).itemsize
+    16
+    """
     bare = np.dtype(list(fields))
     gap = -bare.itemsize % _WORD.itemsize
     return np.dtype([*fields, ("_gap", f"V{gap}")]) if gap else bare
 
 
 def shuffle_keys(seed: int, *ids: np.ndarray) -> np.ndarray:
-    """Keys (N,) uint64 of id columns (N,) int32: the finaliser of SplitMix64 (Steele et al. 2014) over each two."""
+    """Keys (N,) uint64 of id columns (N,) int32: SplitMix64's finaliser (Steele et al. 2014) over pairs of columns."""
     keys = np.full(len(ids[0]), np.uint64(seed % 2**64) ^ np.uint64(0x9E3779B97F4A7C15), np.uint64)
     for first in range(0, len(ids), 2):
         pair = [column.astype(np.uint64) for column in ids[first : first + 2]]
@@ -51,7 +57,7 @@ def _mix(z: np.ndarray) -> None:
 
 
 def write_by_bucket(path: AnyPath, rows: np.ndarray, keys: np.ndarray) -> None:
-    """Write one shard's rows (N,) by the leading bits of their keys, after a table of where each bucket starts."""
+    """Write the rows (N,) of a shard, grouped by the leading bits of their keys (N,), after a table of group starts."""
     buckets = (keys >> np.uint64(64 - BUCKET_BITS)).astype(np.uint16)
     starts = np.zeros(BUCKETS + 1, np.int64)
     np.cumsum(np.bincount(buckets, minlength=BUCKETS), out=starts[1:])
@@ -61,32 +67,37 @@ def write_by_bucket(path: AnyPath, rows: np.ndarray, keys: np.ndarray) -> None:
 
 
 def read_part(paths: Sequence[AnyPath], kind: np.dtype, part: int, parts: int) -> np.ndarray:
-    """The rows of one part from the files of all shards, in no order yet."""
+    """The rows (N,) of one part from the files of all shards, unsorted.
+
+    Raises:
+        OSError: a file ends before the rows that its table lists.
+    """
     first, end = (BUCKETS * i // parts for i in (part, part + 1))
     header = (BUCKETS + 1) * 8
-    places = []
+    ranges = []
     for path in paths:
         with path.open("rb") as stream:
             stream.seek(first * 8)
             bounds = np.frombuffer(stream.read((end - first + 1) * 8), np.int64)
-            places.append((int(bounds[0]), int(bounds[-1])))
-    rows = np.empty(sum(end - start for start, end in places), kind)
-    room, filled = memoryview(rows.view(np.uint8).data), 0
-    for path, (start, end) in zip(paths, places, strict=True):
+            ranges.append((int(bounds[0]), int(bounds[-1])))
+    rows = np.empty(sum(end - start for start, end in ranges), kind)
+    buffer, filled = memoryview(rows.view(np.uint8).data), 0
+    for path, (start, end) in zip(paths, ranges, strict=True):
         if end > start:
             with path.open("rb", buffering=0) as stream:
                 stream.seek(header + start * kind.itemsize)
                 size = (end - start) * kind.itemsize
-                if stream.readinto(room[filled : filled + size]) != size:
-                    raise OSError(f"{path}: shorter than its own table says")
+                if stream.readinto(buffer[filled : filled + size]) != size:
+                    raise OSError(f"{path}: shorter than its table says")
                 filled += size
     return rows
 
 
 def in_key_order(rows: np.ndarray, keys: np.ndarray, ids: Sequence[str]) -> np.ndarray:
-    """Rows (N,) by key; where two keys are equal, by the id fields.
+    """Rows (N,) sorted by key (N,), then by the id fields where keys are equal.
 
-    Sorting numbers is several times faster than sorting places, so each key lends its last bits to its place.
+    Sorting numbers is several times faster than sorting indices, so the last bits of each key are replaced by the index
+    of its row. Rows whose remaining bits are equal are then sorted again.
     """
     low = np.uint64((1 << max(len(rows) - 1, 0).bit_length()) - 1)
     packed = (keys & ~low) | np.arange(len(rows), dtype=np.uint64)
@@ -95,18 +106,19 @@ def in_key_order(rows: np.ndarray, keys: np.ndarray, ids: Sequence[str]) -> np.n
     packed &= ~low
     same = np.flatnonzero(packed[1:] == packed[:-1])  # each with the one after it
     for first, end in _runs(same):
-        places = order[first:end]
-        fields = [rows[name][places] for name in reversed(ids)]
-        order[first:end] = places[np.lexsort([*fields, keys[places]])]
+        tied = order[first:end]
+        fields = [rows[name][tied] for name in reversed(ids)]
+        order[first:end] = tied[np.lexsort([*fields, keys[tied]])]
     return _take(rows, order)
 
 
 def _runs(same: np.ndarray) -> list[tuple[int, int]]:
-    """Stretches of equal neighbours, as [first, end), from the places that equal the next one."""
+    """Ranges [first, end) of equal neighbours, from the positions whose value equals the next."""
     cuts = np.flatnonzero(np.diff(same) > 1) + 1
     return [(int(run[0]), int(run[-1]) + 2) for run in np.split(same, cuts) if len(run)]
 
 
 def _take(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """rows[order], moved as 8-byte words: faster than as structured values."""
     words = rows.view(_WORD).reshape(len(rows), rows.itemsize // _WORD.itemsize)
     return words.take(order, axis=0).reshape(-1).view(rows.dtype)

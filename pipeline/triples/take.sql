@@ -1,5 +1,5 @@
--- Of one retriever, in the order of its ranks, the first $limit negatives of each query that stand in
--- `candidates` without a reason against them and that no earlier retriever has put in `taken`.
+-- Adds to `taken` the first $limit negatives of each query in the ranking of one retriever, among the `candidates`
+-- without a reason to drop them. Negatives that an earlier retriever added are skipped.
 INSERT INTO taken
 SELECT query_id, negative_id
 FROM (

@@ -1,8 +1,9 @@
-"""Triples by query, on disk: what training reads where each query is to come once an epoch.
+"""Triples grouped by query, on disk, for training in which each query comes once per epoch.
 
-A directory of `.npy` files under `.cache/turns`, named by the triples' content and the seed, made once, mapped into
-memory, and safe to remove: five columns (R,), a row for each triple, by query, positive, and the order drawn for the
-query's negatives; and for each of the G (query, positive) its `query_id` and `start` (G + 1,), the first of its rows.
+A cache under `.cache/turns`, named by the content of the triples and the seed: `.npy` files that are written once,
+mapped into memory, and safe to remove. Five columns (R,) hold a row for each triple, sorted by query, positive and an
+order of negatives drawn for the query. Each of the G pairs of query and positive has its `query_id` and the `start`
+(G + 1,) of its rows.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from numpy.lib.format import open_memmap
 from pipeline.collection.texts import CACHE
 from pipeline.fingerprint import digest_json
 from pipeline.storage.location import AnyPath
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql, view_parquet
-from pipeline.tables.parts import set_content
+from pipeline.tables.parts import content_fingerprint
 from pipeline.tables.provenance import Footer
 
 _COLUMNS = {
@@ -32,6 +33,8 @@ _COLUMNS = {
     "margin_std": np.float32,
 }
 _ROWS_PER_BATCH = 1 << 20
+STATEMENTS = {"triples/by_query": 1}
+"""Statement → its version, to be raised when the statement gives other rows or another order."""
 
 
 class TripleTurns(NamedTuple):
@@ -47,12 +50,13 @@ class TripleTurns(NamedTuple):
 
 
 def load_turns(workspace: Workspace, paths: Sequence[AnyPath], footers: Sequence[Footer], seed: int) -> TripleTurns:
-    """A set of triples by query; sorts it, beyond the memory's bounds on disk, if that has not been done."""
-    place = workspace.local.joinpath(CACHE, "turns", digest_json([set_content(footers), seed]))
-    if not place.is_dir():
-        with staged_directory(place) as staged:
+    """A set of triples grouped by query; sorts it at the first call, on disk if it does not fit into memory."""
+    raised = [STATEMENTS] if max(STATEMENTS.values()) > 1 else []
+    directory = workspace.local.joinpath(CACHE, "turns", digest_json([content_fingerprint(footers), seed, *raised]))
+    if not directory.is_dir():
+        with staged_directory(directory) as staged:
             _write(staged, list(paths), sum(footer.rows for footer in footers), seed)
-    return TripleTurns(*(np.load(place / f"{name}.npy", mmap_mode="r") for name in TripleTurns._fields))
+    return TripleTurns(*(np.load(directory / f"{name}.npy", mmap_mode="r") for name in TripleTurns._fields))
 
 
 def _write(directory: Path, paths: list[AnyPath], rows: int, seed: int) -> None:

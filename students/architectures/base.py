@@ -1,4 +1,4 @@
-"""What every student is: a module that scores K candidates for each of B queries, and can be saved and loaded.
+"""The contract of a student: a module that scores K candidates for each of B queries, and can be saved and loaded.
 
 Shapes: B queries, K candidates of each, N pairs or texts, T tokens, D width.
 """
@@ -20,15 +20,20 @@ from students.token_rows import TextRows
 
 
 class Student(nn.Module, ABC):
-    """A student under training."""
+    """A model that is trained from teacher scores or labels; see `SeparateStudent` for those that encode separately."""
 
     name: ClassVar[str]
     """The architecture's name on the command line."""
     searches: ClassVar[bool] = False
-    """Whether it can be compared with a whole collection."""
+    """Whether it can retrieve from a whole collection."""
+    library_class: ClassVar[str | None] = None
+    """The sentence-transformers class that loads its directory."""
+    known_by_module: ClassVar[str | None] = None
+    """The sentence-transformers module that only directories of this architecture have."""
+    known_by_model_type: ClassVar[str | None] = None
+    """The `model_type` that only checkpoints of this architecture have."""
     penalties: Tensor | None = None
-    """What the last forward pass, in training, wants kept small besides the loss: one number for queries and one
-    for passages, (2,)."""
+    """Regularisation terms of the last forward pass, (2,): of queries and of passages."""
 
     def __init__(self, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings) -> None:
         super().__init__()
@@ -37,64 +42,64 @@ class Student(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """Start from a checkpoint: a Hub name or a local directory.
+        """Load a checkpoint, a Hub name or a local directory.
 
-        A checkpoint of the same architecture is taken whole; from another, what it has, and what it lacks above
-        the encoder is drawn by torch's seed.
+        A checkpoint of the same architecture is loaded with all its weights. From any other, the encoder is loaded, and
+        new weights above it are drawn by torch's global generator.
 
         Raises:
-            ModelError: it cannot be the start of this architecture.
+            ModelError: the architecture cannot start from this checkpoint.
         """
 
     @abstractmethod
     def features(self, queries: TextRows, passages: TextRows) -> dict[str, Tensor]:
-        """Model inputs for B queries and B x K passages, row by row; runs in the data loader."""
+        """Model inputs for B queries and B x K passages, those of each query together; runs in the data loader."""
 
     @abstractmethod
     def forward(self, *, in_batch: bool = False, **features: Tensor) -> Tensor:
-        """Raw scores (B, K) of each query's own candidates, or (B, B*K) of all passages of the batch.
+        """Raw scores (B, K) of each query's candidates or, if `in_batch`, (B, B*K) of all passages of the batch.
 
         Raises:
-            UsageError: `in_batch`, and the architecture reads query and passage together.
+            UsageError: `in_batch`, but the architecture reads query and passage together.
         """
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> Tensor:
-        """Raw scores (B,) of pairs of texts, each query with the passage beside it."""
+        """Raw scores (B,) of pairs: query i with passage i."""
         rows = (TextRows.of(self.tokenizer, texts) for texts in (queries, passages))
         device = next(self.parameters()).device
         features = {name: tensor.to(device) for name, tensor in self.features(*rows).items()}
         return self(**features).squeeze(1)  # type: ignore[no-any-return]
 
     def head(self) -> list[nn.Parameter]:
-        """The parameters above the encoder, which may learn at a rate of their own."""
+        """The parameters above the encoder; `head_learning_rate` is their learning rate."""
         return []
 
     def embeddings(self) -> list[nn.Parameter]:
-        """The table of word embeddings, which may learn at a rate of its own."""
+        """The table of word embeddings; `embedding_learning_rate` is its learning rate."""
         tables = [module for module in self.encoder.modules() if isinstance(module, nn.Embedding)]
         return list(max(tables, key=lambda table: table.num_embeddings).parameters())
 
     def freeze(self, layers: int) -> None:
-        """Keep the embeddings and the first `layers` layers of the encoder as they are.
+        """Freeze the embeddings and the first `layers` layers of the encoder.
 
         Raises:
-            UsageError: the encoder has no such stack of layers, or too few.
+            UsageError: the encoder has fewer layers, or not a single list of layers.
         """
         stack = layers_of(self.encoder)
         if stack is None or layers > len(stack):
-            found = "none" if stack is None else len(stack)
-            raise UsageError("fewer layers than are to be frozen", expected=layers, found=found)
+            count = "none" if stack is None else len(stack)
+            raise UsageError("fewer layers than freeze_layers", expected=layers, found=count)
         frozen = [module for name, module in self.encoder.named_modules() if name.split(".")[-1] == "embeddings"]
         for module in [*frozen, *stack[:layers]]:
             module.requires_grad_(False)
 
     @abstractmethod
     def save(self, directory: Path) -> None:
-        """Write model and tokenizer so that the ecosystem's own classes load the directory, where there are any."""
+        """Write model and tokenizer; `library_class`, if there is one, loads the directory."""
 
 
 def layers_of(encoder: nn.Module) -> nn.ModuleList | None:
-    """The transformer layers of an encoder, or of a model that contains one; None where they are not one list."""
+    """The transformer layers of an encoder, or of a model that contains one; None if they are not a single list."""
     for name, module in encoder.named_modules():
         if name.split(".")[-1] in ("layer", "layers") and isinstance(module, nn.ModuleList):
             return module
@@ -102,58 +107,58 @@ def layers_of(encoder: nn.Module) -> nn.ModuleList | None:
 
 
 def freeze_pooler(encoder: nn.Module) -> None:
-    """A pooler that is no part of the score; frozen, so that nothing waits for its gradient."""
+    """Freeze a pooler that the score does not use: distributed training would wait for its gradient."""
     pooler = getattr(encoder, "pooler", None)
     if pooler is not None:
         pooler.requires_grad_(False)
 
 
 def layers_override(config: PreTrainedConfig, num_layers: int | None, where: object) -> dict[str, Any]:
-    """Keyword for `from_pretrained` that keeps the first layers.
+    """Arguments of `from_pretrained` that keep the first `num_layers` layers; none if it is None.
 
     Raises:
-        ModelError: the checkpoint has fewer.
+        ModelError: the checkpoint has fewer layers.
     """
     if num_layers is None:
         return {}
     if num_layers > config.num_hidden_layers:
         raise ModelError(
-            "fewer layers than asked for", where=where, expected=num_layers, found=config.num_hidden_layers
+            "fewer layers than num_layers", where=where, expected=num_layers, found=config.num_hidden_layers
         )
     return {"num_hidden_layers": num_layers}
 
 
 def refuse_missing(info: dict[str, Any], where: object, *, may_be_new: tuple[str, ...]) -> None:
-    """Check loading info: no weight may be random but those whose names hold one of `may_be_new`.
+    """Check transformers' loading info: only weights whose names contain one of `may_be_new` may be newly initialised.
 
     Raises:
-        ModelError: others are missing or of another shape.
+        ModelError: other weights are missing or have another shape.
     """
-    lost = [key for key in info["missing_keys"] if not any(part in key for part in may_be_new)]
-    lost += [key for key, *_ in info["mismatched_keys"] if not any(part in key for part in may_be_new)]
-    if lost:
+    lacking = [key for key in info["missing_keys"] if not any(part in key for part in may_be_new)]
+    lacking += [key for key, *_ in info["mismatched_keys"] if not any(part in key for part in may_be_new)]
+    if lacking:
         raise ModelError(
             "weights missing or of another shape",
             where=where,
-            found=", ".join(sorted(lost)[:5]),
+            found=", ".join(sorted(lacking)[:5]),
             todo="name another checkpoint",
         )
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], where: object) -> None:
-    """Load every weight of a module, and nothing else.
+    """Load a state dict that must have exactly the module's weights.
 
     Raises:
-        ModelError: weights missing, left over or of another shape.
+        ModelError: weights are missing, left over or of another shape.
     """
-    own = module.state_dict()
-    wrong = sorted(set(own) ^ set(state))
-    wrong += [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    expected = module.state_dict()
+    wrong = sorted(set(expected) ^ set(state))
+    wrong += [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
     if wrong:
         raise ModelError(
             "weights missing, left over or of another shape",
             where=where,
-            expected=f"the {len(own)} weights of {type(module).__name__}",
+            expected=f"the {len(expected)} weights of {type(module).__name__}",
             found=", ".join(wrong[:5]),
             todo="name another checkpoint",
         )

@@ -1,9 +1,11 @@
 """BERT_CAT: query and passage read together, the first token's state mapped to one score.
 
 Nogueira and Cho 2019 (arXiv 1901.04085), in the form of Hofstätter et al. 2020 (arXiv 2010.02666), section
-3.1. Deviation: the score is the sequence classifier's own head for the encoder's family (with its pooler or
-dense layer where it has one), so that the directory is an ordinary one-label classifier. A start in the published
-form keeps its one linear layer and is saved in that form.
+3.1. Deviation: the score comes from the head of transformers' sequence classifier for the encoder's family (with its
+pooler or dense layer), so the directory is an ordinary one-label classifier. A checkpoint in the published form keeps
+its single linear layer and is saved in that form.
+
+Shapes: B queries, K candidates of each, T tokens of a pair.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from teachers.checkpoints.checkpoint import BERT_CAT, resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading
 from teachers.tokens.pair_tokenizer import PairTokenizer
 
-# Heads and poolers by the names that the families give them; an encoder checkpoint lacks them.
+# Names of heads and poolers in the model families; an encoder checkpoint lacks them.
 _HEAD = ("classifier", "pooler", "pre_classifier", "head.", "score")
 
 
@@ -37,10 +39,11 @@ class BertCat(Student):
     """A cross-encoder with one label."""
 
     name: ClassVar[str] = "bert_cat"
+    library_class: ClassVar[str] = "CrossEncoder"
 
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """See Student; a checkpoint without a head gets a new one, drawn by torch's seed."""
+        """See Student; a checkpoint without a head gets a new one."""
         checkpoint = resolve(init)
         directory = checkpoint.directory
         if checkpoint.is_bert_cat:
@@ -58,10 +61,12 @@ class BertCat(Student):
 
     @cached_property
     def _pairs(self) -> PairTokenizer:
-        """Some tokenizers (ALBERT's) leave token types out unless asked, and the model then sees zeros.
+        """The tokenizer of pairs.
+
+        It requests token types: ALBERT's tokenizer omits them by default, and the model would read zeros.
 
         Raises:
-            ModelError: pairs cannot be put together from ids.
+            ModelError: the tokenizer's pairs cannot be assembled from token ids.
         """
         types = (getattr(cast(PreTrainedModel, self.encoder).config, "type_vocab_size", None) or 0) > 1
         pairs = PairTokenizer(
@@ -72,7 +77,7 @@ class BertCat(Student):
         )
         if not pairs.assembles:
             raise ModelError(
-                "pairs cannot be put together from token ids as this tokenizer does it",
+                "this tokenizer's pairs cannot be assembled from token ids",
                 where=pairs.name,
                 expected="a fast tokenizer that cuts and pads on the right",
                 todo="name a checkpoint with such a tokenizer",
@@ -80,11 +85,11 @@ class BertCat(Student):
         return pairs
 
     def features(self, queries: TextRows, passages: TextRows) -> dict[str, Tensor]:
-        """Tokens (B*K, T) of every pair; `of_query` (B) only carries the number of queries."""
+        """Tokens (B*K, T) of every pair; `of_query` (B,) carries the number of queries."""
         count = len(queries.rows)
-        own = np.repeat(queries.rows, len(passages.rows) // count)
-        pairs = self._pairs.assembled(queries.texts, passages.texts, own, passages.rows)
-        batch = pairs.assemble(np.arange(len(own)))
+        query_rows = np.repeat(queries.rows, len(passages.rows) // count)
+        pairs = self._pairs.assembled(queries.texts, passages.texts, query_rows, passages.rows)
+        batch = pairs.assemble(np.arange(len(query_rows)))
         mask = np.ones_like(batch.input_ids) if batch.attention_mask is None else batch.attention_mask
         arrays = {"input_ids": batch.input_ids, "attention_mask": mask, "token_type_ids": batch.token_type_ids}
         features = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
@@ -94,14 +99,14 @@ class BertCat(Student):
         """Raw scores (B, K)."""
         if in_batch:
             raise UsageError(
-                "bert_cat reads query and passage together and has no scores for the batch's other passages",
+                "bert_cat reads query and passage together and cannot score in-batch negatives",
                 todo="choose a loss without in-batch negatives",
             )
         of_query = features.pop("of_query")
         return cast(Tensor, self.encoder(**features).logits).float().view(len(of_query), -1)
 
     def head(self) -> list[nn.Parameter]:
-        """See Student."""
+        """Classifier, and pooler if there is one."""
         return [weight for name, weight in self.encoder.named_parameters() if any(part in name for part in _HEAD)]
 
     def save(self, directory: Path) -> None:
@@ -113,6 +118,6 @@ class BertCat(Student):
             write_published(directory, BERT_CAT, self.encoder.encoder, state)
             return
         model = cast(PreTrainedModel, self.encoder)
-        # Read by sentence-transformers' CrossEncoder, whose default for one label is a sigmoid.
+        # CrossEncoder of sentence-transformers would apply a sigmoid to one label by default.
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
         model.save_pretrained(directory)

@@ -1,8 +1,8 @@
-"""BERT_DOT: one shared encoder for query and passage, one vector each, their dot product.
+"""BERT_DOT: one encoder shared by query and passage, one vector for each, scored by the dot product.
 
 Hofstätter et al. 2020 (arXiv 2010.02666), section 3.2: the first token's state, no projection. Deviation: a
-checkpoint in sentence-transformers' form keeps its own pooling and unit length, since it was trained with them;
-cosines are scaled in training, so that their margins can match the teachers'.
+sentence-transformers checkpoint keeps the pooling and normalisation that it was trained with; cosines are multiplied by
+`scale` in training, so that their margins can reach the teachers'.
 
 Shapes: N texts, T tokens, D width.
 """
@@ -27,19 +27,20 @@ from teachers.checkpoints.checkpoint import resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _MODULES = {"Transformer", "Pooling", "Normalize", "Dropout"}
-"""Classes of sentence-transformers that make up a dense student."""
+"""Module classes of sentence-transformers that a dense student may have."""
 
 
 class BertDot(OneVectorStudent):
-    """A dense bi-encoder; with vectors of unit length its dot products are cosines."""
+    """A dense bi-encoder; with normalised vectors its dot products are cosines."""
 
     name: ClassVar[str] = "bert_dot"
+    library_class: ClassVar[str] = "SentenceTransformer"
     pooling: Pooling = "cls"
     normalize: bool = False
 
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """See Student. A sentence-transformers directory gives pooling and normalisation."""
+        """See Student. Settings override the pooling and normalisation of a sentence-transformers directory."""
         checkpoint = resolve(init)
         directory = checkpoint.directory
         with loading("a dense encoder", directory):
@@ -48,13 +49,13 @@ class BertDot(OneVectorStudent):
             else:
                 layers = layers_override(load_config(directory), settings.num_layers, directory)
                 encoder, info = load_model(AutoModel, directory, **layers)
-                # The pooler is no part of the score, so it may be random.
+                # The score does not use the pooler, so it may be new.
                 refuse_missing(info, directory, may_be_new=("pooler",))
         tokenizer = load_tokenizer(checkpoint, encoder.config)
         student = cls(encoder.float(), tokenizer, settings)
         freeze_pooler(encoder)
-        student.pooling, own_normalize = _sentence_transformers_form(directory, settings.pooling)
-        student.normalize = own_normalize if settings.normalize is None else settings.normalize
+        student.pooling, normalize = _sentence_transformers_form(directory, settings.pooling)
+        student.normalize = normalize if settings.normalize is None else settings.normalize
         student.training_scale = settings.scale if student.normalize else 1.0
         return student
 
@@ -70,7 +71,7 @@ class BertDot(OneVectorStudent):
         return functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """One vector each: (N, 1, D)."""
+        """One vector for each text: (N, 1, D)."""
         return States(self.encode(input_ids, attention_mask).unsqueeze(1), attention_mask[:, :1].bool())
 
     def save(self, directory: Path) -> None:
@@ -78,14 +79,14 @@ class BertDot(OneVectorStudent):
         model = cast(PreTrainedModel, self.encoder)
         model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
-        kind = "sentence_transformers.models"
+        base = "sentence_transformers.models"
         pooling = {
             "word_embedding_dimension": model.config.hidden_size,
             "pooling_mode_cls_token": self.pooling == "cls",
             "pooling_mode_mean_tokens": self.pooling == "mean",
         }
-        modules = [Module("", f"{kind}.Transformer"), Module("1_Pooling", f"{kind}.Pooling", pooling)]
-        modules += [Module("2_Normalize", f"{kind}.Normalize")] if self.normalize else []
+        modules = [Module("", f"{base}.Transformer"), Module("1_Pooling", f"{base}.Pooling", pooling)]
+        modules += [Module("2_Normalize", f"{base}.Normalize")] if self.normalize else []
         write_modules(
             directory,
             modules,
@@ -95,15 +96,15 @@ class BertDot(OneVectorStudent):
 
 
 def _sentence_transformers_form(directory: Path, pooling: Pooling | None) -> tuple[Pooling, bool]:
-    """Pooling and normalisation that a sentence-transformers directory asks for; its pooling, unless one is given.
+    """Pooling and normalisation of a sentence-transformers directory; `pooling`, if not None, overrides its pooling.
 
     Raises:
-        ModelError: modules or a pooling that a dense student does not have.
+        ModelError: a dense student does not support its modules or its pooling.
     """
     modules = read_modules(directory)
     if "Pooling" in modules:
         if other := sorted(set(modules) - _MODULES):
-            raise ModelError("modules that a bert_dot does not have", where=directory, found=", ".join(other))
+            raise ModelError("bert_dot does not support these modules", where=directory, found=", ".join(other))
         pooling = pooling or _pooling_of(modules["Pooling"])
     return pooling or "cls", "Normalize" in modules
 
@@ -112,19 +113,19 @@ def _pooling_of(module: Path) -> Pooling:
     config = read_json(module / "config.json")
     if not isinstance(config, dict):
         raise ModelError("a module's configuration is missing", where=module, expected="config.json")
-    older = "pooling_mode_"
-    given = config.get("pooling_mode")
-    if given is None:
-        given = [key.removeprefix(older) for key, on in config.items() if key.startswith(older) and on]
-    modes = {given} if isinstance(given, str) else set(given)
+    prefix = "pooling_mode_"  # of older versions: one key for each mode
+    stated = config.get("pooling_mode")
+    if stated is None:
+        stated = [key.removeprefix(prefix) for key, on in config.items() if key.startswith(prefix) and on]
+    modes = {stated} if isinstance(stated, str) else set(stated)
     if modes and modes <= {"cls", "cls_token"}:
         return "cls"
     if modes and modes <= {"mean", "mean_tokens"}:
         return "mean"
     raise ModelError(
-        "a pooling that a bert_dot does not have",
+        "bert_dot does not support this pooling",
         where=module,
         expected="cls or mean",
         found=", ".join(sorted(modes)) or "none",
-        todo="another begins a training with --pooling",
+        todo="to train from it with another pooling, pass --pooling",
     )

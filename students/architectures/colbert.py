@@ -1,11 +1,10 @@
-"""ColBERT: a vector for each token, and for each query token its best match among the passage's.
+"""ColBERT: one vector for each token; each query token scores by its best match among the passage's tokens (MaxSim).
 
-Khattab and Zaharia 2020 (arXiv 2004.12832), in the form of Hofstätter et al. 2020 (arXiv 2010.02666), section 3.2:
-one projection with bias, plain dot products, no normalisation, no markers, every token counts. Options give the
-forms of others: unit vectors, a narrower projection, markers after the first token, and queries filled up with mask
-tokens (`expand_queries`, as PyLate and the original do) or followed by a fixed number of them (`query_masks`: 8 in
-the checkpoint published with the paper; here after the final separator, as its notebook has it). Mask tokens
-are attended to.
+Khattab and Zaharia 2020 (arXiv 2004.12832), in the form of Hofstätter et al. 2020 (arXiv 2010.02666), section 3.2.
+Deviations from the former, by default: the projection has a bias, vectors are not normalised, there are no markers, and
+punctuation counts. Options give unit vectors, a narrower projection, markers after the first token, and queries filled
+up with mask tokens (`expand_queries`, as the original and PyLate do). `query_masks` appends a fixed number of mask
+tokens after the final separator: 8 in the checkpoint published with the second paper. Mask tokens are attended to.
 
 Shapes: B queries, N texts or pairs, T and S tokens of a query and of a passage, D width of the projection.
 """
@@ -40,6 +39,8 @@ class ColBert(SeparateStudent):
     """Late interaction."""
 
     name: ClassVar[str] = "colbert"
+    library_class: ClassVar[str] = "MultiVectorEncoder"
+    known_by_module: ClassVar[str] = "MultiVectorMask"
     searches: ClassVar[bool] = True
 
     def __init__(
@@ -55,17 +56,19 @@ class ColBert(SeparateStudent):
         self.training_scale = settings.scale if normalize else 1.0
         if (settings.expand_queries or settings.query_masks) and tokenizer.mask_token_id is None:
             raise ModelError(
-                "queries cannot be filled up", where=type(tokenizer).__name__, expected="a tokenizer with a mask token"
+                "queries cannot be filled up with mask tokens",
+                where=type(tokenizer).__name__,
+                expected="a tokenizer with a mask token",
             )
         vocabulary = tokenizer.get_vocab()
-        # A marker that the vocabulary has as one piece must not be cut up.
+        # A marker that is one entry of the vocabulary must not be split.
         whole = [marker for marker in (settings.query_marker, settings.passage_marker) if marker in vocabulary]
         tokenizer.add_tokens([AddedToken(marker, normalized=False, special=True) for marker in whole])
 
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """See Student. The projection comes with a directory of this architecture or of MultiVectorEncoder's, or
-        with the published form (`compressor`); for any other encoder it is new.
+        """See Student. The projection is loaded from a MultiVectorEncoder directory or from the published form
+        (`compressor`); for any other encoder it is new.
         """
         checkpoint = resolve(init)
         directory = checkpoint.directory
@@ -74,36 +77,36 @@ class ColBert(SeparateStudent):
             if is_published(checkpoint):
                 state = read_weights(checkpoint)
                 encoder = encoder_of(checkpoint, state, ENCODER_PREFIX, rest=(_PROJECTION,))
-                found = {k.removeprefix(_PROJECTION): v for k, v in state.items() if k.startswith(_PROJECTION)}
+                weights = {k.removeprefix(_PROJECTION): v for k, v in state.items() if k.startswith(_PROJECTION)}
             else:
                 layers = layers_override(load_config(directory), settings.num_layers, directory)
                 encoder, info = load_model(AutoModel, directory, **layers)
                 refuse_missing(info, directory, may_be_new=("pooler",))
-                found = _dense(modules["Dense"]) if "Dense" in modules else {}
+                weights = _dense(modules["Dense"]) if "Dense" in modules else {}
         freeze_pooler(encoder)
-        projection = _projection(found, encoder.config.hidden_size, settings, directory)
+        projection = _projection(weights, encoder.config.hidden_size, settings, directory)
         normalize = "Normalize" in modules if settings.normalize is None else settings.normalize
         tokenizer = load_tokenizer(checkpoint, encoder.config)
         return cls(encoder.float(), tokenizer, settings, projection, normalize)
 
     @cached_property
     def query_frame(self) -> Frame:
-        """Marker after the first token; mask tokens after the last."""
+        """Adds the marker after the first token and mask tokens after the last."""
         masks = (self.tokenizer.mask_token_id,) * self.settings.query_masks
         return self._marked(super().query_frame, self.settings.query_marker, masks)
 
     @cached_property
     def passage_frame(self) -> Frame:
-        """Marker after the first token."""
+        """Adds the marker after the first token."""
         return self._marked(super().passage_frame, self.settings.passage_marker)
 
     def _marked(self, frame: Frame, marker: str, after: tuple[int, ...] = ()) -> Frame:
         ids = tuple(self.tokenizer(marker, add_special_tokens=False)["input_ids"]) if marker else ()
-        # Mask tokens come on top of the limit; a marker counts.
+        # The length limit counts a marker, but not mask tokens.
         return Frame(frame.before + ids, frame.after + after, frame.limit + len(after), frame.pad_id)
 
     def query_inputs(self, texts: TextRows) -> dict[str, Tensor]:
-        """Padded with mask tokens to the longest query there may be, if so set."""
+        """Inputs (N, T); with `expand_queries`, filled up with mask tokens to the maximum query length."""
         if not self.settings.expand_queries:
             return super().query_inputs(texts)
         inputs = self.query_frame.padded(texts, self.query_frame.limit)
@@ -112,26 +115,26 @@ class ColBert(SeparateStudent):
         return {**inputs, "attention_mask": torch.ones_like(inputs["attention_mask"])}
 
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """A vector for each token, of a query (N, T, D) or a passage (N, S, D)."""
+        """A vector for each token: (N, T, D) of queries, (N, S, D) of passages."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        vectors = self.projection(states).float()
+        vectors = self.projection(states).float()  # (N, T, D)
         mask = attention_mask.bool()
         vectors = functional.normalize(vectors, dim=-1) if self.normalize else vectors
         return States(vectors * mask.unsqueeze(-1), mask)
 
     def interact(self, queries: States, passages: States) -> Tensor:
-        """Sum over query tokens of the best dot product, (N,); padding takes no part."""
+        """Scores (N,): the sum over query tokens of the largest dot product; padding is ignored."""
         with exactly(queries):
             matches = queries.values @ passages.values.transpose(1, 2)  # (N, T, S)
-        best = matches.masked_fill(~passages.mask.unsqueeze(1), _LEAST).amax(-1)
+        best = matches.masked_fill(~passages.mask.unsqueeze(1), _LEAST).amax(-1)  # (N, T)
         return (best * queries.mask).sum(-1)
 
     def interact_all(self, queries: States, passages: States) -> Tensor:
-        """The same for B queries and all N passages, (B, N), in one product."""
-        few, width = queries.mask.shape
+        """Scores (B, N) of B queries with all N passages, from one matrix product."""
+        count, tokens = queries.mask.shape
         with exactly(queries):
             matches = queries.values.flatten(0, 1) @ passages.values.flatten(0, 1).T  # (B*T, N*S)
-        matches = matches.view(few, width, *passages.mask.shape)
+        matches = matches.view(count, tokens, *passages.mask.shape)  # (B, T, N, S)
         best = matches.masked_fill(~passages.mask, _LEAST).amax(-1)  # (B, T, N)
         return (best * queries.mask.unsqueeze(-1)).sum(1)
 
@@ -140,7 +143,7 @@ class ColBert(SeparateStudent):
         return list(self.projection.parameters())
 
     def save(self, directory: Path) -> None:
-        """Write a directory that MultiVectorEncoder loads; only a fixed number of mask tokens has no place there."""
+        """Write a directory that MultiVectorEncoder loads; it has no counterpart of `query_masks`."""
         cast(PreTrainedModel, self.encoder).save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
         settings, base = self.settings, "sentence_transformers.base.modules"
@@ -160,8 +163,8 @@ class ColBert(SeparateStudent):
         if self.normalize:
             inout = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
             modules.append(Module("2_Normalize", f"{base}.normalize.Normalize", inout))
-        kind = "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"
-        modules.append(Module(f"{len(modules)}_MultiVectorMask", kind, {"skiplist_words": []}))
+        mask = "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"
+        modules.append(Module(f"{len(modules)}_MultiVectorMask", mask, {"skiplist_words": []}))
         expansion = {"strategy": "fixed", "attend": True, "token": None, "length": settings.max_query_tokens}
         lengths = {"query_length": settings.max_query_tokens}
         prompts = {
@@ -181,13 +184,13 @@ class ColBert(SeparateStudent):
         )
 
 
-def _projection(found: dict[str, Tensor], width: int, settings: StudentSettings, where: Path) -> nn.Linear:
-    """The projection found, or a new one."""
-    if not found:
+def _projection(weights: dict[str, Tensor], width: int, settings: StudentSettings, where: Path) -> nn.Linear:
+    """The projection with these weights, or a new one without any."""
+    if not weights:
         return nn.Linear(width, settings.projection_width or width)
-    out, into = found["weight"].shape
-    projection = nn.Linear(into, out, bias="bias" in found)
-    load_strictly(projection, found, where)
+    out, into = weights["weight"].shape
+    projection = nn.Linear(into, out, bias="bias" in weights)
+    load_strictly(projection, weights, where)
     if into != width or settings.projection_width not in (None, out):
         raise ModelError(
             "a projection of another shape",

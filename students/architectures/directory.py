@@ -1,7 +1,7 @@
-"""A student's directory in sentence-transformers' form: what its classes read beside the model's own files.
+"""The sentence-transformers form of a student's directory: the files that its classes read beside the model's files.
 
-Version 6 names modules by their full path; the older names that it still reads are used where they exist, so that
-older versions load the directory too.
+Version 6 names modules by their full import path, and still reads the older, shorter names. Modules that have an older
+name are written under it, so older versions load the directory too.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ MODULES_FILE = "modules.json"
 
 
 class Module(NamedTuple):
-    """One step after the transformer."""
+    """One module of a sentence-transformers model."""
 
     path: str
-    """Its directory, or "" for the transformer itself."""
-    kind: str
-    """Full name of its class."""
+    """Its subdirectory; "" for the transformer."""
+    class_path: str
+    """Import path of its class."""
     config: Mapping[str, Any] | None = None
     weights: Mapping[str, Tensor] | None = None
 
@@ -32,24 +32,26 @@ def write_modules(
     directory: Path, modules: Sequence[Module], *, transformer: Mapping[str, Any], model: Mapping[str, Any]
 ) -> None:
     """Write modules.json, each module's own files, and the configurations of the transformer and the model."""
-    listed = [{"idx": i, "name": str(i), "path": module.path, "type": module.kind} for i, module in enumerate(modules)]
+    listed = [
+        {"idx": i, "name": str(i), "path": module.path, "type": module.class_path} for i, module in enumerate(modules)
+    ]
     write_json(directory / MODULES_FILE, listed)
     write_json(directory / "sentence_bert_config.json", transformer)
     write_json(directory / "config_sentence_transformers.json", model)
     for module in modules:
-        place = directory / module.path
-        place.mkdir(exist_ok=True)
+        folder = directory / module.path
+        folder.mkdir(exist_ok=True)
         if module.config is not None:
-            write_json(place / "config.json", module.config)
+            write_json(folder / "config.json", module.config)
         if module.weights is not None:
             save_file(
                 {name: weight.detach().cpu().contiguous() for name, weight in module.weights.items()},
-                place / "model.safetensors",
+                folder / "model.safetensors",
             )
 
 
 def transformer_facts(task: str, output: str, **lengths: Any) -> dict[str, Any]:
-    """Configuration of a transformer of version 6 whose `output` for each token is what the next module reads."""
+    """Configuration of a transformer of version 6 whose `output` for each token is the next module's input."""
     return {
         "transformer_task": task,
         "modality_config": {"text": {"method": "forward", "method_output_name": output}},
@@ -59,7 +61,7 @@ def transformer_facts(task: str, output: str, **lengths: Any) -> dict[str, Any]:
 
 
 def read_modules(directory: Path) -> dict[str, Path]:
-    """The directories of a model's modules by the last part of their class name; empty without modules.json."""
+    """Class name of each module, without its path, → the module's directory; empty without modules.json."""
     listed = read_json(directory / MODULES_FILE)
     if not isinstance(listed, list):
         return {}
@@ -72,5 +74,5 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """JSON values of a file, None if there is none."""
+    """The JSON values of a file; None if there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Students that make one vector of a text, and score by the dot product.
+"""Students that encode a text as one vector and score by the dot product.
 
 Shapes: B queries, N texts or pairs, D width.
 """

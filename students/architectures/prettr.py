@@ -1,9 +1,9 @@
-"""PreTTR: query and passage run apart through the first layers and together through the rest.
+"""PreTTR: query and passage pass separately through the first layers and jointly through the remaining ones.
 
 MacAvaney et al. 2020 (arXiv 2004.14255), in the form of Hofstätter et al. 2020 (arXiv 2010.02666), section 3.2, and
-of the checkpoint published with it: the passage loses its first token, the score is a linear layer without bias over
-the query's first token, nothing is compressed. Deviation: the passage's positions start at the longest query there
-may be, not at the batch's, so that its states do not depend on the queries beside it and can be stored.
+of the checkpoint published with it: the passage has no first token, the score is a linear layer without bias over the
+query's first token, and states are not compressed. Deviation: a passage's positions start at the maximum query length,
+not at the longest query of the batch, so its states do not depend on the queries of the batch and can be stored.
 
 Shapes: N texts or pairs, T and S tokens of a query and of a passage, D width.
 """
@@ -27,13 +27,13 @@ from students.token_rows import Frame
 from teachers.checkpoints.checkpoint import resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
-_KIND = "PreTTR"
+_MODEL_TYPE = "PreTTR"
 _HEAD = "_classification_layer."
 _FAMILIES = ("distilbert", "bert")
 
 
 class PreTtr(SeparateStudent):
-    """A cross-encoder whose first layers can be computed beforehand."""
+    """A cross-encoder whose first layers can be computed in advance for passages."""
 
     name: ClassVar[str] = "prettr"
 
@@ -44,7 +44,7 @@ class PreTtr(SeparateStudent):
         config, stack = encoder.config, layers_of(encoder)
         if config.model_type not in _FAMILIES or stack is None:
             raise ModelError(
-                "an encoder that cannot be run layer by layer", expected=" or ".join(_FAMILIES), found=config.model_type
+                "this encoder cannot be run layer by layer", expected=" or ".join(_FAMILIES), found=config.model_type
             )
         if not settings.split_layer < len(stack):
             raise ModelError(
@@ -59,14 +59,14 @@ class PreTtr(SeparateStudent):
                 found=longest, todo="lower the maximum lengths",
             )  # fmt: skip
         freeze_pooler(encoder)
-        self._stack = [stack]  # in a list, or it would be registered twice
+        self._stack = [stack]  # in a list, so that torch does not register the layers twice
         self._classification_layer = nn.Linear(config.hidden_size, 1, bias=False)
         if head is not None:
             self._classification_layer.weight.data = head.float()
 
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """See Student. The head comes with a directory of this architecture, or with the published form."""
+        """See Student. The head is loaded from a directory of this architecture or from the published form."""
         checkpoint = resolve(init)
         where = checkpoint.directory
         if not is_published(checkpoint):
@@ -89,39 +89,39 @@ class PreTtr(SeparateStudent):
 
     @property
     def passage_frame(self) -> Frame:
-        """Without the first token; the limit counts it all the same."""
+        """Without the first token, which the length limit still counts."""
         frame = super().passage_frame
         return Frame(frame.before[1:], frame.after, frame.limit - 1, frame.pad_id)
 
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """States (N, T, D) after the first layers."""
+        """States (N, T, D) after the first `split_layer` layers."""
         return self._first_layers(input_ids, attention_mask, 0, 0)
 
     def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """States (N, S, D) after the first layers."""
+        """States (N, S, D) after the first `split_layer` layers."""
         return self._first_layers(input_ids, attention_mask, self.settings.max_query_tokens, 1)
 
     def interact(self, queries: States, passages: States) -> Tensor:
-        """Scores (N,): both run through the remaining layers side by side."""
+        """Scores (N,): query and passage, concatenated, pass through the remaining layers."""
         joined = torch.cat([queries.values, passages.values], dim=1)  # (N, T + S, D)
-        mask = torch.cat([queries.mask, passages.mask], dim=1)
+        mask = torch.cat([queries.mask, passages.mask], dim=1)  # (N, T + S)
         states = self._run(joined, mask, self._layers()[self.settings.split_layer :])
         return self._classification_layer(states[:, 0]).float().squeeze(-1)  # type: ignore[no-any-return]
 
     def _layers(self) -> nn.ModuleList:
         return self._stack[0]
 
-    def _first_layers(self, input_ids: Tensor, attention_mask: Tensor, position: int, kind: int) -> States:
-        places = torch.arange(position, position + input_ids.shape[1], device=input_ids.device).unsqueeze(0)
-        inputs = {"input_ids": input_ids, "position_ids": places}
+    def _first_layers(self, input_ids: Tensor, attention_mask: Tensor, position: int, token_type: int) -> States:
+        positions = torch.arange(position, position + input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        inputs = {"input_ids": input_ids, "position_ids": positions}
         if self.encoder.config.model_type == "bert":  # type: ignore[union-attr]
-            inputs["token_type_ids"] = torch.full_like(input_ids, kind)
+            inputs["token_type_ids"] = torch.full_like(input_ids, token_type)
         embedded = self.encoder.embeddings(**inputs)  # type: ignore[operator]
         mask = attention_mask.bool()
         return States(self._run(embedded, mask, self._layers()[: self.settings.split_layer]), mask)
 
     def _run(self, states: Tensor, mask: Tensor, layers: Any) -> Tensor:
-        """States (N, T, D) through some layers, padding not attended to."""
+        """Run states (N, T, D) through some layers; padding is not attended to."""
         config = cast(PreTrainedModel, self.encoder).config
         attended = create_bidirectional_mask(config=config, inputs_embeds=states, attention_mask=mask.long())
         for layer in layers:
@@ -133,7 +133,7 @@ class PreTtr(SeparateStudent):
         return list(self._classification_layer.parameters())
 
     def save(self, directory: Path) -> None:
-        """Write the published form; no library has a class for it."""
+        """Write the published form, for which no library has a class."""
         state = {**self.encoder.state_dict(), f"{_HEAD}weight": self._classification_layer.weight}
-        write_published(directory, _KIND, self.encoder, state)  # type: ignore[arg-type]
+        write_published(directory, _MODEL_TYPE, self.encoder, state)  # type: ignore[arg-type]
         self.tokenizer.save_pretrained(directory)

@@ -1,6 +1,6 @@
-"""Students that read query and passage apart: two encodings, then an interaction.
+"""Students that encode query and passage separately and then let the two encodings interact.
 
-Passages can be encoded beforehand, and a query's work is the interaction alone.
+Passages can be encoded in advance; a query then costs its encoding and the interactions.
 
 Shapes: B queries, K candidates of each, N texts or pairs, T tokens, D width.
 """
@@ -20,20 +20,20 @@ from students.token_rows import Frame, TextRows
 
 
 class States(NamedTuple):
-    """What N texts have become."""
+    """The encodings of N texts."""
 
     values: Tensor
-    """(N, T, D), or (N, 1, D) where a text is one vector; float32."""
+    """(N, T, D), or (N, 1, D) if a text is one vector; float32."""
     mask: Tensor
-    """(N, T), True for what counts in the interaction."""
+    """(N, T), True for vectors that count in the interaction."""
 
     def take(self, rows: Tensor) -> States:
-        """The texts of some rows (N,)."""
+        """The given rows (n,)."""
         return States(self.values[rows], self.mask[rows])
 
 
 def exactly(states: States) -> torch.autocast:
-    """A block without autocast: a sum over a query's words in half precision would lose what tells passages apart."""
+    """A context without autocast: in half precision, sums over tokens round away the differences between passages."""
     return torch.autocast(states.values.device.type, enabled=False)
 
 
@@ -41,18 +41,18 @@ class SeparateStudent(Student):
     """A student with one encoding for queries and one for passages."""
 
     sparse: ClassVar[bool] = False
-    """Whether a text is one vector that is zero almost everywhere, so that only the rest is worth storing."""
+    """Whether a text is one vector of mostly zeros, of which only the other values are stored."""
     training_scale: float = 1.0
-    """What scores are multiplied with in training, where vectors of unit length keep them small."""
+    """Factor of the scores in training: `scale` for unit vectors, whose scores are small, else 1."""
 
     @cached_property
     def query_frame(self) -> Frame:
-        """The frame of a query."""
+        """Special tokens and length limit of a query."""
         return Frame.of(self.tokenizer, self.settings.max_query_tokens)
 
     @cached_property
     def passage_frame(self) -> Frame:
-        """The frame of a passage."""
+        """Special tokens and length limit of a passage."""
         return Frame.of(self.tokenizer, self.settings.max_passage_tokens)
 
     def query_inputs(self, texts: TextRows) -> dict[str, Tensor]:
@@ -68,24 +68,24 @@ class SeparateStudent(Student):
         """States of N queries."""
 
     def encode_passages(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """States of N passages, which do not depend on any query: made like a query's, unless overridden."""
+        """States of N passages, independent of any query; as `encode_queries`, unless overridden."""
         return self.encode_queries(input_ids, attention_mask)
 
     @abstractmethod
     def interact(self, queries: States, passages: States) -> Tensor:
-        """Scores (N,) of N queries, each with the passage beside it."""
+        """Scores (N,): query i with passage i."""
 
     def interact_all(self, queries: States, passages: States) -> Tensor:
         """Scores (B, N) of B queries with all of N passages."""
-        many, few = len(passages.values), len(queries.values)
-        query = torch.arange(few, device=queries.values.device).repeat_interleave(many)
-        passage = torch.arange(many, device=queries.values.device).repeat(few)
-        return self.interact(queries.take(query), passages.take(passage)).view(few, many)
+        passage_count, query_count = len(passages.values), len(queries.values)
+        query = torch.arange(query_count, device=queries.values.device).repeat_interleave(passage_count)
+        passage = torch.arange(passage_count, device=queries.values.device).repeat(query_count)
+        return self.interact(queries.take(query), passages.take(passage)).view(query_count, passage_count)
 
     def features(self, queries: TextRows, passages: TextRows) -> dict[str, Tensor]:
         """Tokens of the queries (B, T) and of all passages (B*K, T)."""
         inputs = {"query": self.query_inputs(queries), "passage": self.passage_inputs(passages)}
-        return {f"{kind}_{name}": tensor for kind, own in inputs.items() for name, tensor in own.items()}
+        return {f"{side}_{name}": tensor for side, tensors in inputs.items() for name, tensor in tensors.items()}
 
     def forward(self, *, in_batch: bool = False, **features: Tensor) -> Tensor:
         """Scores (B, K), or (B, B*K) `in_batch`, times `training_scale`."""
@@ -94,14 +94,14 @@ class SeparateStudent(Student):
         self.penalties = self.penalise(queries, passages)
         if in_batch:
             return self.interact_all(queries, passages) * self.training_scale
-        few, many = len(queries.values), len(passages.values)
-        own = torch.arange(few, device=queries.values.device).repeat_interleave(many // few)
-        return self.interact(queries.take(own), passages).view(few, -1) * self.training_scale
+        count = len(queries.values)
+        query = torch.arange(count, device=queries.values.device).repeat_interleave(len(passages.values) // count)
+        return self.interact(queries.take(query), passages).view(count, -1) * self.training_scale
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> Tensor:
-        """Raw scores (B,) of pairs of texts, as they are in use: without `training_scale`."""
+        """Raw scores (B,) of pairs, as inference gives them: without `training_scale`."""
         return super().score(queries, passages) / self.training_scale
 
     def penalise(self, queries: States, passages: States) -> Tensor | None:  # noqa: ARG002
-        """See `penalties`."""
+        """The `penalties` of a batch; None if the architecture has none."""
         return None

@@ -1,10 +1,9 @@
-"""ALBERT's form of a BERT: layers that share their weights.
+"""Makes an ALBERT from a BERT: groups of neighbouring layers share their weights.
 
-Lan et al. 2019, "ALBERT: A Lite BERT" (arXiv 1909.11942), section 3.1: one layer, or one for each group of neighbours,
-runs again and again. Deviations: it starts from the weights of a trained BERT, each group from its first layer; and
-word embeddings keep their width, the mapping behind them starting as the identity.
+Lan et al. 2019 (arXiv 1909.11942), section 3.1. Deviations: the weights come from a trained BERT, those of each group
+from its first layer; and word embeddings keep their width, so the mapping after them starts as the identity.
 
-As many layers as groups give the same scores as before.
+With as many groups as layers the scores do not change.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _LAYER = {
     "ffn_output": "output.dense",
     "full_layer_layer_norm": "output.LayerNorm",
 }
-"""Names in ALBERT → names in BERT."""
+"""Names of weights in ALBERT → names in BERT."""
 
 
 def share_layers(model: PreTrainedModel, groups: int, where: object) -> PreTrainedModel:
-    """An ALBERT classifier of a BERT classifier's depth, widths and weights, with that many layers of its own.
+    """An ALBERT classifier with a BERT classifier's depth, widths and weights, and `groups` different layers.
 
     Raises:
-        ModelError: not a BERT, or more groups than layers.
+        ModelError: the model is not a BERT, or has fewer layers than `groups`.
     """
     config = model.config
     if config.model_type != "bert":
@@ -44,7 +43,7 @@ def share_layers(model: PreTrainedModel, groups: int, where: object) -> PreTrain
             where=where,
             expected="a BERT",
             found=config.model_type,
-            todo="name another start",
+            todo="name another checkpoint",
         )
     depth = config.num_hidden_layers
     if groups > depth:
@@ -82,12 +81,12 @@ def _state(old: dict[str, Tensor], depth: int, groups: int, width: int) -> dict[
     state |= {key: weight for key, weight in old.items() if key.startswith("classifier.")}
     mapping = "albert.encoder.embedding_hidden_mapping_in"
     state |= {f"{mapping}.weight": torch.eye(width), f"{mapping}.bias": torch.zeros(width)}
-    for kind in ("weight", "bias"):
-        state[f"albert.pooler.{kind}"] = old[f"bert.pooler.dense.{kind}"]
+    for parameter in ("weight", "bias"):
+        state[f"albert.pooler.{parameter}"] = old[f"bert.pooler.dense.{parameter}"]
         for group in range(groups):
-            # The first layer that ALBERT runs with this group.
+            # The first layer that ALBERT runs with this group, by its own formula.
             layer = next(i for i in range(depth) if int(i / (depth / groups)) == group)
-            for name, own in _LAYER.items():
-                key = f"albert.encoder.albert_layer_groups.{group}.albert_layers.0.{name}.{kind}"
-                state[key] = old[f"bert.encoder.layer.{layer}.{own}.{kind}"]
+            for name, bert_name in _LAYER.items():
+                key = f"albert.encoder.albert_layer_groups.{group}.albert_layers.0.{name}.{parameter}"
+                state[key] = old[f"bert.encoder.layer.{layer}.{bert_name}.{parameter}"]
     return state

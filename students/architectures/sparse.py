@@ -1,8 +1,9 @@
-"""A sparse student: a text is weights over the vocabulary, and the score their dot product.
+"""SPLADE, a learned sparse retriever: a text is a vector of weights over the vocabulary, scored by the dot product.
 
-SPLADE: Formal et al. 2021 (arXiv 2107.05720) with the max pooling of SPLADE v2 (arXiv 2109.10086): the weight of a
-vocabulary entry is the largest log(1 + relu(logit)) that a masked language model gives it over the text's tokens.
-What is to be kept small is the FLOPS of Paria et al. 2020 (arXiv 2004.05665).
+Formal et al. 2021 (arXiv 2107.05720) with the max pooling of SPLADE v2 (arXiv 2109.10086): the weight of a vocabulary
+entry is the maximum over the text's tokens of log(1 + relu(logit)), by a masked language model's head. The FLOPS
+regulariser is that of Paria et al. 2020 (arXiv 2004.05665). Deviation: a bare encoder gets a head that starts from its
+embeddings, see `_begin_head`.
 
 Shapes: B queries, N texts or pairs, T tokens, V vocabulary.
 """
@@ -26,21 +27,23 @@ from students.settings import StudentSettings
 from teachers.checkpoints.checkpoint import resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading
 
-# The head of a masked language model by the names that the families give it; bare encoders lack it.
+# Names of the masked language model's head in the model families; bare encoders lack it.
 _HEAD = ("cls.predictions", "vocab_", "lm_head", "predictions.", "generator_", "head.", "decoder")
 _STRAIGHT = 3.0
-"""Where GELU hands on what it is given."""
+"""An input so large that GELU is close to the identity for the values around it."""
 
 
 class Sparse(OneVectorStudent):
     """A learned sparse retriever with one shared encoder."""
 
     name: ClassVar[str] = "sparse"
+    library_class: ClassVar[str] = "SparseEncoder"
+    known_by_module: ClassVar[str] = "SpladePooling"
     sparse: ClassVar[bool] = True
 
     @classmethod
     def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """See Student; an encoder without its language model's head gets one over its own embeddings."""
+        """See Student; an encoder without a language model's head gets one that starts from its embeddings."""
         checkpoint = resolve(init)
         directory, tokenizer = checkpoint.directory, load_tokenizer(checkpoint)
         with loading("a masked language model", directory):
@@ -52,14 +55,14 @@ class Sparse(OneVectorStudent):
         return cls(model.float(), tokenizer, settings)
 
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
-        """One vector each, nowhere negative: (N, 1, V)."""
+        """One vector of weights, none negative, for each text: (N, 1, V)."""
         logits = self.encoder(input_ids=input_ids, attention_mask=attention_mask).logits  # (N, T, V)
         kept = logits.float().masked_fill(attention_mask.unsqueeze(-1) == 0, 0.0)
-        # The largest first: log and relu keep the order, and this needs one number for each entry, not for each token.
+        # Maximum first: log and relu are monotonic, and this order keeps (N, V) values instead of (N, T, V).
         return States(torch.log1p(kept.amax(1, keepdim=True).relu()), attention_mask[:, :1].bool())
 
     def penalise(self, queries: States, passages: States) -> Tensor:
-        """FLOPS of queries and of passages, (2,): the squared mean weight of an entry, summed over entries."""
+        """FLOPS of queries and of passages, (2,): squared mean weight of an entry in the batch, summed over entries."""
         return torch.stack([states.values[:, 0].mean(0).square().sum() for states in (queries, passages)])
 
     def head(self) -> list[torch.nn.Parameter]:
@@ -95,10 +98,10 @@ class Sparse(OneVectorStudent):
 
 @torch.no_grad()
 def _begin_head(model: PreTrainedModel, new: set[str]) -> None:
-    """Let a new head say of each state which embeddings it resembles; by chance alone, one of them.
+    """Initialise a new head so that a logit is a state's similarity to an embedding, with about one positive by chance.
 
-    A random head gives every text some weight for most of the vocabulary, and scores of many thousands. This one hands
-    the state on as it is: GELU is straight three above 0, and the normalisation behind it takes the shift out again.
+    A random head gives most of the vocabulary some weight in every text, and scores of many thousands. This one passes
+    the state on: around 3, GELU is nearly linear, and the layer normalisation after it removes the shift.
     """
     for name, module in model.named_modules():
         square = isinstance(module, nn.Linear) and module.in_features == module.out_features

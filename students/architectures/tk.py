@@ -5,8 +5,9 @@ passage run apart through the same layers, whose output is mixed with the word v
 query word, the passage's words in bands of cosine similarity. Kernel pooling is that of Xiong et al. 2017 (arXiv
 1706.06613). Deviation: words are split at blanks and punctuation, not by BlingFire.
 
-The start is a text file of word vectors in GloVe's format, or the embedding table of an encoder with its tokenizer,
-without special tokens and scaled, so that words count in the mix as much as their context.
+It starts from a text file of word vectors in GloVe's format, or from the embedding table and tokenizer of an encoder,
+whose special tokens are not used. Such a table is scaled, so that word vectors are as long as the context vectors that
+they are mixed with.
 
 Shapes: N texts or pairs, T and S tokens of a query and of a passage, D width, K kernels.
 """
@@ -36,16 +37,17 @@ from teachers.checkpoints.loading import load_model, load_tokenizer, loading
 
 KERNEL_MEANS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9)
 KERNEL_DEVIATION = 0.1
-_KIND = "TK"
+_MODEL_TYPE = "TK"
 _PASSAGE_POSITION = 500
 _LEAST_COUNT = 1e-10
 _WEIGHT_RANGE = 0.014
 
 
 class Tk(SeparateStudent):
-    """Kernels over contextual word vectors; the encoder is the table of word vectors."""
+    """Kernels over contextual word vectors; `encoder` is the table of word vectors."""
 
     name: ClassVar[str] = "tk"
+    known_by_model_type: ClassVar[str] = _MODEL_TYPE
 
     def __init__(self, vectors: nn.Embedding, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings) -> None:
         super().__init__(vectors, tokenizer, settings)
@@ -68,7 +70,7 @@ class Tk(SeparateStudent):
             return cls(*read_word_vectors(file), settings)
         checkpoint = resolve(init)
         where = checkpoint.directory
-        if checkpoint.config.get("model_type") == _KIND:
+        if checkpoint.config.get("model_type") == _MODEL_TYPE:
             tokenizer = load_tokenizer(checkpoint, PreTrainedConfig())
             with loading("a TK student", where):
                 state = load_file(where / "model.safetensors")
@@ -79,18 +81,18 @@ class Tk(SeparateStudent):
             encoder, info = load_model(AutoModel, where)
         refuse_missing(info, where, may_be_new=("pooler",))
         table: Tensor = encoder.get_input_embeddings().weight.detach().float().clone()
-        # As long as what the layers give: beside that, an encoder's short vectors would not be seen in the mix.
+        # To the length of the layers' output; an encoder's vectors are much shorter, and would vanish in the mix.
         table *= math.sqrt(table.shape[1]) / table.norm(dim=1).mean()
         return cls(embedding_of(table), load_tokenizer(checkpoint), settings)
 
     @cached_property
     def query_frame(self) -> Frame:
-        """The words alone."""
+        """No special tokens."""
         return Frame((), (), self.settings.max_query_tokens, self.tokenizer.pad_token_id or 0)
 
     @cached_property
     def passage_frame(self) -> Frame:
-        """The words alone."""
+        """No special tokens."""
         return Frame((), (), self.settings.max_passage_tokens, self.tokenizer.pad_token_id or 0)
 
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
@@ -102,7 +104,7 @@ class Tk(SeparateStudent):
         return self._encode(input_ids, attention_mask, _PASSAGE_POSITION)
 
     def interact(self, queries: States, passages: States) -> Tensor:
-        """Scores (N,): for each kernel the log of soft counts, summed over query words and weighed."""
+        """Scores (N,): weighted sum over kernels of the log soft counts, summed over query words."""
         with exactly(queries):
             return self._pooled(queries, passages)
 
@@ -116,11 +118,11 @@ class Tk(SeparateStudent):
     def _encode(self, input_ids: Tensor, attention_mask: Tensor, position: int) -> States:
         words = self.encoder(input_ids) * attention_mask.unsqueeze(-1)
         mask = attention_mask.bool()
-        places = sinusoids(position, *words.shape[1:]).to(words)
-        # A text without a word attends to its first padding, or softmax would have nothing to divide by.
+        positions = sinusoids(position, *words.shape[1:]).to(words)
+        # A text without words attends to its first padding, or softmax would return NaN.
         hidden = ~mask
         hidden[:, :1] &= mask.any(1, keepdim=True)
-        context = self.contextualizer(words + places, src_key_padding_mask=hidden)
+        context = self.contextualizer(words + positions, src_key_padding_mask=hidden)
         mixed = (self.mixer * words + (1 - self.mixer) * context).float()
         return States(functional.normalize(mixed, dim=-1) * mask.unsqueeze(-1), mask)
 
@@ -129,25 +131,25 @@ class Tk(SeparateStudent):
         return [*self.kernel_bin_weights.parameters(), self.kernel_alpha_scaler]
 
     def freeze(self, layers: int) -> None:
-        """Keep the word vectors as they are; there are no layers to keep."""
+        """Freeze the word vectors; `layers` must be 0, because the layers are new."""
         if layers:
-            raise UsageError("TK has no trained layers to freeze", expected="0: the word vectors alone", found=layers)
+            raise UsageError("TK has no trained layers to freeze", expected="0, for the word vectors", found=layers)
         self.encoder.requires_grad_(False)
 
     def save(self, directory: Path) -> None:
-        """Write weights, tokenizer and sizes; no library has a class for it."""
+        """Write weights, tokenizer and sizes in a form of our own: no library has a class for TK."""
         weights: dict[str, Any] = {name: weight.cpu().contiguous() for name, weight in self.state_dict().items()}
         save_file(weights, directory / "model.safetensors", {"format": "pt"})
         sizes = {name: getattr(self.settings, f"tk_{name}") for name in ("layers", "heads", "inner")}
-        write_json(directory / CONFIG, {"model_type": _KIND, "architectures": [_KIND], **sizes})
+        write_json(directory / CONFIG, {"model_type": _MODEL_TYPE, "architectures": [_MODEL_TYPE], **sizes})
         self.tokenizer.save_pretrained(directory)
 
 
 def sinusoids(first: int, length: int, width: int) -> Tensor:
-    """Position features (length, width) from position `first` on: sines beside cosines of slowing waves.
+    """Position features (length, width) for positions from `first` on: sines, then cosines, of decreasing frequencies.
 
     Raises:
-        ModelError: an odd width.
+        ModelError: the width is odd.
     """
     if width % 2:
         raise ModelError("vectors of odd width", expected="an even number of values", found=width)

@@ -1,7 +1,7 @@
-"""Word vectors from a text file in GloVe's format, and the tokenizer that goes with them.
+"""Word vectors from a text file in GloVe's format, and the tokenizer for them.
 
-One word a line with its values after it, blanks between; a first line of two numbers (word2vec's count and width) is
-passed over. Words are lower-cased and split at blanks and punctuation; an unknown word has a vector of zeros.
+Each line holds a word and its values, separated by blanks; a first line of two numbers (word2vec's count and width) is
+skipped. The tokenizer lower-cases and splits at blanks and punctuation; unknown words have a vector of zeros.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SPECIALS = ("[PAD]", "[UNK]")
 
 
 def read_word_vectors(path: Path) -> tuple[nn.Embedding, PreTrainedTokenizerBase]:
-    """A trainable table of vectors, padding and unknown words first, and its tokenizer.
+    """A trainable table of vectors, with padding and the unknown word in the first two rows, and its tokenizer.
 
     Raises:
-        InputError: no vectors, or a line that does not hold as many values as the first.
+        InputError: the file has no vectors, or a line has another number of values than the first.
     """
     words: dict[str, int] = dict(zip(_SPECIALS, range(len(_SPECIALS)), strict=True))
     vectors: list[np.ndarray] = []
@@ -44,7 +44,7 @@ def read_word_vectors(path: Path) -> tuple[nn.Embedding, PreTrainedTokenizerBase
 
 
 def embedding_of(table: torch.Tensor) -> nn.Embedding:
-    """A trainable table of the vectors (words, D)."""
+    """A trainable embedding of the table (words, D)."""
     embedding = nn.Embedding(*table.shape)
     embedding.weight.data = table
     return embedding

@@ -1,1 +1,1 @@
-"""Scoring, encoding and searching with trained students."""
+"""Scoring, encoding and search with trained students."""

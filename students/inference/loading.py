@@ -1,9 +1,9 @@
-"""Loading a trained student, or any checkpoint of a known form, for use."""
+"""Loads a trained student, or any checkpoint of a known form, for inference."""
 
 from __future__ import annotations
 
 from pipeline.errors import ModelError
-from students.architectures import architecture
+from students.architectures import ARCHITECTURES, architecture
 from students.architectures.base import Student
 from students.architectures.directory import read_modules
 from students.architectures.published import ENCODER_PREFIX, is_published
@@ -12,45 +12,42 @@ from students.settings import StudentSettings
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.checkpoints.loading import read_weights
 
-_MODULES = {"MultiVectorMask": "colbert", "SpladePooling": "sparse"}
-
 
 def architecture_of(checkpoint: str) -> str:
-    """Architecture of a checkpoint: as its student file says, else by its form.
+    """Architecture of a checkpoint: the one that its student file names, else the one that its form shows.
 
-    A directory of sentence-transformers is told by its modules, a published state dict by its keys; a sequence
+    A sentence-transformers directory is recognised by its modules, a published state dict by its keys; a sequence
     classifier is a bert_cat, a bare encoder a bert_dot.
 
     Raises:
-        ModelError: nothing there, or a state dict of no known form.
+        ModelError: no checkpoint there, or a state dict of unknown form.
     """
-    found = resolve(checkpoint)
-    facts = student_file(found.directory)
+    resolved = resolve(checkpoint)
+    facts = student_file(resolved.directory)
     if facts is not None:
         return architecture(facts["architecture"]).name
-    for module in read_modules(found.directory):
-        if module in _MODULES:
-            return _MODULES[module]
-    if found.config.get("model_type") == "TK":
-        return "tk"
-    if is_published(found) and not found.is_bert_cat:
-        return _by_keys(found)
-    names = found.config.get("architectures") or []
-    is_classifier = found.is_bert_cat or any(name.endswith("ForSequenceClassification") for name in names)
+    modules, model_type = read_modules(resolved.directory), resolved.config.get("model_type")
+    for known in ARCHITECTURES.values():
+        if known.known_by_module in modules or known.known_by_model_type == model_type is not None:
+            return known.name
+    if is_published(resolved) and not resolved.is_bert_cat:
+        return _by_keys(resolved)
+    names = resolved.config.get("architectures") or []
+    is_classifier = resolved.is_bert_cat or any(name.endswith("ForSequenceClassification") for name in names)
     return "bert_cat" if is_classifier else "bert_dot"
 
 
 def load_student(checkpoint: str, settings: StudentSettings | None = None) -> Student:
-    """A student with its own lengths, pooling and markers unless `settings` says otherwise, in eval mode.
+    """A student in eval mode, with the lengths, pooling and markers of its directory, or with those of `settings`.
 
     Raises:
-        ModelError: nothing there, or weights that do not fit.
+        ModelError: no checkpoint there, or weights that do not fit the architecture.
     """
     if settings is None:
         facts = student_file(resolve(checkpoint).directory)
-        # These stand in the directory's own files.
-        own = {"num_layers": None, "shared_groups": None, "pooling": None, "normalize": None}
-        settings = StudentSettings(**{**facts["settings"]["student"], **own}) if facts else StudentSettings()
+        # The model's own configuration files hold these.
+        stored = {"num_layers": None, "shared_groups": None, "pooling": None, "normalize": None}
+        settings = StudentSettings(**{**facts["settings"]["student"], **stored}) if facts else StudentSettings()
     return architecture(architecture_of(checkpoint)).from_checkpoint(checkpoint, settings).eval()
 
 
@@ -63,7 +60,7 @@ def _by_keys(checkpoint: Checkpoint) -> str:
     if all(name.startswith(ENCODER_PREFIX) for name in state):
         return "bert_dot"
     raise ModelError(
-        "a state dict of no known form",
+        "a state dict of unknown form",
         where=checkpoint.directory,
         expected="the weights of a BERT_Cat, BERT_Dot, ColBERT or PreTTR",
         found=", ".join(sorted(state)[:4]),

@@ -1,7 +1,7 @@
-"""A student that reads query and passage apart, at work: encoding texts, scoring pairs, searching.
+"""Inference with a student that encodes query and passage separately: encodes texts, scores pairs, searches.
 
-Texts run in batches of like length under a token budget. Implements `teachers.scorer.Scorer`, so that
-evaluation and search need not know what scores.
+Batches hold texts of similar length under a token budget. Implements `teachers.scorer.Scorer`, so evaluation and search
+treat students and teachers alike.
 
 Shapes: N texts or pairs, Q queries.
 """
@@ -24,15 +24,16 @@ from students.inference.loading import load_student
 from students.inference.ranking import Ranked
 from students.inference.search import search_encoded
 from students.token_rows import Frame, TextRows
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.engine.batching import plan_batches
 from teachers.engine.device import DTYPES, batch_tokens, choose_device
 from teachers.scorer import Pairs, Work
 from teachers.settings import ScoringSettings
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 PASSAGES_PER_CHUNK = 4096
 TOKENS_OF_ONE, TOKENS_OF_MANY = 1 << 20, 1 << 18
-"""Tokens of the passages that are encoded at once, where one vector is kept of each, and where many are."""
+"""Tokens of the passages that are encoded at once: with one vector for each passage, and with many."""
 
 
 class SeparateScorer:
@@ -46,16 +47,17 @@ class SeparateScorer:
         student.to(self._device).eval()
 
     @classmethod
-    def load(cls, checkpoint: str, settings: ScoringSettings) -> SeparateScorer:
+    def load(cls, checkpoint: str | Checkpoint, settings: ScoringSettings) -> SeparateScorer:
         """From a directory or a Hub name.
 
         Raises:
             ModelError: it reads query and passage together.
         """
-        student = load_student(checkpoint)
+        found = resolve(checkpoint)
+        student = load_student(found.name)
         if not isinstance(student, SeparateStudent):
-            raise ModelError("reads query and passage together", where=checkpoint, found=student.name)
-        return cls(student, settings, student_fingerprint(checkpoint, settings.dtype))
+            raise ModelError("reads query and passage together", where=found.name, found=student.name)
+        return cls(student, settings, student_fingerprint(found, settings.dtype))
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """States of queries."""
@@ -76,11 +78,11 @@ class SeparateScorer:
     def encode_in_chunks(
         self, passages: TextRows, on_progress: Callable[[int], None] = lambda done: None
     ) -> Iterator[Encoded]:
-        """States of tokenised passages in order, so many at a time as memory has room for."""
+        """States of tokenised passages in order, in chunks that bound memory."""
         frame = self.student.passage_frame
-        most = TOKENS_OF_ONE if isinstance(self.student, OneVectorStudent) else TOKENS_OF_MANY
-        places = np.cumsum(frame.lengths(passages).clip(1)) // most
-        for rows in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places)) + 1):
+        chunk_tokens = TOKENS_OF_ONE if isinstance(self.student, OneVectorStudent) else TOKENS_OF_MANY
+        chunk = np.cumsum(frame.lengths(passages).clip(1)) // chunk_tokens
+        for rows in np.split(np.arange(len(chunk)), np.flatnonzero(np.diff(chunk)) + 1):
             if len(rows):
                 yield self._encode(passages.take(rows), frame, queries=False, on_progress=on_progress)
 
@@ -100,13 +102,13 @@ class SeparateScorer:
     ) -> NDArray[np.float32]:
         """Scores (N,) of pairs of tokenised texts, by their row in `queries` (N,) and in `passages` (N,).
 
-        Every text is encoded once, and some thousand passages stand in memory. With `stored` the rows of `passages` are
-        ids, which ascend, and none of those is encoded.
+        Every text is encoded once; memory holds the states of `PASSAGES_PER_CHUNK` passages. With `stored`, the rows of
+        `passages` are ascending ids, whose states are read instead of encoded.
 
         Raises:
             ModelError: a state or a score is not finite.
         """
-        own, lengths = self.encode_query_rows(queries), self.student.passage_frame.lengths(passages)
+        query_states, lengths = self.encode_query_rows(queries), self.student.passage_frame.lengths(passages)
         scores = np.empty(len(query), np.float32)
         order = np.argsort(passage, kind="stable")
         for start in range(0, len(passages.rows), PASSAGES_PER_CHUNK):
@@ -115,7 +117,7 @@ class SeparateScorer:
             rows = order[first:last]
             some = passages.take(chunk)
             states = stored(some.rows) if stored else self.encode_passage_rows(some)
-            scores[rows] = self.score_encoded(own, states, query[rows], passage[rows] - start)
+            scores[rows] = self.score_encoded(query_states, states, query[rows], passage[rows] - start)
             if on_progress is not None:
                 on_progress(Work(len(rows), int(lengths[chunk].sum())))
         return scores
@@ -128,38 +130,40 @@ class SeparateScorer:
         query: NDArray[np.integer],
         passage: NDArray[np.integer],
     ) -> NDArray[np.float32]:
-        """Scores (N,) of pairs given as rows of texts that were encoded before.
+        """Scores (N,) of pairs, given as rows of encoded queries and passages.
 
         Raises:
-            ModelError: one is not finite.
+            ModelError: a score is not finite.
         """
         query, passage = query.astype(np.int64), passage.astype(np.int64)
         lengths = (queries.lengths.numpy()[query] + passages.lengths.numpy()[passage]).clip(1)
         scores = np.empty(len(query), np.float32)
 
         def interact(rows: NDArray[np.integer]) -> NDArray[np.float32]:
-            own = queries.padded(torch.from_numpy(query[rows]), self._device)
-            other = passages.padded(torch.from_numpy(passage[rows]), self._device)
-            return self.student.interact(own, other).float().cpu().numpy()
+            query_states = queries.padded(torch.from_numpy(query[rows]), self._device)
+            passage_states = passages.padded(torch.from_numpy(passage[rows]), self._device)
+            return self.student.interact(query_states, passage_states).float().cpu().numpy()
 
-        for rows, found in self._batches(lengths, interact):
-            scores[rows] = found
+        for rows, batch_scores in self._batches(lengths, interact):
+            scores[rows] = batch_scores
         if not np.isfinite(scores).all():
-            raise ModelError("scores that are not finite", found="overflow in the student", todo="use float32")
+            raise ModelError("scores are not finite", found="overflow in the student", todo="use float32")
         return scores
 
     @torch.inference_mode()
     def score_all(self, queries: Encoded, passages: Encoded) -> NDArray[np.float32]:
-        """Scores (Q, N) of each query with every passage, encoded before.
+        """Scores (Q, N) of encoded queries with all encoded passages.
 
         Raises:
-            ModelError: one is not finite.
+            ModelError: a score is not finite.
         """
-        own, other = (states.padded(torch.arange(states.count), self._device) for states in (queries, passages))
+        query_states, passage_states = (
+            states.padded(torch.arange(states.count), self._device) for states in (queries, passages)
+        )
         with self._autocast():
-            scores = self.student.interact_all(own, other).float().cpu().numpy()
+            scores = self.student.interact_all(query_states, passage_states).float().cpu().numpy()
         if not np.isfinite(scores).all():
-            raise ModelError("scores that are not finite", found="overflow in the student", todo="use float32")
+            raise ModelError("scores are not finite", found="overflow in the student", todo="use float32")
         return scores
 
     def search(
@@ -169,10 +173,10 @@ class SeparateScorer:
         k: int,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> Ranked:
-        """Exact top `k` over encoded passages in order, ids counted from 0: scores (Q, k) and ids (Q, k).
+        """Exact top `k` of all encoded passages: scores (Q, k) and ids (Q, k); ids number the passages from 0.
 
         Raises:
-            UsageError: the architecture is none for searching.
+            UsageError: the architecture cannot retrieve from a collection.
         """
         if not self.student.searches:
             raise UsageError(f"{self.student.name} is no retriever", todo="let it re-rank candidates")
@@ -181,9 +185,9 @@ class SeparateScorer:
         )
 
     def _batches(
-        self, lengths: NDArray[np.integer], run: Callable[[NDArray[np.integer]], Found]
-    ) -> Iterator[tuple[NDArray[np.integer], Found]]:
-        """What `run` makes of the rows (N,) of each batch; one that the memory does not hold is run in halves.
+        self, lengths: NDArray[np.integer], run: Callable[[NDArray[np.integer]], Result]
+    ) -> Iterator[tuple[NDArray[np.integer], Result]]:
+        """Rows (n,) of each batch and the result of `run` for them; a batch that does not fit into memory is halved.
 
         Raises:
             torch.OutOfMemoryError: a single row does not fit.
@@ -193,15 +197,15 @@ class SeparateScorer:
             rows = waiting.pop()
             try:
                 with self._autocast():
-                    found = run(rows)
+                    result = run(rows)
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
                 waiting += reversed(np.array_split(rows, 2))
             else:
-                yield rows, found
+                yield rows, result
                 continue
-            if self._device.type == "cuda":  # only here, where the failed batch is let go of
+            if self._device.type == "cuda":  # after the except block, which holds the failed batch's tensors
                 torch.cuda.empty_cache()
 
     def _autocast(self) -> torch.autocast:
@@ -223,11 +227,11 @@ class SeparateScorer:
             return encode(**{name: tensor.to(self._device) for name, tensor in inputs(tokens.take(rows)).items()})
 
         def batches() -> Iterator[tuple[NDArray[np.integer], States]]:
-            for rows, found in self._batches(frame.lengths(tokens).clip(1), states):
-                yield rows, found
+            for rows, encodings in self._batches(frame.lengths(tokens).clip(1), states):
+                yield rows, encodings
                 on_progress(len(rows))
 
         encoded = Encoded.of(batches(), len(tokens.rows), sparse=self.student.sparse)
         if not torch.isfinite(encoded.values).all():
-            raise ModelError("vectors that are not finite", found="overflow in the encoder", todo="use float32")
+            raise ModelError("vectors are not finite", found="overflow in the encoder", todo="use float32")
         return encoded

@@ -1,4 +1,4 @@
-"""A student as a scorer: trained cross-encoders by the teachers' engine, the others by their encodings."""
+"""Scorers of students: cross-encoders are scored by the teachers' engine, all others by `SeparateScorer`."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from teachers.settings import Dtype, ScoringSettings
 
 
 def load_student_scorer(checkpoint: str, dtype: Dtype = "float32") -> Scorer:
-    """The scorer of a student's directory, a local directory or a Hub name, with the lengths it was trained with."""
+    """The scorer of a student, a local directory or a Hub name, with the maximum lengths of its training."""
     if architecture_of(checkpoint) != "bert_cat":
         return SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
     facts = student_file(resolve(checkpoint).directory)
     if facts is None:
         return load_scorer(checkpoint, ScoringSettings(dtype=dtype))
-    trained = facts["settings"]["student"]["max_length_tokens"]
-    return load_scorer(checkpoint, ScoringSettings(dtype=dtype, max_length_tokens=trained))
+    length = facts["settings"]["student"]["max_length_tokens"]
+    return load_scorer(checkpoint, ScoringSettings(dtype=dtype, max_length_tokens=length))
 
 
 def scorer_of(student: Student) -> Scorer:
-    """A scorer of a student that is being trained; puts it into eval mode."""
+    """The scorer of a student that is being trained; switches it to eval mode."""
     return SeparateScorer(student, ScoringSettings()) if isinstance(student, SeparateStudent) else _JointScorer(student)
 
 
 class _JointScorer:
-    """A cross-encoder under training, in float32, as its own forward pass has it."""
+    """Scores with the forward pass of a cross-encoder that is being trained, in float32."""
 
     fingerprint = ""
 
@@ -58,10 +58,10 @@ class _JointScorer:
         scores = np.empty(len(lengths), np.float32)
         for rows in plan_batches(lengths.clip(1, self._student.settings.max_length_tokens), self._budget):
             features = self._student.features(queries.take(pairs.query[rows]), passages.take(pairs.passage[rows]))
-            found = self._student(**{name: tensor.to(self._device) for name, tensor in features.items()})
-            scores[rows] = found.squeeze(1).cpu().numpy()
+            batch_scores = self._student(**{name: tensor.to(self._device) for name, tensor in features.items()})
+            scores[rows] = batch_scores.squeeze(1).cpu().numpy()
             if on_progress is not None:
                 on_progress(Work(len(rows)))
         if not np.isfinite(scores).all():
-            raise ModelError("scores that are not finite", found="overflow in the student", todo="lower the rate")
+            raise ModelError("scores are not finite", found="overflow in the student", todo="lower --learning-rate")
         return scores

@@ -1,11 +1,11 @@
-"""Exact search: every query against every passage, block by block, the best kept.
+"""Exact search: scores every query against every passage, block by block, and keeps the best.
 
-It is a matrix product, and torch has that on any device; the same loop serves the max-sim of token vectors and,
-with SciPy's product, sparse texts, under the one tie rule. (A flat index of faiss would hold all vectors in memory a
-second time, for dense students alone.) A search reads all that is stored once, so many queries at a time cost
-little more than one. Texts meet sorted by their number of vectors, because a block is padded to its longest.
+The same loop serves dense vectors and MaxSim, by torch's matrix product on any device, and sparse texts, by SciPy's. (A
+flat index of faiss would hold all vectors in memory a second time, and serve dense students alone.) A search reads all
+stored passages once, so many queries at once cost little more than one. Texts are sorted by their number of vectors,
+because a block is padded to its longest text.
 
-Shapes: Q queries, B of them, N passages, n of them, T and S vectors of a query and of a passage, D width.
+Shapes: Q queries, B of a block, N passages, n of a block, T and S vectors of a query and of a passage, D width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from students.architectures.separate import SeparateStudent, States
@@ -22,12 +21,12 @@ from students.inference.ranking import Ranked, best, keys_of, unkey
 
 QUERIES_PER_BLOCK = 512
 LEAST_PASSAGES = 256
-"""Passages that queries meet at once, where they have many vectors."""
+"""Least passages of a block, if they have many vectors."""
 MATCHES_PER_BLOCK = 1 << 26
-"""Products of a query's and a passage's vectors that stand in memory at once."""
+"""Products of query and passage vectors in memory at once."""
 SCORES_PER_BLOCK = 1 << 24
 VALUES_PER_BLOCK = 1 << 25
-"""Values of passages, as float32."""
+"""Float32 values of passages in memory at once."""
 
 
 @torch.inference_mode()
@@ -40,9 +39,9 @@ def search_encoded(
     *,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Ranked:
-    """The best `k` passages of each query: scores (Q, k) and ids (Q, k), counted from 0 in the order given.
+    """The best `k` passages of each query: scores (Q, k) and ids (Q, k), which number the passages in order from 0.
 
-    Memory: the queries' states, Q x k keys and a block.
+    Memory holds the queries' states, Q x k keys and one block.
     """
     keys, first = torch.empty(queries.count, 0, dtype=torch.int64), 0
     by_length = _by_length(queries)
@@ -64,7 +63,7 @@ def _merge(
     k: int,
     device: torch.device,
 ) -> Tensor:
-    """The best keys (Q, k) from those held and all of some passages, whose ids begin with `first`."""
+    """The best keys (Q, k) of `keys` and of a chunk of passages, whose ids start at `first`."""
     matches = _vectors(queries) * _vectors(passages)
     few = min(QUERIES_PER_BLOCK, max(1, MATCHES_PER_BLOCK // (LEAST_PASSAGES * matches)))
     many = min(MATCHES_PER_BLOCK // matches, SCORES_PER_BLOCK) // few
@@ -81,29 +80,33 @@ def _merge(
             ids = first + by_length[start : start + many]
         states = block.states(device) if block.entries is None else None
         parts = []
-        for place in range(0, queries.count, few):
-            own = queries.between(place, place + few).states(device)
-            scores = _sparse_scores(own, block) if states is None else student.interact_all(own, states)
-            held = keys[place : place + few]
+        for row in range(0, queries.count, few):
+            query_states = queries.between(row, row + few).states(device)
+            scores = (
+                _sparse_scores(query_states, block) if states is None else student.interact_all(query_states, states)
+            )
+            held = keys[row : row + few]
             parts.append(best(torch.cat([held, keys_of(scores.float().cpu(), ids)], dim=1), k))
         keys = torch.cat(parts)
     return keys
 
 
 def _by_length(texts: Encoded) -> Tensor | None:
-    """Rows (N,) by their number of vectors; None where all have as many, so that nothing need be copied."""
+    """Rows (N,) sorted by their number of vectors; None if all have the same number, to save the copy."""
     if texts.entries is not None or bool((texts.lengths == texts.lengths[:1]).all()):
         return None
     return texts.lengths.argsort(stable=True)
 
 
 def _vectors(texts: Encoded) -> int:
-    """The most vectors that one of them has."""
+    """Largest number of vectors of a text."""
     return 1 if texts.entries is not None else max(1, int(texts.lengths.max()))
 
 
 def _sparse_scores(queries: States, passages: Encoded) -> Tensor:
-    """Dot products (B, n) of whole queries with sparse passages."""
+    """Dot products (B, n) of dense query vectors with sparse passages."""
+    from scipy.sparse import csr_array  # here, so that training needs no SciPy
+
     assert passages.entries is not None
     parts = (passages.values[:, 0].float().numpy(), passages.entries.numpy(), passages.offsets.numpy())
     table = csr_array(parts, shape=(passages.count, passages.width))

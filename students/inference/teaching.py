@@ -1,7 +1,7 @@
-"""A trained student as a teacher: whatever reads query and passage apart, behind what scoring asks of a cross-encoder.
+"""A trained student that encodes query and passage separately, as a teacher: the interface of `CrossEncoderScorer`.
 
-Its scores are those of its training, a cosine times its scale, so that students can match their margins. Lengths are
-the student's own.
+Its scores are those of its training, cosines times the scale, so that students can match their margins. Maximum lengths
+are those of the student.
 
 Shapes: N pairs.
 """
@@ -24,15 +24,15 @@ from students.inference.encoded import TakeEncoded
 from students.inference.loading import load_student
 from students.inference.scorer import SeparateScorer
 from students.token_rows import TextRows
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.engine.certificate import certify
 from teachers.engine.engine import Scored
-from teachers.scorer import Pairs, Told, Work
+from teachers.scorer import Pairs, ProgressReporter, Work
 from teachers.settings import ScoringSettings
 
 
 class TokenPairs(NamedTuple):
-    """N pairs over unique texts that are tokens already."""
+    """N pairs over unique tokenised texts."""
 
     queries: TextRows
     passages: TextRows
@@ -41,7 +41,7 @@ class TokenPairs(NamedTuple):
     passage: NDArray[np.integer]
     """(N,) row in `passages`."""
     by_id: bool = False
-    """Whether the rows of the texts are ids."""
+    """Whether the rows of the texts are the ids of queries and passages."""
 
     @classmethod
     def over(
@@ -51,37 +51,39 @@ class TokenPairs(NamedTuple):
         query: NDArray[np.integer],
         passage: NDArray[np.integer],
     ) -> TokenPairs:
-        """Pairs (N,) given as rows of texts, each of which is held once."""
-        own, first = np.unique(query, return_inverse=True)
-        others, second = np.unique(passage, return_inverse=True)
-        return cls(TextRows(queries, own), TextRows(passages, others), first, second)
+        """Pairs (N,), given as rows of texts; repeated rows are held once."""
+        query_rows, first = np.unique(query, return_inverse=True)
+        passage_rows, second = np.unique(passage, return_inverse=True)
+        return cls(TextRows(queries, query_rows), TextRows(passages, passage_rows), first, second)
 
     def take(self, rows: NDArray[np.int64]) -> TokenPairs:
-        """Some of the pairs, over their own texts."""
+        """The chosen pairs (n,), over their texts only."""
         query, passage = self.queries.rows[self.query[rows]], self.passages.rows[self.passage[rows]]
         return TokenPairs.over(self.queries.texts, self.passages.texts, query, passage)._replace(by_id=self.by_id)
 
 
 class SeparateTeacher:
-    """A loaded student that scores shards."""
+    """A loaded student that scores shards as a teacher."""
 
     assembles = True
-    """Texts tokenised before are all it needs."""
+    """It scores from token ids, without the texts."""
 
-    def __init__(self, checkpoint: str, settings: ScoringSettings, stored: TakeEncoded | None = None) -> None:
+    def __init__(
+        self, checkpoint: str | Checkpoint, settings: ScoringSettings, stored: TakeEncoded | None = None
+    ) -> None:
         """Load it. `stored` gives passages that were encoded before, in the same arithmetic.
 
         Raises:
             ModelError: not there, or a cross-encoder.
         """
-        self._checkpoint, self._settings, self._stored = checkpoint, settings, stored
-        self._scorer = SeparateScorer.load(checkpoint, settings)
-        self.fingerprint = apart_fingerprint(checkpoint, settings.dtype)
+        self._checkpoint, self._settings, self._stored = resolve(checkpoint), settings, stored
+        self._scorer = SeparateScorer.load(self._checkpoint, settings)
+        self.fingerprint = apart_fingerprint(self._checkpoint, settings.dtype)
         """Identity of the scores."""
 
     def describe(self) -> dict[str, Any]:
-        """What makes the scores, as JSON values for a footer."""
-        found, student = resolve(self._checkpoint), self._scorer.student
+        """The facts that determine the scores, as JSON values for a footer."""
+        found, student = self._checkpoint, self._scorer.student
         return {
             "teacher": found.name,
             "revision": found.revision,
@@ -107,7 +109,7 @@ class SeparateTeacher:
         texts: tuple[TokenizedTexts, TokenizedTexts],
         pairs: tuple[NDArray[np.integer], NDArray[np.integer]],
     ) -> TokenPairs:
-        """The tokens of pairs given as ids (N,) of queries and ids (N,) of passages that were tokenised before."""
+        """The tokens of pairs, given as ids (N,) of queries and ids (N,) of passages in the tokenised `texts`."""
         return TokenPairs.over(*texts, *pairs)._replace(by_id=True)
 
     def score_encoded(
@@ -120,21 +122,21 @@ class SeparateTeacher:
         """Score pairs (N,); see `teachers.engine.engine.CrossEncoderScorer.score_encoded`.
 
         Raises:
-            ModelError: a score that is not finite, or scores in a low precision stray too far from float32.
+            ModelError: a score is not finite, or scores in a low precision deviate too far from float32.
         """
-        told = Told(on_progress)
+        reporter = ProgressReporter(on_progress)
         started = time.perf_counter()
 
         def tell(work: Work) -> None:
             nonlocal started
             passed, started = time.perf_counter() - started, time.perf_counter()
-            told.tell(replace(work, busy_seconds=passed, seconds=passed))
+            reporter.report(replace(work, busy_seconds=passed, seconds=passed))
 
         facts: dict[str, Any] = {}
         scores = self._scores(self._scorer, encoded, tell, self._stored if encoded.by_id else None)
         if sample is not None and len(sample) and self._settings.dtype != "float32":
             certificate = certify(scores[sample], self._scores(self._exact, encoded.take(sample)))
-            certificate.check(self._settings.dtype, self._checkpoint)
+            certificate.check(self._settings.dtype, self._checkpoint.name)
             facts["certificate"] = certificate.as_dict()
         return Scored(scores, facts)
 
@@ -155,7 +157,7 @@ class SeparateTeacher:
 
 
 def plain_apart_scores(checkpoint: str, pairs: Pairs) -> NDArray[np.float32]:
-    """Scores (N,) as `SeparateTeacher` must have them, one pair at a time in float32."""
+    """Scores (N,) that `SeparateTeacher` must reproduce, from one pair at a time in float32."""
     student = load_student(checkpoint)
     assert isinstance(student, SeparateStudent)
     scores = [

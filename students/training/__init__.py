@@ -1,1 +1,1 @@
-"""Losses, batches and the training loop."""
+"""Losses, batches and the training loop; runs on torch, transformers, accelerate and NumPy alone."""

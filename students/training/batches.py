@@ -1,27 +1,17 @@
-"""Training batches as arrays of ids: which rows make step s is a function of seed, epoch and step alone.
+"""Training batches as NumPy arrays of ids: the rows of a step are a function of seed, epoch and step alone.
 
-Three sources: triple shards and list shards with teacher scores, read as a stream, and judged pairs with retrieved
-negatives. Any step can be asked for directly, so a resumed run reads nothing that came before.
+Any step can be read directly, so a resumed run reads no row that came before. Knows no files: a source is handed
+arrays, or a function that reads them part by part.
+
+Shapes: B queries of a batch, R rows of a source, K candidates of each, the positive first.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-import duckdb
 import numpy as np
-import pyarrow.compute as pc
-
-from pipeline import schemas
-from pipeline.collection.selection import require_split, view_tables
-from pipeline.errors import WorkspaceError
-from pipeline.scores.pairs import PairSet
-from pipeline.storage.location import AnyPath
-from pipeline.storage.workspace import Workspace
-from pipeline.tables.database import view_parquet
-from pipeline.tables.parts import open_part, read_part
 
 
 class Batch(NamedTuple):
@@ -30,29 +20,41 @@ class Batch(NamedTuple):
     query: np.ndarray  # (B,) int32
     passages: np.ndarray  # (B, K) int32
     teacher: np.ndarray | None  # (B, K) float32 raw logits, or None
-    margin_std: np.ndarray | None = None  # (B,) float32 deviation among the teachers' margins, or None
+    margin_std: np.ndarray | None = None  # (B,) float32 standard deviation of the teachers' margins, or None
+
+    def take(self, rows: np.ndarray | slice) -> Batch:
+        """The given rows, by number or as a slice."""
+        return Batch(*(None if column is None else column[rows] for column in self))  # type: ignore[arg-type]
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """One batch of all rows; the batches have the same columns."""
+        columns = zip(*batches, strict=True)
+        return cls(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]
 
 
 class BatchSource(Protocol):
     """Rows to train on."""
 
     rows: int
+    """Rows of an epoch, R."""
 
     def batch(self, epoch: int, start: int, size: int) -> Batch:
-        """Rows start to start + size (fewer at the end) of an epoch's order."""
+        """Rows `start` to `start + size` (fewer at the end) in the order of the epoch."""
 
 
-class _Shards(ABC):
-    """Shards in their order on disk, which is shuffled; later epochs shuffle parts and rows again.
+class ShuffledParts:
+    """Rows in parts that are shuffled already: epoch 0 keeps their order, later epochs shuffle parts and rows again.
 
-    Holds one part at a time.
+    Holds one part in memory at a time.
     """
 
-    def __init__(self, paths: Sequence[AnyPath], rows: Sequence[int], seed: int) -> None:
-        self._paths, self._counts, self._seed = list(paths), np.asarray(rows), seed
+    def __init__(self, read: Callable[[int], Batch], counts: Sequence[int], seed: int) -> None:
+        """`read` returns all rows of a part by its number; `counts` are the rows of each part."""
+        self._read, self._counts, self._seed = read, np.asarray(counts), seed
         self.rows = int(self._counts.sum())
         self._held: tuple[int, int] | None = None
-        self._columns: dict[str, np.ndarray] = {}
+        self._part_rows: Batch
 
     def batch(self, epoch: int, start: int, size: int) -> Batch:
         """See BatchSource."""
@@ -61,87 +63,33 @@ class _Shards(ABC):
         stop = min(start + size, self.rows)
         pieces = []
         while start < stop:
-            place = int(np.searchsorted(ends, start, side="right"))
-            first = int(ends[place] - self._counts[order[place]])
-            end = min(stop, int(ends[place]))
-            columns = self._part(epoch, int(order[place]))
-            pieces.append({name: column[start - first : end - first] for name, column in columns.items()})
+            position = int(np.searchsorted(ends, start, side="right"))
+            first = int(ends[position] - self._counts[order[position]])
+            end = min(stop, int(ends[position]))
+            pieces.append(self._part(epoch, int(order[position])).take(slice(start - first, end - first)))
             start = end
-        return self._batch({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
-
-    @abstractmethod
-    def _read(self, path: AnyPath) -> dict[str, np.ndarray]:
-        """Columns (rows, ...) of a part."""
-
-    @abstractmethod
-    def _batch(self, columns: dict[str, np.ndarray]) -> Batch:
-        """A batch from some rows of the columns."""
+        return Batch.joined(pieces)
 
     def _part_order(self, epoch: int) -> np.ndarray:
         if epoch == 0:
-            return np.arange(len(self._paths))
-        return np.random.default_rng((self._seed, epoch)).permutation(len(self._paths))
+            return np.arange(len(self._counts))
+        return np.random.default_rng((self._seed, epoch)).permutation(len(self._counts))
 
-    def _part(self, epoch: int, number: int) -> dict[str, np.ndarray]:
+    def _part(self, epoch: int, number: int) -> Batch:
         if self._held != (epoch, number):
-            self._columns = self._read(self._paths[number])
+            self._part_rows = self._read(number)
             if epoch:
                 rows = np.random.default_rng((self._seed, epoch, number)).permutation(int(self._counts[number]))
-                self._columns = {name: column[rows] for name, column in self._columns.items()}
+                self._part_rows = self._part_rows.take(rows)
             self._held = (epoch, number)
-        return self._columns
-
-
-class TripleShards(_Shards):
-    """Triples with teacher scores: one negative each."""
-
-    def _read(self, path: AnyPath) -> dict[str, np.ndarray]:
-        names = ["query_id", "positive_id", "negative_id", "positive_score", "negative_score", "margin_std"]
-        table, _ = read_part(path, schemas.TRIPLES, names)
-        return {name: table.column(name).to_numpy() for name in names}
-
-    def _batch(self, columns: dict[str, np.ndarray]) -> Batch:
-        passages = np.stack([columns["positive_id"], columns["negative_id"]], axis=1)
-        scores = np.stack([columns["positive_score"], columns["negative_score"]], axis=1)
-        return Batch(columns["query_id"], passages, scores, columns["margin_std"])
-
-
-class ListShards(_Shards):
-    """Lists of several passages with teacher scores, the positive first; each is cut to the same size."""
-
-    def __init__(self, paths: Sequence[AnyPath], rows: Sequence[int], seed: int, size: int) -> None:
-        super().__init__(paths, rows, seed)
-        self._size = size
-
-    def _read(self, path: AnyPath) -> dict[str, np.ndarray]:
-        file, _ = open_part(path)
-        with file:
-            table = file.read(columns=["query_id", "passage_ids", "scores"]).combine_chunks()
-        query = table.column("query_id").to_numpy()
-        shortest = pc.min(pc.list_value_length(table.column("passage_ids"))).as_py()
-        if shortest is not None and shortest < self._size:
-            raise WorkspaceError(
-                "a list is shorter than asked for",
-                where=path,
-                expected=f"{self._size} passages",
-                found=shortest,
-                todo="lower --list-size, or build longer lists",
-            )
-        columns = {"query_id": query}
-        for name in ("passage_ids", "scores"):
-            cut = pc.list_slice(table.column(name), 0, self._size).combine_chunks()
-            columns[name] = pc.list_flatten(cut).to_numpy().reshape(len(query), self._size)
-        return columns
-
-    def _batch(self, columns: dict[str, np.ndarray]) -> Batch:
-        return Batch(columns["query_id"], columns["passage_ids"], columns["scores"].astype(np.float32))
+        return self._part_rows
 
 
 class JudgedPairs:
     """Each judged positive once an epoch, with `negatives` retrieved passages that are not judged relevant.
 
     `random_negatives` more are drawn from what was retrieved for other queries: easy ones, from which a fresh
-    cross-encoder learns first what matching is.
+    cross-encoder first learns what matching is.
     """
 
     def __init__(
@@ -152,77 +100,29 @@ class JudgedPairs:
         pool: np.ndarray,
         *,
         negatives: int,
-        random_negatives: int,
-        seed: int,
+        random_negatives: int = 0,
+        seed: int = 0,
     ) -> None:
         """Positives (R,) with their queries (R,); the negatives of row r are pool[offsets[r, 0] : offsets[r, 1]]."""
         self._query, self._positive, self._offsets, self._pool = query, positive, offsets, pool
         self._negatives, self._random_negatives, self._seed = negatives, random_negatives, seed
-        self._relevant = _keys(query, positive)
+        self._relevant = _pair_keys(query, positive)
         self.rows = len(query)
-
-    @classmethod
-    def load(
-        cls,
-        workspace: Workspace,
-        pairs: PairSet,
-        split: str,
-        *,
-        negatives: int,
-        random_negatives: int = 0,
-        seed: int = 0,
-        relevance_level: int = 1,
-    ) -> JudgedPairs:
-        """Positives of a split and the retrieved negatives of their queries.
-
-        Raises:
-            WorkspaceError: no query has both.
-        """
-        with duckdb.connect() as connection:
-            view_tables(connection, workspace, "queries")
-            require_split(connection, split)
-            view_parquet(connection, "pairs", pairs.paths)
-            chosen = "query_id IN (SELECT query_id FROM queries WHERE list_contains(splits, $split))"
-            found = connection.execute(
-                f"SELECT query_id, passage_id, coalesce(grade, 0) AS grade FROM pairs WHERE {chosen} "
-                "ORDER BY query_id, passage_id",
-                {"split": split},
-            ).fetchnumpy()
-        query, passage, grade = (np.asarray(found[name]) for name in ("query_id", "passage_id", "grade"))
-        is_negative = grade <= 0
-        pool, pool_query = passage[is_negative], query[is_negative]
-        positive_query, positive = query[grade >= relevance_level], passage[grade >= relevance_level]
-        offsets = np.stack([np.searchsorted(pool_query, positive_query, side) for side in ("left", "right")], axis=1)
-        usable = offsets[:, 1] > offsets[:, 0]
-        if not usable.any():
-            raise WorkspaceError(
-                f"no query of split {split!r} has both a positive and a negative",
-                found=f"{len(positive)} positives, {len(pool)} negatives",
-                todo="mine the split and build the pairs again",
-            )
-        return cls(
-            positive_query[usable],
-            positive[usable],
-            offsets[usable],
-            pool,
-            negatives=negatives,
-            random_negatives=random_negatives,
-            seed=seed,
-        )
 
     def batch(self, epoch: int, start: int, size: int) -> Batch:
         """See BatchSource."""
-        rows = np.random.default_rng((self._seed, epoch)).permutation(self.rows)[start : start + size]
+        rows = np.random.default_rng((self._seed, epoch)).permutation(self.rows)[start : start + size]  # (B,)
         first, end = self._offsets[rows, 0], self._offsets[rows, 1]
         random = np.random.default_rng((self._seed, epoch, start))
         draws = random.random((len(rows), self._negatives))
-        own = self._pool[(first[:, None] + draws * (end - first)[:, None]).astype(np.int64)]
-        others = self._pool[random.integers(0, len(self._pool), (len(rows), self._random_negatives))]
-        # A passage of another query may be relevant here too; the query's first negative takes its place.
-        relevant = np.isin(_keys(self._query[rows, None], others), self._relevant)
-        others = np.where(relevant, self._pool[first][:, None], others)
-        return Batch(self._query[rows], np.concatenate([self._positive[rows, None], own, others], axis=1), None)
+        hard = self._pool[(first[:, None] + draws * (end - first)[:, None]).astype(np.int64)]
+        easy = self._pool[random.integers(0, len(self._pool), (len(rows), self._random_negatives))]
+        # A passage of another query may be relevant to this query too: its first retrieved negative replaces it.
+        relevant = np.isin(_pair_keys(self._query[rows, None], easy), self._relevant)
+        easy = np.where(relevant, self._pool[first][:, None], easy)
+        return Batch(self._query[rows], np.concatenate([self._positive[rows, None], hard, easy], axis=1), None)
 
 
-def _keys(query: np.ndarray, passage: np.ndarray) -> np.ndarray:
+def _pair_keys(query: np.ndarray, passage: np.ndarray) -> np.ndarray:
+    """One int64 for each pair of int32 ids."""
     return np.asarray(query.astype(np.int64) << 32 | passage)

@@ -1,7 +1,10 @@
-"""A teacher at work during training: scores of each query of a batch with all of its passages.
+"""An in-batch teacher: scores each query of a batch with all passages of the batch, during training.
 
-Only students that read query and passage apart can be that: B queries and N passages are encoded, and all B x N pairs
-cost next to nothing. Hofstätter et al. 2021 (arXiv 2104.06967) set a ColBERT beside cross-encoders so.
+Only students that encode query and passage separately can be in-batch teachers: they encode B queries and N passages,
+and all B x N scores cost hardly more. Hofstätter et al. 2021 (arXiv 2104.06967) combine a ColBERT with cross-encoders
+in this way.
+
+Shapes: B queries, N passages.
 """
 
 from __future__ import annotations
@@ -18,16 +21,16 @@ class InBatchTeacher:
     """A trained student in eval mode, with the token ids of its own tokenizer."""
 
     def __init__(self, scorer: SeparateScorer, tokens: Tokens, stored: TakeEncoded | None = None) -> None:
-        """`stored` gives states that were made before; without it passages are encoded batch by batch."""
+        """`stored` returns states that were encoded before; without it, the passages of each batch are encoded."""
         self._scorer, self._tokens = scorer, tokens
         self._take = stored or self._encode
 
     def scores(self, query_ids: NDArray[np.integer], passage_ids: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Scores (B, N) of queries (B,) with passages (N,), times the scale that the teacher was trained with."""
+        """Scores (B, N) of queries (B,) with passages (N,), given by id, times the scale of the teacher's training."""
         queries, query = np.unique(query_ids, return_inverse=True)
         passages, passage = np.unique(passage_ids, return_inverse=True)
-        own = self._scorer.encode_query_rows(TextRows(self._tokens.queries, queries))
-        scores: NDArray[np.float32] = self._scorer.score_all(own, self._take(passages))[np.ix_(query, passage)]
+        states = self._scorer.encode_query_rows(TextRows(self._tokens.queries, queries))
+        scores: NDArray[np.float32] = self._scorer.score_all(states, self._take(passages))[np.ix_(query, passage)]
         scores *= np.float32(self._scorer.student.training_scale)
         return scores
 

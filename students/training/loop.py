@@ -1,9 +1,9 @@
-"""The one training loop, for students and trained teachers alike: `transformers.Trainer` over token batches.
+"""The training loop of students and of teachers that are trained here: `transformers.Trainer` over token batches.
 
-In: a batch source and the token ids of all texts. Out: the trained student and its loss by step. The order of
-rows is a function of seed and step, so a run that was cut short goes on from its last checkpoint at the right
-row, reading nothing twice. Where a process group stands, each of its workers calls this and takes its rows. Does not
-know where files stand.
+In: a batch source and the token ids of all texts. Out: the trained student and its loss by step. The order of rows is a
+function of seed and step, so an interrupted run resumes from its last checkpoint at the right row, and reads no row
+twice. In a process group every worker calls `train` and takes its rows. Knows no workspace: its checkpoints go into the
+directory that the caller names.
 """
 
 from __future__ import annotations
@@ -34,33 +34,34 @@ from students.token_rows import Tokens
 from students.training.batches import BatchSource
 from students.training.in_batch import InBatchTeacher
 from students.training.objective import Objective
-from students.training.stream import BatchStream, Workers, parts_of
-from students.training.trainer import StreamTrainer
+from students.training.step_inputs import StepInputs, Workers, micro_batches_per_step
+from students.training.trainer import StudentTrainer
 from students.training.validation import Measure, Validation
 from teachers.checkpoints.loading import quiet_loading
 
 LOGGED_POINTS = 200
+"""The most points of the loss curve."""
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave."""
+    """The result of training."""
 
     student: Student
     steps: int
     losses: list[tuple[int, float]]
     """(step, mean loss since the last point)."""
     resumed_at: int
-    """Step the run went on from; 0 for a fresh one."""
+    """Step of the checkpoint that the run resumed from; 0 for a new run."""
     validations: list[tuple[int, float]] = field(default_factory=list)
     """(step, measure)."""
     kept_step: int | None = None
-    """Step whose state was kept as the best; None where nothing was validated."""
+    """Step of the best state, which is kept; None without validation."""
     seconds: float = 0.0
-    """What training took, this time."""
+    """Wall-clock time of this call, resumed steps excluded."""
     data_seconds: float = 0.0
-    """What of that it waited for data."""
+    """Time of it spent waiting for batches."""
 
 
 def train(
@@ -74,51 +75,51 @@ def train(
     on_save: Callable[[Path], None] = lambda checkpoint: None,
     teacher: InBatchTeacher | None = None,
 ) -> Trained:
-    """Train from `settings.init`, or go on from the last checkpoint under `checkpoints`.
+    """Train from `settings.init`, or resume from the last checkpoint in `checkpoints`.
 
     Args:
-        settings: the run.
+        settings: what to train, and how.
         source: rows to train on.
-        tokens: ids of all texts, from the start's tokenizer.
-        checkpoints: where they go; all workers must see it, or each have what the first one has there at the start.
-        on_step: told step, steps and the last logged loss, None before the first.
-        on_save: told of each checkpoint's directory, once it is complete.
-        measure: for validation, higher is better; needed if `settings.eval_steps` is set.
-        teacher: for losses over a whole batch; needed if `settings.in_batch_teacher` is set.
+        tokens: token ids of all texts, from the tokenizer of `settings.init`.
+        checkpoints: directory of checkpoints; workers share it, or each starts with a copy of the first worker's.
+        on_step: called after each step with the step, the number of steps and the last logged loss, or None.
+        on_save: called with each checkpoint's directory once it is complete.
+        measure: validates the student, higher is better; needed if `settings.eval_steps` is set.
+        teacher: scores whole batches; needed if `settings.in_batch_teacher` is set.
 
     Raises:
-        PrepError: the loss is not finite, or a batch does not fit into memory; checkpoints stay.
-        UsageError: a loss that the architecture cannot have, or layers to freeze that it has not.
+        PrepError: the loss is not finite, or a batch does not fit into memory; checkpoints are kept.
+        UsageError: the architecture does not support the loss, or has too few layers to freeze.
     """
     torch.manual_seed(settings.seed)
     student = architecture(settings.architecture).from_checkpoint(settings.init, settings.student)
     steps, objective = settings.steps(source.rows), Objective(settings)
     if objective.in_batch and not isinstance(student, SeparateStudent):
         raise UsageError(
-            f"{settings.architecture} reads query and passage together: it has no scores for in-batch negatives",
+            f"{settings.architecture} reads query and passage together and cannot score in-batch negatives",
             found=settings.loss,
-            todo="choose a loss over a query's own passages",
+            todo="choose a loss that compares only a query's own passages",
         )
     if settings.freeze_layers is not None:
         student.freeze(settings.freeze_layers)
     if not steps:
         return Trained(student.eval(), 0, [], 0)
-    arguments = training_arguments(settings, steps, checkpoints)  # joins the process group, where there is one
+    arguments = training_arguments(settings, steps, checkpoints)  # joins the process group, if there is one
     workers = Workers.here()
-    arguments.gradient_accumulation_steps = parts_of(settings, workers)
+    arguments.gradient_accumulation_steps = micro_batches_per_step(settings, workers)
     last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     start = int(last.rsplit("-", 1)[1]) if last else 0
-    stream = BatchStream(student, source, tokens, settings, workers, steps=steps, start=start, teacher=teacher)
+    inputs = StepInputs(student, source, tokens, settings, workers, steps=steps, start=start, teacher=teacher)
     validation = None
     if settings.eval_steps is not None:
         assert measure is not None
         validation = Validation(measure, student, settings, checkpoints, start, workers)
-    trainer = StreamTrainer(
+    trainer = StudentTrainer(
         objective=objective,
         rates=_rates(settings, student),
         model=student,
         args=arguments,
-        train_dataset=stream,
+        train_dataset=inputs,
         callbacks=[*([validation] if validation else []), _Progress(on_step, on_save)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -138,11 +139,11 @@ def train(
         validation.measures if validation else [],
         validation.restore_best() if validation else None,
         time.perf_counter() - started,
-        stream.seconds,
+        inputs.seconds,
     )
 
 
-def _run(trainer: StreamTrainer, settings: TrainSettings, last: str | None) -> None:
+def _run(trainer: StudentTrainer, settings: TrainSettings, last: str | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=last)
     except torch.OutOfMemoryError as error:
@@ -151,12 +152,12 @@ def _run(trainer: StreamTrainer, settings: TrainSettings, last: str | None) -> N
             where=f"step {trainer.state.global_step + 1}",
             found=f"{settings.micro_batch_size or settings.batch_size} queries at once",
             todo="pass --micro-batch-size with a smaller number; the batch stays the same, "
-            "only in-batch negatives and FLOPS are then those of a part",
+            "only in-batch negatives and FLOPS are then those of a micro-batch",
         ) from error
 
 
 def training_arguments(settings: TrainSettings, steps: int, checkpoints: Path) -> TrainingArguments:
-    """What the Trainer is told of `steps` steps."""
+    """The Trainer's arguments for a run of `steps` steps."""
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
@@ -172,27 +173,30 @@ def training_arguments(settings: TrainSettings, steps: int, checkpoints: Path) -
         seed=settings.seed,
         save_steps=settings.save_steps,
         logging_steps=max(1, steps // LOGGED_POINTS),
-        logging_nan_inf_filter=False,  # would print 0 for a loss that is not a number
-        ignore_data_skip=True,  # the stream starts at the right row itself
+        logging_nan_inf_filter=False,  # the filter would log 0 for a loss that is not a number
+        ignore_data_skip=True,  # StepInputs starts at the right row
         remove_unused_columns=False,
-        average_tokens_across_devices=False,  # doubles the logged loss of two workers
+        average_tokens_across_devices=False,  # would double the logged loss of two workers
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         report_to="none",
     )
-    # On all devices of a machine the Trainer would cut batches by rows of scores and lose what replicas keep.
+    # With several devices in one process the Trainer would use DataParallel, which splits a batch by rows and loses the
+    # `penalties` of its replicas.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def _rates(settings: TrainSettings, student: Student) -> list[tuple[float, list[nn.Parameter]]]:
-    """Parameters that learn at a rate of their own."""
-    given = ((settings.head_learning_rate, student.head()), (settings.embedding_learning_rate, student.embeddings()))
-    return [(rate, parameters) for rate, parameters in given if rate is not None]
+    """Groups of parameters with another learning rate than the rest."""
+    groups = ((settings.head_learning_rate, student.head()), (settings.embedding_learning_rate, student.embeddings()))
+    return [(rate, parameters) for rate, parameters in groups if rate is not None]
 
 
 class _Progress(TrainerCallback):
+    """Passes steps and checkpoints on to the caller's functions."""
+
     def __init__(self, on_step: Callable[[int, int, float | None], None], on_save: Callable[[Path], None]) -> None:
         self._on_step, self._on_save = on_step, on_save
         self._loss: float | None = None

@@ -1,20 +1,55 @@
-"""Losses over a batch of candidate scores: pure functions of tensors.
+"""Losses over a batch of candidate scores: pure functions of tensors, and the table that calls them by name.
 
-B queries, K candidates of each; column 0 is the positive, the others are negatives. Scores are raw. Every loss is a
-mean over queries; `weights` (B,), of mean 1 over the whole batch, makes it a weighted one.
+Column 0 is the positive, the others are negatives. Scores are raw logits. Every loss is a mean over queries; `weights`
+(B,), of mean 1 over the global batch, make it a weighted mean.
+
+Shapes: B queries, K candidates of each, N = B x K passages of the batch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
+class LossInputs(NamedTuple):
+    """Everything that a loss may read; `students.losses` says which loss needs which teacher."""
+
+    scores: Tensor
+    """(B, K), the student's, of each query's own candidates."""
+    all_scores: Tensor
+    """(B, N), the student's, of each query with every passage of the batch; (B, K) if no loss of the sum needs them."""
+    teacher: Tensor | None
+    """(B, K)"""
+    in_batch_teacher: Tensor | None
+    """(B, N)"""
+    query_ids: Tensor
+    """(B,)"""
+    passage_ids: Tensor
+    """(B, K)"""
+    weights: Tensor | None
+    """(B,)"""
+    temperature: float
+    mnrl_scale: float
+
+    @property
+    def positives(self) -> Tensor:
+        """(B,), the column of each query's positive in `all_scores`."""
+        count, k = self.passage_ids.shape
+        return torch.arange(count, device=self.all_scores.device) * k
+
+
 def margin_mse(scores: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean squared difference of student and teacher margins, positive minus negative.
 
     Hofstätter et al. 2020 (arXiv 2010.02666), equation 7; with several negatives, the mean over all of them.
+
+    >>> margin_mse(torch.tensor([[3.0, 1.0]]), torch.tensor([[5.0, 2.0]])).item()  # margins 2 and 3
+    1.0
     """
     return _mean((_margins(scores) - _margins(teacher)).square(), weights)
 
@@ -28,16 +63,16 @@ def pointwise_mse(scores: Tensor, teacher: Tensor, weights: Tensor | None = None
 
 
 def weighted_ranknet(scores: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
-    """RankNet, each pair times the teacher's margin: (t+ - t-) log(1 + exp(-(s+ - s-))).
+    """RankNet, each pair weighted by the teacher's margin: (t+ - t-) log(1 + exp(-(s+ - s-))).
 
-    Hofstätter et al. 2020 (arXiv 2010.02666), equation 6. Deviation: a negative margin counts 0 and stays in the
-    mean; left negative it would be gained without end.
+    Hofstätter et al. 2020 (arXiv 2010.02666), equation 6. Deviation: a negative margin is set to 0 and stays in the
+    mean; as a negative weight it would make the loss unbounded below.
     """
     return _mean(_margins(teacher).clamp(min=0) * functional.softplus(-_margins(scores)), weights)
 
 
 def ranknet(scores: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross entropy of "the positive beats the negative", the mean over all negatives.
+    """Cross entropy of "the positive scores higher than the negative", the mean over all negatives.
 
     Burges et al. 2005, "Learning to rank using gradient descent": log(1 + exp(-(s+ - s-))).
     """
@@ -45,7 +80,10 @@ def ranknet(scores: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def bce(scores: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross entropy of each pair's relevance: the positive is 1, every negative 0."""
+    """Binary cross entropy of each pair's relevance: the positive is 1, every negative 0.
+
+    Nogueira and Cho 2019 (arXiv 1901.04085), equation 1. Deviation: the mean over candidates, not their sum.
+    """
     labels = torch.zeros_like(scores)
     labels[:, 0] = 1.0
     return _mean(functional.binary_cross_entropy_with_logits(scores, labels, reduction="none"), weights)
@@ -54,53 +92,56 @@ def bce(scores: Tensor, weights: Tensor | None = None) -> Tensor:
 def kl(scores: Tensor, teacher: Tensor, temperature: float = 1.0, weights: Tensor | None = None) -> Tensor:
     """Kullback-Leibler divergence of the student's distribution over the candidates from the teacher's.
 
-    Hinton et al. 2015 (arXiv 1503.02531): softmax of scores over the temperature, times its square, so that
-    gradients keep their size.
+    Hinton et al. 2015 (arXiv 1503.02531), section 2: both are softmaxes of scores divided by the temperature, and the
+    divergence is multiplied by its square, which keeps the size of the gradients.
     """
     ours, theirs = (functional.log_softmax(x / temperature, dim=1) for x in (scores, teacher))
     divergence = (theirs.exp() * (theirs - ours)).sum(1, keepdim=True)
     return _mean(divergence, weights) * temperature**2
 
 
-def mnrl(scores: Tensor, own: Tensor, excluded: Tensor, scale: float = 1.0, weights: Tensor | None = None) -> Tensor:
+def mnrl(
+    scores: Tensor, positives: Tensor, excluded: Tensor, scale: float = 1.0, weights: Tensor | None = None
+) -> Tensor:
     """Cross entropy of the positive among all passages of the batch, hard negatives included.
 
     Henderson et al. 2017 (arXiv 1705.00652), section 4.4; sentence-transformers' MultipleNegativesRankingLoss.
+    Deviation: passages that are known to be relevant, and repeated passages, are no negatives.
 
     Args:
         scores: (B, N), of each query with every passage of the batch.
-        own: (B,), column of each query's positive.
-        excluded: (B, N), True for what must not count as a negative: see `false_negatives`.
-        scale: what scores are multiplied with.
+        positives: (B,), column of each query's positive.
+        excluded: (B, N), True for passages that must not count as negatives: see `false_negatives`.
+        scale: factor of the scores.
         weights: (B,)
     """
     logits = (scores * scale).masked_fill(excluded, -torch.inf)
-    return _mean(functional.cross_entropy(logits, own, reduction="none").unsqueeze(1), weights)
+    return _mean(functional.cross_entropy(logits, positives, reduction="none").unsqueeze(1), weights)
 
 
-def in_batch_margin_mse(scores: Tensor, teacher: Tensor, own: Tensor, weights: Tensor | None = None) -> Tensor:
+def in_batch_margin_mse(scores: Tensor, teacher: Tensor, positives: Tensor, weights: Tensor | None = None) -> Tensor:
     """Margin-MSE over all passages of the batch: the positive's score minus that of each other passage.
 
-    Hofstätter et al. 2021 (arXiv 2104.06967), section 3.2: what a teacher that reads query and passage apart adds to
-    the triple's own margin, at hardly any cost.
+    Hofstätter et al. 2021 (arXiv 2104.06967), section 3.2: a teacher that encodes query and passage separately scores
+    all pairs of the batch at hardly any cost.
 
     Args:
         scores: (B, N), of each query with every passage of the batch.
         teacher: (B, N), the teacher's.
-        own: (B,), column of each query's positive.
+        positives: (B,), column of each query's positive.
         weights: (B,)
     """
-    columns = own[:, None]
-    margins, theirs = (every.gather(1, columns) - every for every in (scores, teacher))  # (B, N), own ones 0
+    columns = positives[:, None]
+    margins, theirs = (x.gather(1, columns) - x for x in (scores, teacher))  # (B, N), 0 in the positive's column
     others = scores.shape[1] - 1
     return _mean((margins - theirs).square() * (scores.shape[1] / others), weights)
 
 
 def false_negatives(query_ids: Tensor, passage_ids: Tensor) -> Tensor:
-    """Which of a batch's N = B x K passages are no negatives of each query: (B, N).
+    """Which passages of the batch are not negatives of each query, (B, N).
 
-    Those are the passages that are the query's own positive, or that of the same query in another row, and all but
-    the first column of a passage that stands in several; a query's own positive is never excluded.
+    Those are the positives of the same query in any row, and all but the first column of a passage that the batch
+    holds several times. The column of a row's own positive is never excluded.
 
     Args:
         query_ids: (B,)
@@ -117,6 +158,30 @@ def false_negatives(query_ids: Tensor, passage_ids: Tensor) -> Tensor:
     rows = torch.arange(count, device=flat.device)
     excluded[rows, rows * k] = False
     return excluded
+
+
+FUNCTIONS: dict[str, Callable[[LossInputs], Tensor]] = {
+    "margin_mse": lambda x: margin_mse(x.scores, _given(x.teacher), x.weights),
+    "pointwise_mse": lambda x: pointwise_mse(x.scores, _given(x.teacher), x.weights),
+    "weighted_ranknet": lambda x: weighted_ranknet(x.scores, _given(x.teacher), x.weights),
+    "ranknet": lambda x: ranknet(x.scores, x.weights),
+    "bce": lambda x: bce(x.scores, x.weights),
+    "mnrl": lambda x: mnrl(
+        x.all_scores, x.positives, false_negatives(x.query_ids, x.passage_ids), x.mnrl_scale, x.weights
+    ),
+    "kl": lambda x: kl(x.scores, _given(x.teacher), x.temperature, x.weights),
+    "in_batch_margin_mse": lambda x: in_batch_margin_mse(
+        x.all_scores, _given(x.in_batch_teacher), x.positives, x.weights
+    ),
+    "in_batch_kl": lambda x: kl(x.all_scores, _given(x.in_batch_teacher), x.temperature, x.weights),
+}
+"""Name → loss; the same names as in `students.losses.LOSSES`."""
+
+
+def _given(scores: Tensor | None) -> Tensor:
+    """Scores that settings have ensured."""
+    assert scores is not None
+    return scores
 
 
 def _margins(scores: Tensor) -> Tensor:

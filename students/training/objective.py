@@ -1,4 +1,7 @@
-"""What training minimises: a weighted sum of losses over the scores of one batch."""
+"""What training minimises: a weighted sum of losses over the scores of one batch.
+
+Shapes: B queries, K candidates of each, N = B x K passages of the batch.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from students.settings import IN_BATCH, LossName, TrainSettings, parse_loss
-from students.training.losses import (
-    bce,
-    false_negatives,
-    in_batch_margin_mse,
-    kl,
-    margin_mse,
-    mnrl,
-    pointwise_mse,
-    ranknet,
-    weighted_ranknet,
-)
-
-_FROM_TEACHER = {"margin_mse": margin_mse, "pointwise_mse": pointwise_mse, "weighted_ranknet": weighted_ranknet}
-_FROM_LABELS = {"ranknet": ranknet, "bce": bce}
+from students.losses import LOSSES
+from students.settings import TrainSettings, parse_loss
+from students.training.losses import FUNCTIONS, LossInputs
 
 
 class Targets(NamedTuple):
@@ -34,58 +25,43 @@ class Targets(NamedTuple):
     teacher: Tensor | None
     """(B, K) raw logits."""
     weights: Tensor
-    """(B,), of mean 1 over the whole batch."""
+    """(B,), of mean 1 over the global batch."""
     in_batch: Tensor | None = None
-    """(B, B*K), the in-batch teacher's scores of each query with all passages."""
+    """(B, N), the in-batch teacher's scores of each query with all passages."""
 
 
 class Objective:
-    """The loss of `settings`, FLOPS included."""
+    """The loss of `settings`, including FLOPS."""
 
     def __init__(self, settings: TrainSettings) -> None:
         self._settings, self._terms = settings, parse_loss(settings.loss)
-        self.in_batch = any(term.name in IN_BATCH for term in self._terms)
-        """Whether the scores of each query with all passages of the batch are asked for."""
+        self.in_batch = any(LOSSES[term.name].in_batch for term in self._terms)
+        """Whether it needs the scores of each query with all passages of the batch."""
 
     def __call__(self, scores: Tensor, targets: Targets, penalties: Tensor | None = None) -> Tensor:
-        """The loss, a number.
+        """The loss, a scalar.
 
         Args:
-            scores: (B, K), or (B, B*K) if `in_batch`.
+            scores: (B, K), or (B, N) if `in_batch`.
             targets: of the same queries.
-            penalties: (2,), of queries and passages.
+            penalties: (2,), the FLOPS of queries and passages.
         """
-        count, k = targets.passage_ids.shape
-        every = scores
-        if self.in_batch:
-            own = torch.arange(count, device=scores.device)[:, None] * k + torch.arange(k, device=scores.device)
-            scores = every.gather(1, own)  # (B, K)
-        loss = sum(term.factor * self._one(term.name, scores, every, targets) for term in self._terms)
+        inputs = LossInputs(
+            self._of_candidates(scores, targets), scores, targets.teacher, targets.in_batch, targets.query_ids,
+            targets.passage_ids, targets.weights, self._settings.temperature, self._settings.mnrl_scale,
+        )  # fmt: skip
+        loss = sum(term.factor * FUNCTIONS[term.name](inputs) for term in self._terms)
         assert isinstance(loss, Tensor)
-        # A part that only keeps workers in step counts nothing.
+        # A part that only keeps workers in step has weights of 0 and must not count.
         if penalties is not None and targets.weights.any():
             weights = penalties.new_tensor([self._settings.flops_query, self._settings.flops_passage])
             loss = loss + (weights * penalties).sum()
         return loss
 
-    def _one(self, name: LossName, scores: Tensor, every: Tensor, targets: Targets) -> Tensor:
-        weights, teacher = targets.weights, targets.teacher
-        if name in _FROM_LABELS:
-            return _FROM_LABELS[name](scores, weights)
-        if name in IN_BATCH:
-            return self._in_batch(name, every, targets)
-        assert teacher is not None
-        if name == "kl":
-            return kl(scores, teacher, self._settings.temperature, weights)
-        return _FROM_TEACHER[name](scores, teacher, weights)
-
-    def _in_batch(self, name: LossName, every: Tensor, targets: Targets) -> Tensor:
+    def _of_candidates(self, scores: Tensor, targets: Targets) -> Tensor:
+        """Scores (B, K) of each query's own candidates."""
+        if not self.in_batch:
+            return scores
         count, k = targets.passage_ids.shape
-        positives = torch.arange(count, device=every.device) * k
-        if name == "mnrl":
-            excluded = false_negatives(targets.query_ids, targets.passage_ids)
-            return mnrl(every, positives, excluded, self._settings.mnrl_scale, targets.weights)
-        assert targets.in_batch is not None
-        if name == "in_batch_kl":
-            return kl(every, targets.in_batch, self._settings.temperature, targets.weights)
-        return in_batch_margin_mse(every, targets.in_batch, positives, targets.weights)
+        columns = torch.arange(count, device=scores.device)[:, None] * k + torch.arange(k, device=scores.device)
+        return scores.gather(1, columns)

@@ -1,4 +1,6 @@
-"""`transformers.Trainer` made to take a stream as it is, one of our losses, and checkpoints that appear whole."""
+"""`transformers.Trainer` with three changes: the loader yields the dataset's micro-batches unchanged, the loss is an
+`Objective`, and a checkpoint appears only when it is complete.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,16 @@ from transformers import Trainer
 from transformers.utils import WEIGHTS_NAME
 
 from pipeline.errors import PrepError
-from pipeline.storage.publishing import TEMPORARY, sync_directory, sync_files
+from pipeline.storage.atomic_files import TEMPORARY, sync_directory, sync_files
 from students.architectures.base import Student
 from students.training.objective import Objective
-from students.training.stream import split_inputs
+from students.training.step_inputs import split_inputs
 
 _SAVING = f"{TEMPORARY}checkpoint"
 
 
-class StreamTrainer(Trainer):
-    """Trainer whose loader is the stream itself and whose loss is one of ours."""
+class StudentTrainer(Trainer):
+    """Trains a student; `rates` are learning rates of groups of parameters, all others have that of the arguments."""
 
     def __init__(
         self, *, objective: Objective, rates: Iterable[tuple[float, list[nn.Parameter]]], **options: Any
@@ -35,27 +37,27 @@ class StreamTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The stream as it is: no second split or shuffle over workers."""
-        # A loader without its own generator draws from the global one, and a resumed run's dropout would differ.
-        own = torch.Generator()
-        return DataLoader(self.train_dataset, batch_size=None, generator=own, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
+        """The dataset itself: it is split among workers already, and must not be split or shuffled again."""
+        # A loader without a generator draws from the global one, and the dropout of a resumed run would differ.
+        draws, pinned = torch.Generator(), torch.cuda.is_available()
+        return DataLoader(self.train_dataset, batch_size=None, generator=draws, pin_memory=pinned)  # type: ignore[arg-type]
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As the library does, file by file, but beside the place: a checkpoint is there whole or not at all."""
-        place, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
-        self._saving = place / _SAVING
+        """Save as the library does, but in a temporary directory that is renamed when it is complete."""
+        directory, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
+        self._saving = directory / _SAVING
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self._saving = None
         self._wait_for_all()
-        with suppress(FileNotFoundError):  # workers that share the directory: one of them is first
-            sync_files(place / _SAVING / name)
-            if not (place / name).is_dir():
-                (place / _SAVING / name).rename(place / name)
-            sync_directory(place)
+        with suppress(FileNotFoundError):  # another worker that shares the directory has renamed it
+            sync_files(directory / _SAVING / name)
+            if not (directory / name).is_dir():
+                (directory / _SAVING / name).rename(directory / name)
+            sync_directory(directory)
         self._wait_for_all()
-        for other in place.glob("checkpoint-*"):
+        for other in directory.glob("checkpoint-*"):
             if other.name != name:
                 shutil.rmtree(other, ignore_errors=True)
 
@@ -68,22 +70,22 @@ class StreamTrainer(Trainer):
         return str(self._saving) if self._saving else super()._get_output_dir(trial)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """A checkpoint's weights, as they are: safetensors has no place for weights that share their memory."""
+        """Save weights with torch: safetensors refuses weights that share memory."""
         directory = Path(output_dir or str(self.args.output_dir))
         directory.mkdir(parents=True, exist_ok=True)
         weights = cast(nn.Module, self.model).state_dict() if state_dict is None else state_dict
         torch.save(weights, directory / WEIGHTS_NAME)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW, with parameters that have their own rate in groups of their own."""
+        """AdamW, with a group for the parameters of each of `rates`."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         for rate, parameters in self._rates:
             chosen = {id(weight) for weight in parameters}
             for group in list(optimizer.param_groups):
-                own = [weight for weight in group["params"] if id(weight) in chosen]
-                if own:
+                moved = [weight for weight in group["params"] if id(weight) in chosen]
+                if moved:
                     group["params"] = [weight for weight in group["params"] if id(weight) not in chosen]
-                    optimizer.add_param_group({**group, "params": own, "lr": rate})
+                    optimizer.add_param_group({**group, "params": moved, "lr": rate})
         return optimizer
 
     def compute_loss(
@@ -93,7 +95,11 @@ class StreamTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Loss of one batch."""
+        """Loss of a micro-batch, a scalar.
+
+        Raises:
+            PrepError: it is not finite.
+        """
         features, targets = split_inputs(inputs)
         scores = model(in_batch=self._objective.in_batch, **features)
         loss = self._objective(scores, targets, cast(Student, self.model).penalties)

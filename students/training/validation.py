@@ -1,7 +1,7 @@
-"""Validation during training: a measure every so many steps, the best state kept, an end when nothing is gained.
+"""Validation during training: measures the student every `eval_steps`, keeps its best state, and stops early.
 
-The measure is taken by the first worker and told to the others. Measures and the best state stand beside the
-checkpoints, so a resumed run goes on with them; what came after the checkpoint it starts from is measured again.
+The first worker measures and broadcasts the value. Measures and the best state are saved beside the checkpoints, so a
+resumed run continues with them; measures of later steps than its checkpoint are taken again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from students.architectures.base import Student
 from students.settings import TrainSettings
-from students.training.stream import Workers
+from students.training.step_inputs import Workers
 
 Measure = Callable[[Student], float]
 _MEASURES, _BEST = "validations.json", "best.pt"
 
 
 class Validation(TrainerCallback):
-    """Measures, and what follows from them."""
+    """Calls `measure` (higher is better) and saves the best state in `directory`."""
 
     def __init__(
         self, measure: Measure, student: Student, settings: TrainSettings, directory: Path, start: int, workers: Workers
@@ -38,18 +38,18 @@ class Validation(TrainerCallback):
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """The first of the highest measures."""
+        """(step, measure) of the highest measure, the first of equals."""
         return max(self.measures, key=lambda point: point[1], default=None)
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing was gained for as long as `patience` says, and `min_steps` are done."""
+        """Whether the last `patience` validations brought no gain, after at least `min_steps`."""
         if self._settings.patience is None or self.best is None or self.measures[-1][0] < self._settings.min_steps:
             return False
         return sum(step > self.best[0] for step, _ in self.measures) >= self._settings.patience
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure at every so many steps, and at the last."""
+        """Measure every `eval_steps` and at the last step."""
         assert self._settings.eval_steps is not None
         if state.global_step % self._settings.eval_steps and state.global_step < state.max_steps:
             return
@@ -71,7 +71,7 @@ class Validation(TrainerCallback):
         control.should_training_stop = control.should_training_stop or self.exhausted
 
     def restore_best(self) -> int | None:
-        """Give the first worker's student its best state back; the step it is from."""
+        """Load the best state into the first worker's student; returns its step."""
         if self.best is None or self._workers.rank:
             return self.best and self.best[0]
         state = torch.load(self._directory / _BEST, map_location="cpu", weights_only=True)

@@ -63,6 +63,11 @@ class Checkpoint:
     tokenizer_directory: Path
     """The same directory, or that of the encoder that a published matchmaker model names (`bert_model`)."""
 
+    @property
+    def base_name(self) -> str:
+        """The last part of the name: that of the directory, or of the repository without its owner."""
+        return Path(self.name).name
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """The checkpoint's configuration as it stands in the file."""
@@ -106,15 +111,22 @@ def fingerprint_of(name: str, settings: ScoringSettings, *, revision: str | None
     return resolve(name, revision=revision).fingerprint(settings)
 
 
-def resolve(name: str, *, revision: str | None = None) -> Checkpoint:
-    """Find a checkpoint: a local directory if there is one of that name, else a repository on the Hub.
+def resolve(name: str | Checkpoint, *, revision: str | None = None) -> Checkpoint:
+    """Find a checkpoint: a local directory of that name if one exists, else a repository on the Hub.
 
-    Honours HF_HUB_OFFLINE and the Hub's own cache. `revision` is a branch, tag or commit on the Hub.
+    Honours HF_HUB_OFFLINE and the Hub's cache. A checkpoint that is already resolved is returned as it is, so that
+    callers who hold one pass it on and its files are hashed once.
+
+    Args:
+        name: a directory, a name on the Hub, or a resolved checkpoint.
+        revision: a branch, tag or commit on the Hub.
 
     Raises:
-        ModelError: nothing there, or files missing.
+        ModelError: no such checkpoint, or files are missing.
         UsageError: a revision of a local directory.
     """
+    if isinstance(name, Checkpoint):
+        return name
     directory, commit = _locate(name, revision, (CONFIG, *_TOKENIZER, *_SHAPING, *_SAFE))
     if commit is not None and not any((directory / file).is_file() for file in _WEIGHTS[:2]):
         directory, commit = _locate(name, commit, (CONFIG, *_TOKENIZER, *_SHAPING, *_PICKLED))

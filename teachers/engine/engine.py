@@ -28,7 +28,7 @@ from teachers.engine.cost import flop_of, measure_peak, weights_of
 from teachers.engine.device import BUDGETS, DTYPES, batch_tokens, choose_device
 from teachers.engine.torch_model import Logits, RunningModel, TorchModel
 from teachers.engine.tuning import TYPICAL_TOKENS, tune
-from teachers.scorer import Pairs, Told, Work
+from teachers.scorer import Pairs, ProgressReporter, Work
 from teachers.settings import ScoringSettings
 from teachers.tokens.pair_tokenizer import EncodedPairs, PairTokenizer
 
@@ -44,7 +44,9 @@ class Scored(NamedTuple):
     """For a footer: the budget that held, and the certificate of a low precision."""
 
 
-def load_scorer(name: str, settings: ScoringSettings, *, revision: str | None = None) -> CrossEncoderScorer:
+def load_scorer(
+    name: str | Checkpoint, settings: ScoringSettings, *, revision: str | None = None
+) -> CrossEncoderScorer:
     """Load the teacher that `name` means: a local directory, or a repository on the Hub at `revision`.
 
     Raises:
@@ -170,13 +172,13 @@ class CrossEncoderScorer:
             ModelError: as `score`, or scores in a low precision stray too far from float32.
         """
         budget = self.batch_tokens
-        told = Told(on_progress)
+        reporter = ProgressReporter(on_progress)
         while True:
             try:
-                scores = self._finite(self._pass(self._running, encoded, None, budget, told))
+                scores = self._finite(self._pass(self._running, encoded, None, budget, reporter))
                 break
             except (torch.OutOfMemoryError, MemoryError):
-                told.take_back()
+                reporter.retract()
                 if budget <= int(encoded.lengths.max()):
                     raise
                 budget //= 2
@@ -235,7 +237,7 @@ class CrossEncoderScorer:
         encoded: EncodedPairs,
         rows: NDArray[np.int64] | None,
         budget: int,
-        told: Told | None = None,
+        reporter: ProgressReporter | None = None,
     ) -> NDArray[np.float32]:
         """Scores of the rows, or of all; one batch runs on the device while the next is put together."""
         rows = np.arange(len(encoded.lengths)) if rows is None else rows
@@ -249,8 +251,8 @@ class CrossEncoderScorer:
                 done, collect = running
                 logits = collect()
                 scores[done] = logits.values
-                if told is not None:
-                    told.tell(self._work(lengths[done], logits.busy_seconds))
+                if reporter is not None:
+                    reporter.report(self._work(lengths[done], logits.busy_seconds))
             running = started
         return scores
 

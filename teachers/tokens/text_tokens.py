@@ -13,7 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.tokens.pairs import TokenChunk
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.checkpoints.loading import load_tokenizer
 
 CHUNK_TEXTS = 4096
@@ -36,7 +36,7 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> TokenC
 
 
 @cache
-def tokenizer_of(checkpoint: str, tokenizer_hash: str) -> PreTrainedTokenizerBase:  # noqa: ARG001
+def tokenizer_of(checkpoint: str | Checkpoint, tokenizer_hash: str) -> PreTrainedTokenizerBase:  # noqa: ARG001
     """A checkpoint's tokenizer, loaded once in a process; the hash tells a changed one from what it was."""
     return load_tokenizer(resolve(checkpoint))
 

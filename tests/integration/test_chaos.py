@@ -9,8 +9,8 @@ import time
 import pytest
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.scoring.shard import Teacher
 from jobs.scoring.stage import score
+from jobs.scoring.teachers import Teacher
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import load_scores, read_scores
 from teachers.settings import ScoringSettings
@@ -24,7 +24,8 @@ DRIVER = """
 import sys, time
 from jobs.cluster.settings import ClusterSettings
 from jobs.scoring.stage import score
-from jobs.scoring.shard import ShardScorer, Teacher
+from jobs.scoring.shard import ShardScorer
+from jobs.scoring.teachers import Teacher
 from pipeline.storage.workspace import Workspace
 from teachers.settings import ScoringSettings
 

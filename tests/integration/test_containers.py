@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.scoring.shard import Teacher
 from jobs.scoring.stage import score
+from jobs.scoring.teachers import Teacher
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import load_scores, read_scores
-from pipeline.storage.publishing import remove
+from pipeline.storage.atomic_files import remove
 from pipeline.triples.build import TripleSettings, build_triples
 from pipeline.triples.sets import load_triples
 from teachers.settings import ScoringSettings

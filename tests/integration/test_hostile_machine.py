@@ -11,7 +11,7 @@ import pytest
 from jobs.checks.status import workspace_status
 from jobs.cli import main
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_footers
+from pipeline.tables.parts import read_footers
 from tests import worlds
 from tests.tiny_models import save_tiny
 
@@ -53,7 +53,7 @@ def made(location):
     """Contents and recipes of all tables, the weights, and the state of every stage."""
     workspace = Workspace.open(str(location))
     found = {
-        name: [(f.fingerprint, f.content) for f in set_footers(workspace.parts(*name.split("/")))] for name in SETS
+        name: [(f.fingerprint, f.content) for f in read_footers(workspace.parts(*name.split("/")))] for name in SETS
     }
     found["weights"] = workspace.path("students", "student", "model.safetensors").read_bytes()
     found["export"] = [path.read_bytes() for path in sorted((location.parent / "export").rglob("*.parquet"))]

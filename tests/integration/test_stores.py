@@ -14,7 +14,7 @@ from jobs.cluster.settings import TrainCluster
 from jobs.training.stage import train_student
 from pipeline.imports.msmarco import import_msmarco
 from pipeline.storage.workspace import Workspace
-from pipeline.tables.parts import set_footers
+from pipeline.tables.parts import read_footers
 from pipeline.triples.build import TripleSettings, build_triples
 from students.settings import StudentSettings, TrainSettings
 from tests import stores, worlds
@@ -90,9 +90,9 @@ def chain(location, given, output):
 def made(workspace, output):
     """All that must be the same: contents and recipes of all tables, weights, runs, exports, summaries' codes."""
     found = {
-        name: [(f.fingerprint, f.content) for f in set_footers(workspace.parts(*name.split("/")))] for name in SETS
+        name: [(f.fingerprint, f.content) for f in read_footers(workspace.parts(*name.split("/")))] for name in SETS
     }
-    student = workspace.place("students", "student")
+    student = workspace.current_path("students", "student")
     found["weights"] = (student / "model.safetensors").read_bytes()
     found["student"] = json.loads((student / "prep.json").read_text(encoding="utf-8"))["fingerprint"]
     found["runs"] = {path.name: path.read_bytes() for path in workspace.path("runs").iterdir()}
@@ -164,7 +164,7 @@ def settings(init, **more):
 
 
 def weights(ws, name):
-    return (ws.place("students", name) / "model.safetensors").read_bytes()
+    return (ws.current_path("students", name) / "model.safetensors").read_bytes()
 
 
 def test_training_goes_on_on_another_machine(scored, tmp_path, monkeypatch):

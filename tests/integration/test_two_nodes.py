@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.scoring.shard import Teacher
 from jobs.scoring.stage import score
+from jobs.scoring.teachers import Teacher
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import load_scores, read_scores
 from teachers.settings import ScoringSettings

@@ -1,6 +1,7 @@
 """A sound workspace, and one thing after another broken in it."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 
@@ -9,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.checks.status import workspace_status
 from jobs.checks.verify import verify
 from jobs.cluster.settings import ClusterSettings
-from jobs.scoring.shard import Teacher
 from jobs.scoring.stage import score
+from jobs.scoring.teachers import Teacher
 from pipeline import schemas
+from pipeline.errors import MissingError, WorkspaceError
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import read_pair_ids, read_scores, write_scores
 from pipeline.tables.parts import footer_of, write_part
@@ -59,6 +62,16 @@ def rewrite(path, change=lambda table: table, footer=lambda facts: facts):
 def replaced(table, column, values):
     place = table.schema.get_field_index(column)
     return table.set_column(place, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+
+
+def test_status_takes_its_state_from_the_type_of_the_error(workspace, monkeypatch):
+    """Whatever the messages say."""
+    states = {stage.name: stage.state for stage in workspace_status(workspace)}
+    assert states["passages"] == "done" and states["pairs"] == "missing"
+    for error, state in ((MissingError("nothing"), "missing"), (WorkspaceError("no part yet"), "incomplete")):
+        monkeypatch.setattr("jobs.checks.status.load_pairs", lambda *_, error=error: (_ for _ in ()).throw(error))
+        assert {stage.name: stage.state for stage in workspace_status(workspace)}["pairs"] == state
+    assert type(pickle.loads(pickle.dumps(MissingError("nothing")))) is MissingError
 
 
 def test_a_sound_workspace(sound):

@@ -13,7 +13,7 @@ import ray
 from jobs.cluster import pool as ray_pool
 from jobs.cluster.pool import run_on_actors
 from jobs.cluster.settings import ClusterSettings
-from jobs.cluster.worker import stand_somewhere
+from jobs.cluster.worker import leave_missing_directory
 from pipeline.errors import ModelError
 
 CLUSTER = ClusterSettings(num_actors=2, cpus_per_actor=0.5, max_attempts=3)
@@ -123,7 +123,7 @@ class TestPool:
         def leave_and_run(worker, task, report):
             os.chdir(gone)
             shutil.rmtree(gone)
-            stand_somewhere()
+            leave_missing_directory()
             worker.run(task, report)
 
         failures = run_on_actors(str(tmp_path), Worker, leave_and_run, ["homeless"], CLUSTER, lambda count: None)

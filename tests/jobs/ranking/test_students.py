@@ -76,5 +76,5 @@ def test_a_student_mines(world):
         for name in ("late", "colbert-retrieve")
     )
     assert mined == searched and len(mined) == 5 * worlds.DEV
-    with pytest.raises(UsageError, match="need a new name"):
+    with pytest.raises(UsageError, match="lists need a new name"):
         prep("mine", *where, "--student", "colbert")

@@ -12,14 +12,16 @@ import pytest
 from jobs.cluster.settings import ClusterSettings
 from jobs.models.token_stores import make_stores, open_stores
 from jobs.scoring.estimate import estimate
-from jobs.scoring.shard import ShardScorer, Teacher, pairs_with_texts
+from jobs.scoring.shard import ShardScorer, pairs_with_texts
 from jobs.scoring.stage import plan_scoring, score
+from jobs.scoring.teachers import Teacher
 from pipeline.collection.texts import Texts
 from pipeline.errors import IncompleteError, ModelError, UsageError, WorkspaceError
 from pipeline.imports.msmarco import import_msmarco
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import load_scores, read_pair_ids, read_scores, write_scores
 from pipeline.tables.parts import footer_of
+from teachers.checkpoints import checkpoint as checkpoints
 from teachers.engine.certificate import LEAST_TAU
 from teachers.engine.engine import CrossEncoderScorer, load_scorer
 from teachers.scorer import Work
@@ -126,14 +128,14 @@ def test_a_run_cut_short_leaves_whole_shards_only(paired, checkpoint, monkeypatc
 
 
 def test_a_node_with_other_files_is_noticed(paired, checkpoint):
-    (task, *_), _ = plan_scoring(paired, [Teacher("t", checkpoint, SETTINGS)])
+    (task, *_), *_ = plan_scoring(paired, [Teacher("t", checkpoint, SETTINGS)])
     planned = type(task)(task.teacher, {**task.description, "fingerprint": "other"}, task.number, task.pairs, task.rows)
     with pytest.raises(ModelError, match="another checkpoint"):
         ShardScorer(str(paired.root)).score(planned, lambda pairs: None)
 
 
 def test_bad_teachers(paired, checkpoint):
-    with pytest.raises(UsageError, match="two teachers"):
+    with pytest.raises(UsageError, match="two teachers with the same name"):
         run(paired, Teacher("t", checkpoint, SETTINGS), Teacher("t", checkpoint, SETTINGS))
     with pytest.raises(UsageError, match="bad name"):
         run(paired, Teacher("../t", checkpoint, SETTINGS))
@@ -182,7 +184,7 @@ def test_old_scores_of_other_texts_are_not_taken(workspace, checkpoint):
     run(workspace, Teacher("t", checkpoint, SETTINGS))
     pairs = load_pairs(workspace)
     path, footer = workspace.parts("scores", "t")[0], pairs.footers[0]
-    ids, description = read_pair_ids(path), Teacher("t", checkpoint, SETTINGS).describe()
+    ids, description = read_pair_ids(path), Teacher("t", checkpoint, SETTINGS).resolve().description
     foreign = dataclasses.replace(footer, extra={**footer.extra, "texts": "of other texts"})
     write_scores(workspace, "t", 0, foreign, ids, np.zeros(len(ids[0]), np.float32), description, {})
     scored, _ = run(workspace, Teacher("t", checkpoint, SETTINGS))
@@ -218,7 +220,7 @@ def test_a_full_disk_ends_the_run(paired, checkpoint, monkeypatch):
 
 
 def test_the_budget_is_tried_out_once_and_kept(paired, checkpoint, monkeypatch):
-    monkeypatch.setattr("jobs.scoring.stage.WORTH_TUNING", 1)
+    monkeypatch.setattr("jobs.scoring.stage.MIN_PAIRS_TO_TUNE", 1)
     tries = []
     monkeypatch.setattr(CrossEncoderScorer, "tune", lambda self: tries.append(self) or 512)
     for name in ("t", "u"):
@@ -270,3 +272,13 @@ def test_what_killed_runs_left_goes_when_it_is_nobodys(paired, checkpoint):
     os.utime(old, (0, 0))
     run(paired, Teacher("t", checkpoint, SETTINGS))
     assert not old.exists() and new.exists()
+
+
+def test_a_checkpoint_is_resolved_and_hashed_once_planned_and_once_loaded(paired, checkpoint, monkeypatch):
+    """However many shards there are; digests are those of the weights."""
+    resolved, hashed = [], []
+    locate, digest = checkpoints._locate, checkpoints.digest_files
+    monkeypatch.setattr(checkpoints, "_locate", lambda *args: resolved.append(args) or locate(*args))
+    monkeypatch.setattr(checkpoints, "digest_files", lambda files: hashed.append(files) or digest(files))
+    assert run(paired, Teacher("t", checkpoint, SETTINGS))[0].shards > 4
+    assert len(resolved) == 2 and len(hashed) == 2 * len(("weights", "tokenizer"))

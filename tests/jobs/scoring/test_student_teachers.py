@@ -12,8 +12,9 @@ from jobs.checks.verify import verify
 from jobs.cluster.settings import ClusterSettings
 from jobs.ranking.encode import encode_passages
 from jobs.scoring.estimate import estimate
-from jobs.scoring.shard import Teacher, pairs_with_texts
+from jobs.scoring.shard import pairs_with_texts
 from jobs.scoring.stage import score
+from jobs.scoring.teachers import Teacher
 from jobs.training.stage import train_student
 from pipeline import schemas
 from pipeline.collection.texts import Texts
@@ -26,6 +27,7 @@ from pipeline.triples.sets import load_triples
 from students.inference.loading import load_student
 from students.inference.scorer import SeparateScorer
 from students.settings import STUDENT_FILE, StudentSettings, TrainSettings
+from teachers.checkpoints import checkpoint as checkpoints
 from teachers.engine.certificate import LEAST_TAU
 from teachers.scorer import Work
 from teachers.settings import ScoringSettings
@@ -96,6 +98,17 @@ def test_passages_that_are_stored_are_not_encoded_again(world, monkeypatch):
     assert run(workspace, "fresh", checkpoint)[0].pairs == load_pairs(workspace).pairs
     found = [read_scores(path) for path in workspace.parts("scores", "fresh")]
     assert all(np.allclose(one, other, atol=1e-4) for one, other in zip(found, expected, strict=True))
+
+
+def test_its_files_are_read_by_the_run_not_by_the_shard(world, tmp_path, monkeypatch):
+    resolved, locate = [], checkpoints._locate
+    monkeypatch.setattr(checkpoints, "_locate", lambda *args: resolved.append(args) or locate(*args))
+    shutil.copytree(student(world, "bert_dot"), tmp_path / "other")
+    file = tmp_path / "other" / STUDENT_FILE
+    file.write_text(file.read_text().replace('"scale": 5.0', '"scale": 9.0'))
+    resolved.clear()
+    scored, _ = run(world[0], "other", str(tmp_path / "other"))
+    assert scored.shards > 4 and len(resolved) <= 5  # planned, loaded, and three times by the student's architecture
 
 
 def test_verify_scores_a_sample_again(world, tmp_path):

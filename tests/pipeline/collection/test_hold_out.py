@@ -41,9 +41,9 @@ def test_once_is_enough_and_another_size_is_refused(workspace):
     before = part.read_bytes()
     assert not hold_out(workspace, "tune", "train", 10)
     assert part.read_bytes() == before
-    with pytest.raises(WorkspaceError, match="there already"):
+    with pytest.raises(WorkspaceError, match="exists already"):
         hold_out(workspace, "tune", "train", 11)
-    with pytest.raises(WorkspaceError, match="there already"):
+    with pytest.raises(WorkspaceError, match="exists already"):
         hold_out(workspace, "train", "train", 3)
 
 
@@ -61,7 +61,7 @@ def test_queries_of_a_file_move(workspace, tmp_path):
     assert ids(workspace, "train") == set(range(40)) - {3, 39}
     assert not hold_out(workspace, "tune", "train", path)
     path.write_text("3\n38\n")
-    with pytest.raises(WorkspaceError, match="there already"):
+    with pytest.raises(WorkspaceError, match="exists already"):
         hold_out(workspace, "tune", "train", path)
 
 

@@ -111,10 +111,13 @@ def corpus() -> tuple[list[str], list[str]]:
     return texts, [" ".join(vocabulary[rng.integers(0, 60, 4)]) for _ in range(23)]
 
 
-def test_sums_as_bm25s_does_to_the_last_bit(tmp_path: Path, corpus: tuple[list[str], list[str]]) -> None:
+@pytest.mark.parametrize("options", [ANSERINI, Bm25Settings(k1=0, b=0), Bm25Settings(k1=2, b=1)])
+def test_sums_as_bm25s_does_to_the_last_bit(
+    tmp_path: Path, corpus: tuple[list[str], list[str]], options: Bm25Settings
+) -> None:
     texts, queries = corpus
-    found = indexed(tmp_path, texts, queries).search(range(23), 300)
-    expected = oracle(texts, queries, list(range(300)), 300, ANSERINI)
+    found = indexed(tmp_path, texts, queries, options=options).search(range(23), 300)
+    expected = oracle(texts, queries, list(range(300)), 300, options)
     assert sum(map(len, expected)) > 1000
     # One by one: pytest takes minutes to show how long lists differ.
     for got, wanted in zip(by_query(found, 23), expected, strict=True):

@@ -3,6 +3,7 @@
 import pickle
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from pyarrow.fs import FileInfo, FileType
 
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.storage import leases
+from pipeline.storage.atomic_files import atomic_write, write_if_absent
 from pipeline.storage.leases import lease
 from pipeline.storage.location import StorePath, parse_location
-from pipeline.storage.publishing import atomic_write, current, download, put_first, replace_directory
+from pipeline.storage.published_sets import current_version, download, replace_directory
 from pipeline.storage.workspace import Workspace
 from tests import stores
 
@@ -53,9 +55,9 @@ def below(place: StorePath) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("ftp://host/x", "unknown kind of store"),
-        ("s3:///x", "not an address"),
-        ("s3://bucket/../x", "not an address"),
+        ("ftp://host/x", "unknown type of store"),
+        ("s3:///x", "malformed store URI"),
+        ("s3://bucket/../x", "malformed store URI"),
         ("s3://key:secret-word@bucket/x", "takes no credentials"),
         ("s3://bucket/x?access_key=key&secret_key=secret-word", "takes no credentials"),
     ],
@@ -100,7 +102,7 @@ def test_a_file_appears_whole_or_not_at_all(place):
         stream.write(b"whole")
         assert below(place) == []
     assert (place / "file").read_bytes() == b"whole"
-    put_first(place / "file", b"later")
+    write_if_absent(place / "file", b"later")
     assert (place / "file").read_bytes() == b"whole"
 
 
@@ -125,9 +127,9 @@ def test_a_set_is_the_old_one_until_the_new_one_is_complete(place, tmp_path, mon
     assert len(ws.parts("pairs")) == 2
     replace_directory(tmp_path / "new", ws.path("pairs"))
     assert [path.read_text() for path in ws.parts("pairs")] == ["new"] * 3
-    version = current(ws.path("pairs")).name
+    version = current_version(ws.path("pairs")).name
     assert {name.split("/")[0] for name in below(ws.path("pairs"))} == {".current", version}
-    put(ws.place("pairs"), "part-00003.parquet")  # what is added later belongs to it
+    put(ws.current_path("pairs"), "part-00003.parquet")  # what is added later belongs to it
     assert len(ws.parts("pairs")) == 4
 
 
@@ -162,16 +164,32 @@ def fast(monkeypatch):
         monkeypatch.setattr(leases, name, seconds)
 
 
-def test_a_stage_runs_once_at_a_time_and_after_a_killed_run(place, fast):
+def test_a_stage_runs_once_at_a_time_and_after_a_killed_run(place, fast, monkeypatch):
     with lease(place, "build"):
         with pytest.raises(WorkspaceError, match="another run holds the stage 'build'") as error, lease(place, "build"):
             pass
         assert "process" in str(error.value)
     assert below(place) == []
     put(place, "left by a killed run.json")
-    started = time.monotonic()
-    with lease(place, "build"):
-        assert time.monotonic() - started > 2
+    entries, looks = StorePath.entries, []
+
+    def aging(path, **options):
+        """The left claim is fresh at the first look and older than a lease at the second."""
+        found = entries(path, **options)
+        looks.append(sorted(entry.base_name for entry in found))
+        age = timedelta(seconds=(leases.LEASE_SECONDS + 1) * (len(looks) > 1))
+        return [
+            FileInfo(entry.path, entry.type, size=entry.size, mtime=entry.mtime - age)
+            if entry.base_name.startswith("left")
+            else entry
+            for entry in found
+        ]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StorePath, "entries", aging)
+        with lease(place, "build"):
+            assert [len(names) for names in looks] == [2, 2], "it waits while the claim may be alive"
+            assert len(entries(place)) == 1
     assert below(place) == []
 
 
@@ -222,9 +240,9 @@ def test_names_from_a_store_never_become_other_paths(place, tmp_path, monkeypatc
     put(place / "set", "fine")
     hostile = [FileInfo(f"{place.full}/set/{name}", FileType.File) for name in ("fine", "below/../../outside")]
     monkeypatch.setattr(StorePath, "entries", lambda self, **_: hostile)
-    with pytest.raises(WorkspaceError, match="no file's"):
+    with pytest.raises(WorkspaceError, match="not a valid file path"):
         download(place / "set", tmp_path / "copy")
     assert not (tmp_path / "copy").exists() and not (tmp_path / "outside").exists()
     (place / "set" / ".current").write_text('{"version": "../elsewhere"}')
     with pytest.raises(WorkspaceError, match="does not name a version"):
-        current(place / "set")
+        current_version(place / "set")

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from pipeline.errors import PrepError, UsageError, WorkspaceError
-from pipeline.storage.publishing import staged_directory
+from pipeline.storage.published_sets import staged_directory
 from pipeline.storage.workspace import Workspace, atomic_write, replace_directory
 
 
@@ -39,7 +39,7 @@ def test_newer_foreign_and_remote_workspaces_are_refused(tmp_path):
     with pytest.raises(WorkspaceError, match="newer version") as error:
         Workspace.open(f"file://{tmp_path}/ws")
     assert "99" in str(error.value)
-    with pytest.raises(UsageError, match="unknown kind of store"):
+    with pytest.raises(UsageError, match="unknown type of store"):
         Workspace.open("ftp://host/ws")
 
 

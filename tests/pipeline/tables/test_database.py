@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.tables.database import connect, fed_threads, memory_bytes, one_row
+from pipeline.tables.database import connect, memory_bytes, single_row, threads_for_memory
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_no_amount(text):
 
 def test_no_more_threads_than_the_memory_feeds(tmp_path, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert [fed_threads(64, limit) for limit in ("1MB", "128MB", "1GB", "10GB")] == [1, 2, 15, 64]
+    assert [threads_for_memory(64, limit) for limit in ("1MB", "128MB", "1GB", "10GB")] == [1, 2, 15, 64]
     for given, threads in ((None, 2), (5, 5)):
         with connect(tmp_path, memory_limit="128MB", threads=given) as connection:
-            assert one_row(connection, "SELECT current_setting('threads')") == (threads,)
+            assert single_row(connection, "SELECT current_setting('threads')") == (threads,)

@@ -16,7 +16,7 @@ def world(tmp_path):
 def test_counts_and_agreement_are_those_of_a_plain_loop(world):
     pairs = load_pairs(world)
     scores = [load_scores(world, pairs, name) for name in "abc"]
-    found = score_agreement(pairs, scores)
+    found = score_agreement(scores)
     rows = []
     for number, path in enumerate(pairs.paths):
         file, _ = open_part(path)
@@ -44,5 +44,5 @@ def test_counts_and_agreement_are_those_of_a_plain_loop(world):
 def test_large_sets_are_sampled_by_whole_shards(world):
     pairs = load_pairs(world)
     scores = [load_scores(world, pairs, "a")]
-    found = score_agreement(pairs, scores, most_pairs=60)
+    found = score_agreement(scores, most_pairs=60)
     assert 1 < found.shards < len(pairs.paths) and found.pairs < pairs.pairs

@@ -6,16 +6,34 @@ import pytest
 from pipeline import schemas
 from pipeline.errors import WorkspaceError
 from pipeline.tables.parts import read_part, write_part
-from pipeline.triples.audit import audit_set
+from pipeline.triples.audit import SHARDS_AGAIN, audit_set
 from pipeline.triples.build import TripleSettings, build_triples
 from pipeline.triples.layouts import Lists, Triples
 from pipeline.triples.sets import load_triples
 from tests import worlds
+from tests.pipeline.triples.triple_reference import in_shards_of
 
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    return worlds.graded(tmp_path_factory.mktemp("audited"))
+    workspace = in_shards_of(worlds.graded(tmp_path_factory.mktemp("audited")), 90, {"a": 1, "b": 2, "c": 3})
+    assert len(workspace.parts("pairs")) > SHARDS_AGAIN
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def build_again(graded):
+    """Builds a set as "bad"; a set that was built before is copied."""
+    built = {}
+
+    def build(settings, layout):
+        if (settings, layout) not in built:
+            build_triples(graded, settings, name="bad", layout=layout)
+            built[settings, layout] = {path: path.read_bytes() for path in graded.parts(layout.dataset, "bad")}
+        for path, data in built[settings, layout].items():
+            path.write_bytes(data)
+
+    return build
 
 
 @pytest.mark.parametrize("layout", [Triples(), Lists(4), Lists(3, drop_short=True)], ids=str)
@@ -57,12 +75,12 @@ def _change(table, column, row, value):
         (lambda t: _change(t, "negative_id", 0, t.column("positive_id")[0].as_py()), "relevant negative"),
         (lambda t: _change(t, "positive_id", 0, t.column("negative_id")[0].as_py()), "without a judged positive"),
         (lambda t: _change(t, "query_id", 0, worlds.TRAIN), "another split"),
-        (lambda t: pa.concat_tables([t.slice(0, 1), t]), "twice"),
-        (lambda t: t.take([1, 0, *range(2, len(t))]), "out of their place"),
+        (lambda t: pa.concat_tables([t.slice(0, 1), t]), "duplicates"),
+        (lambda t: t.take([1, 0, *range(2, len(t))]), "out of order"),
     ],
 )
-def test_each_fault_is_found_and_named(graded, change, fault):
-    build_triples(graded, TripleSettings(3.0), name="bad")
+def test_each_fault_is_found_and_named(graded, build_again, change, fault):
+    build_again(TripleSettings(3.0), Triples())
     (path,), (footer,) = load_triples(graded, "bad")
     table, _ = read_part(path, schemas.TRIPLES)
     write_part(path, change(table).to_batches(), schemas.TRIPLES, footer.recipe, extra=footer.extra)
@@ -71,11 +89,11 @@ def test_each_fault_is_found_and_named(graded, change, fault):
     path.unlink()
 
 
-ASKED = {
-    "min_score": (-2.0, "below the least score"),
-    "max_score": (-2.0, "above the largest score"),
+OPTIONS = {
+    "min_score": (-2.0, "below the minimum score"),
+    "max_score": (-2.0, "above the maximum score"),
     "relative_margin": (0.75, "below the relative margin"),
-    "max_margin_std": (2.0, "of more disagreement"),
+    "max_margin_std": (2.0, "above the maximum margin_std"),
     "threshold_on": ("all", "rows that pair shard"),
     "anchor": ("min", "rows that pair shard"),
     "rank_to": (2, "rows that pair shard"),
@@ -87,13 +105,13 @@ ASKED = {
 
 
 @pytest.mark.parametrize("layout", [Triples(), Lists(5)], ids=str)
-@pytest.mark.parametrize("option", ASKED)
-def test_rows_that_an_option_should_have_dropped(graded, option, layout):
+@pytest.mark.parametrize("option", OPTIONS)
+def test_rows_that_an_option_should_have_dropped(graded, build_again, option, layout):
     """A set that was built without the option, under a footer that claims it."""
-    value, fault = ASKED[option]
+    value, fault = OPTIONS[option]
     if layout.dataset == "lists" and option in ("max_margin_std", "negatives_per_query"):
         fault = "rows that pair shard"
-    build_triples(graded, TripleSettings(1.0), name="bad", layout=layout)
+    build_again(TripleSettings(1.0), layout)
     for path in graded.parts(layout.dataset, "bad"):
         table, footer = read_part(path, layout.schema)
         given = {**footer.recipe.settings, option: value}
@@ -108,8 +126,8 @@ def test_rows_that_an_option_should_have_dropped(graded, option, layout):
     path.unlink()
 
 
-def test_a_row_that_is_missing(graded):
-    build_triples(graded, TripleSettings(3.0), name="bad")
+def test_a_row_that_is_missing(graded, build_again):
+    build_again(TripleSettings(3.0), Triples())
     (path,) = graded.parts("triples", "bad")
     table, footer = read_part(path, schemas.TRIPLES)
     write_part(path, table[1:].to_batches(), schemas.TRIPLES, footer.recipe, extra=footer.extra)
@@ -118,8 +136,8 @@ def test_a_row_that_is_missing(graded):
     path.unlink()
 
 
-def test_a_file_that_was_changed_behind_its_footer(graded):
-    build_triples(graded, TripleSettings(3.0), name="bad")
+def test_a_file_that_was_changed_behind_its_footer(graded, build_again):
+    build_again(TripleSettings(3.0), Triples())
     (path,), (footer,) = load_triples(graded, "bad")
     table, _ = read_part(path, schemas.TRIPLES)
     changed = _change(table, "margin_std", 0, 0.125)

@@ -12,10 +12,9 @@ from pipeline.scores.pairs import build_pairs, load_pairs
 from pipeline.triples.build import Resources, TripleSettings, build_triples
 from pipeline.triples.ensemble import Sample, fit_weights
 from tests import worlds
-from tests.pipeline.triples.triple_reference import World, read, spread, triples
+from tests.pipeline.triples.triple_reference import IDS, Filters, World, in_shards_of, read, spread, triples
 
 TEACHERS = ["a", "b", "c"]
-KEYS = ("query_id", "positive_id", "negative_id")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +29,22 @@ def world(graded):
     return World(graded, TEACHERS)
 
 
+@pytest.fixture(scope="module")
+def one_shard(tmp_path_factory):
+    workspace = worlds.graded(tmp_path_factory.mktemp("one_shard"))
+    return in_shards_of(workspace, 10_000, {"a": 1, "b": 2, "c": 3})
+
+
+@pytest.fixture(scope="module")
+def filtered(one_shard, tmp_path_factory):
+    return Filters(one_shard, tmp_path_factory.mktemp("filtered"))
+
+
+@pytest.fixture(scope="module")
+def one_shard_world(one_shard):
+    return World(one_shard, TEACHERS)
+
+
 def built(workspace, options, name="t", teachers=()):
     """Triples by their ids, or nothing where everything was dropped."""
     try:
@@ -41,7 +56,7 @@ def built(workspace, options, name="t", teachers=()):
 
 
 def rows(workspace, name):
-    return {tuple(row.pop(key) for key in KEYS): tuple(row.values()) for row in read(workspace, f"triples/{name}")}
+    return {tuple(row.pop(key) for key in IDS): tuple(row.values()) for row in read(workspace, f"triples/{name}")}
 
 
 def same(found, expected):
@@ -92,25 +107,44 @@ PLAIN = settings(max_examples=25, suppress_health_check=[HealthCheck.function_sc
 @PLAIN
 @example(options={"threshold": None, "negatives_per_system": 5}, teachers=TEACHERS)  # what both retrievers found
 @given(options=THRESHOLDS | BOUNDS | LIMITS, teachers=st.sampled_from([TEACHERS, ["a", "b"]]))
-def test_every_option_equals_plain_loops(graded, world, options, teachers):
-    asked = TripleSettings(**options)
-    same(built(graded, asked, teachers=teachers), triples(world, asked, teachers))
+def test_every_option_equals_plain_loops(filtered, one_shard_world, options, teachers):
+    chosen = TripleSettings(**options)
+    same(filtered(chosen, teachers)[0], triples(one_shard_world, chosen, teachers))
+
+
+@pytest.mark.parametrize(
+    ("options", "teachers"),
+    [
+        ({"threshold": 2.5, "threshold_on": "2", "anchor": "min"}, TEACHERS),
+        ({"relative_margin": 0.5, "max_score": 3.0, "rank_to": 8, "max_margin_std": 5.0}, ["a", "b"]),
+        ({"threshold": 0.0, "negatives_per_query": 5, "negatives_per_system": 3, "split": "dev"}, TEACHERS),
+        ({"threshold": 500.0}, TEACHERS),
+    ],
+)
+def test_a_build_of_many_shards_equals_plain_loops(graded, world, options, teachers):
+    chosen = TripleSettings(**options)
+    same(built(graded, chosen, teachers=teachers), triples(world, chosen, teachers))
 
 
 @settings(PLAIN, max_examples=5)
 @given(limits=LIMITS)
-def test_queries_without_a_positive_are_paired_in_a_circle(graded, world, limits):
-    asked = TripleSettings(**{**limits, "threshold": None, "pairs": "scored"})
-    found = built(graded, asked)
-    same(found, triples(world, asked, TEACHERS))
-    assert len(found) >= len(built(graded, dataclasses.replace(asked, pairs="judged"), name="j"))
+def test_queries_without_a_positive_are_paired_in_a_circle(filtered, one_shard_world, limits):
+    chosen = TripleSettings(**{**limits, "threshold": None, "pairs": "scored"})
+    found, *_ = filtered(chosen)
+    same(found, triples(one_shard_world, chosen, TEACHERS))
+    assert len(found) >= len(filtered(dataclasses.replace(chosen, pairs="judged"))[0])
+
+
+def test_a_build_of_many_shards_pairs_in_a_circle(graded, world):
+    chosen = TripleSettings(None, pairs="scored", negatives_per_query=5)
+    same(built(graded, chosen), triples(world, chosen, TEACHERS))
 
 
 def test_weights_and_scales(graded, world):
     given = {"a": 3.0, "b": 0.0, "c": 1.0}
     for on in ("mean", "2"):
-        asked = TripleSettings(1.0, threshold_on=on, ensemble="weighted", weights=given)
-        same(built(graded, asked), triples(world, asked, TEACHERS, weights=list(given.values())))
+        chosen = TripleSettings(1.0, threshold_on=on, ensemble="weighted", weights=given)
+        same(built(graded, chosen), triples(world, chosen, TEACHERS, weights=list(given.values())))
 
 
 def test_zscore_makes_scales_equal(graded, world, monkeypatch):
@@ -118,8 +152,8 @@ def test_zscore_makes_scales_equal(graded, world, monkeypatch):
     every = {t: [s for (q, _), s in world.scores[t].items() if "train" in world.splits[q]] for t in TEACHERS}
     scales = [spread(values) for values in every.values()]
     centre = np.mean([np.mean(values) / scale for values, scale in zip(every.values(), scales, strict=True)])
-    asked = TripleSettings(0.4, ensemble="zscore", max_score=0.3, relative_margin=0.2)
-    same(built(graded, asked), triples(world, asked, TEACHERS, scales=scales, centre=centre))
+    chosen = TripleSettings(0.4, ensemble="zscore", max_score=0.3, relative_margin=0.2)
+    same(built(graded, chosen), triples(world, chosen, TEACHERS, scales=scales, centre=centre))
 
 
 def test_the_sample_is_taken_where_the_split_is(graded, world, monkeypatch):
@@ -168,12 +202,17 @@ def test_same_text_never_on_both_sides(graded, world):
 
 @settings(PLAIN, max_examples=8)
 @given(options=BOUNDS | LIMITS)
-def test_the_funnel_adds_up(graded, options):
-    try:
-        made = build_triples(graded, TripleSettings(**options), name="u")
-    except PrepError:
-        return
-    funnel, counted, found = made.funnel, made.statistics, rows(graded, "u")
+def test_the_funnel_adds_up(filtered, options):
+    adds_up(*filtered(TripleSettings(**options)))
+
+
+def test_the_funnel_of_many_shards_adds_up(graded):
+    made = build_triples(graded, TripleSettings(0.0, max_score=3.0, negatives_per_query=5), name="u")
+    assert made.funnel.above_max_score and made.funnel.over_limit
+    adds_up(rows(graded, "u"), made.funnel, made.statistics)
+
+
+def adds_up(found, funnel, counted):
     lost = funnel.pairs_of_other_splits + funnel.pairs_collapsed + funnel.pairs_below_relevance_level
     assert funnel.pairs == lost + funnel.positives + funnel.negatives
     assert funnel.triples == len(found) == sum(counted.triple_margins.values())
@@ -194,10 +233,10 @@ def _steps(found):
 )
 def test_the_same_bytes_whoever_works(graded, tmp_path, monkeypatch, resources):
     monkeypatch.setattr("pipeline.triples.build.TRIPLES_PER_PART", 60)
-    asked = TripleSettings(None, negatives_per_query=5)
-    build_triples(graded, asked, name="one", resources=Resources(processes=1))
+    chosen = TripleSettings(None, negatives_per_query=5)
+    build_triples(graded, chosen, name="one", resources=Resources(processes=1))
     elsewhere = {"temp_directory": tmp_path / "spill"} if resources.pop("temp", False) else {}
-    build_triples(graded, asked, name="two", resources=Resources(**resources, **elsewhere))
+    build_triples(graded, chosen, name="two", resources=Resources(**resources, **elsewhere))
     one, two = ([path.read_bytes() for path in graded.parts("triples", name)] for name in ("one", "two"))
     assert len(one) > 2 and one == two
     assert not list(tmp_path.glob("spill/*"))
@@ -229,7 +268,7 @@ def test_bad_options_are_named(options):
 
 
 def test_options_that_do_not_fit_the_teachers(graded):
-    with pytest.raises(UsageError, match="more teachers than there are"):
+    with pytest.raises(UsageError, match="--threshold-on exceeds the number of teachers"):
         build_triples(graded, TripleSettings(threshold_on="4"))
     with pytest.raises(UsageError, match="a weight for each teacher"):
         build_triples(graded, TripleSettings(ensemble="weighted", weights={"a": 1.0}))

@@ -12,10 +12,12 @@ from pipeline import schemas
 from pipeline.errors import PrepError, UsageError, WorkspaceError
 from pipeline.imports.msmarco import import_msmarco
 from pipeline.tables.parts import open_part, read_part, write_part
-from pipeline.triples.build import Resources, TripleSettings, build_triples, make_plan, scored_inputs
+from pipeline.triples.build import Resources, TripleSettings, build_triples, make_plan
+from pipeline.triples.inputs import current_scored_pairs
 from pipeline.triples.layouts import Triples
 from pipeline.triples.shard import Shard, ShardWorker
 from tests import worlds
+from tests.pipeline.triples.triple_reference import Filters
 
 TEACHERS = {"a": 1, "b": 2, "c": 3}
 
@@ -49,6 +51,17 @@ def reference(workspace, teachers, threshold, split):
     return found
 
 
+@pytest.fixture(scope="module")
+def one_shard(tmp_path_factory):
+    workspace = worlds.paired(worlds.imported(tmp_path_factory.mktemp("one_shard")), pairs_per_shard=10_000)
+    return worlds.scored(workspace, TEACHERS, digits=0)
+
+
+@pytest.fixture(scope="module")
+def filtered(one_shard, tmp_path_factory):
+    return Filters(one_shard, tmp_path_factory.mktemp("filtered"))
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     teachers=st.sets(st.sampled_from(sorted(TEACHERS)), min_size=1).map(sorted),
@@ -56,10 +69,18 @@ def reference(workspace, teachers, threshold, split):
     threshold=st.none() | st.sampled_from([-2.0, 0.0, 1.0, 2.5, 3.0]),
     split=st.sampled_from(["train", "dev"]),
 )
-def test_triples_equal_plain_loops(scored, teachers, threshold, split):
-    build_triples(scored, TripleSettings(threshold, split=split), name="t", teachers=teachers)
-    expected = reference(scored, teachers, threshold, split)
-    found = {row[:3]: row[3:] for row in read(scored, "triples/t")}
+def test_triples_equal_plain_loops(one_shard, filtered, teachers, threshold, split):
+    found, *_ = filtered(TripleSettings(threshold, split=split), teachers)
+    same(found, reference(one_shard, teachers, threshold, split))
+
+
+@pytest.mark.parametrize(("threshold", "split"), [(None, "train"), (2.5, "dev")])
+def test_a_build_equals_plain_loops(scored, threshold, split):
+    build_triples(scored, TripleSettings(threshold, split=split), name="t")
+    same({row[:3]: row[3:] for row in read(scored, "triples/t")}, reference(scored, sorted(TEACHERS), threshold, split))
+
+
+def same(found, expected):
     assert found.keys() == expected.keys()
     for key, (positive, negative, margin, spread) in found.items():
         assert margin == pytest.approx(expected[key][0], abs=1e-5) and spread == pytest.approx(
@@ -169,8 +190,8 @@ def test_bad_options(options):
 
 
 def test_an_empty_shard_gives_nothing(scored, tmp_path):
-    pairs, scores = scored_inputs(scored, ())
-    plan, _ = make_plan(scored, pairs, scores, TripleSettings(), Triples(), Resources(), tmp_path, tmp_path)
+    inputs = current_scored_pairs(scored)
+    plan, _ = make_plan(scored, inputs, TripleSettings(), Triples(), Resources(), tmp_path, tmp_path)
     empty = []
     for path in (plan.shards[0].pairs, *plan.shards[0].scores):
         file, footer = open_part(path)

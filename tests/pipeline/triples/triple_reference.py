@@ -1,11 +1,21 @@
-"""What `build-triples` must give, by plain loops over plain rows."""
+"""Oracles for `build-triples`: plain loops over plain rows, and a way to filter without a whole build."""
 
 import hashlib
 import math
 import re
 import statistics
+from dataclasses import replace
 
 import duckdb
+
+from pipeline.scores.pairs import build_pairs
+from pipeline.triples.build import Resources, TripleSettings, make_plan
+from pipeline.triples.inputs import current_scored_pairs
+from pipeline.triples.layouts import Triples
+from pipeline.triples.shard import ShardWorker
+from tests import worlds
+
+IDS = ("query_id", "positive_id", "negative_id")
 
 
 def read(workspace, name):
@@ -19,6 +29,42 @@ def draw(seed, use, query, passage):
     """The same 64 bits as DuckDB's md5_number_lower."""
     digest = hashlib.md5(f"{seed} {use} {query} {passage}".encode()).digest()
     return int.from_bytes(digest[8:], "little")
+
+
+def in_shards_of(workspace, pairs_per_shard, teachers, digits=0):
+    """The workspace with its pairs in shards of another size, scored anew."""
+    build_pairs(workspace, pairs_per_shard)
+    for teacher in teachers:  # World reads whatever is there
+        for path in workspace.parts("scores", teacher):
+            path.unlink()
+    return worlds.scored(workspace, teachers, digits)
+
+
+class Filters:
+    """Filters a workspace of one shard in memory: many times as fast as a build, without shuffle, parts and files."""
+
+    def __init__(self, workspace, directory):
+        self._workspace, self._directory, self._plans = workspace, directory, {}
+
+    def __call__(self, settings, teachers=()):
+        """{(query, positive, negative): (positive score, negative score, margin, spread)}, funnel and statistics."""
+        if tuple(teachers) not in self._plans:
+            scored = current_scored_pairs(self._workspace, teachers)
+            assert len(scored.pairs.paths) == 1
+            resources, directory = Resources(threads=1), self._directory
+            plan, _ = make_plan(
+                self._workspace, scored, TripleSettings(), Triples(), resources, directory, directory / "spill"
+            )
+            self._plans[tuple(teachers)] = plan
+        assert settings.ensemble == "mean"  # other ensembles are resolved when a plan is made
+        with ShardWorker(replace(self._plans[tuple(teachers)], settings=settings)) as worker:
+            worker.load(0)
+            worker.measure()
+            columns = worker.kept()
+            rows = zip(*(columns[name].tolist() for name in columns), strict=True)
+            kept = {row[:3]: row[3:] for row in rows}
+            assert tuple(columns)[:3] == IDS and len(kept) == len(columns["query_id"])
+            return kept, *worker.count()
 
 
 class World:

@@ -7,9 +7,12 @@ import torch
 from torch.nn import functional
 
 from pipeline.errors import UsageError
+from students.losses import LOSSES, Loss
 from students.settings import TrainSettings, parse_loss
 from students.training.batches import Batch
 from students.training.losses import (
+    FUNCTIONS,
+    LossInputs,
     bce,
     false_negatives,
     in_batch_margin_mse,
@@ -21,7 +24,7 @@ from students.training.losses import (
     weighted_ranknet,
 )
 from students.training.objective import Objective, Targets
-from students.training.stream import row_weights
+from students.training.step_inputs import row_weights
 
 SCORES = torch.tensor([[2.0, 0.5, -1.0], [0.0, 3.0, 1.0]])
 TEACHER = torch.tensor([[5.0, 1.0, 4.0], [1.0, 2.0, -2.0]])
@@ -145,6 +148,25 @@ def test_in_batch_losses_learn_from_the_in_batch_teacher():
     margins = in_batch_margin_mse(every, theirs, torch.tensor([0, 2]))
     expected = 0.5 * margins + kl(every, theirs, 2.0)
     assert torch.allclose(Objective(settings)(every, targets), expected)
+
+
+def test_each_loss_of_the_registry_has_a_function_that_reads_what_it_needs():
+    assert LOSSES.keys() == FUNCTIONS.keys()
+    query, passages = torch.tensor([0, 1]), torch.tensor([[1, 2], [3, 4]])
+    own, every = torch.randn(2, 2), torch.randn(2, 4)
+    for name, loss in LOSSES.items():
+        teacher, in_batch_teacher = (
+            own + 1 if loss.teacher_scores else None,
+            every + 1 if loss.in_batch_teacher else None,
+        )
+        scores = every if loss.in_batch else own
+        inputs = LossInputs(own, scores, teacher, in_batch_teacher, query, passages, None, 1.0, 1.0)
+        assert FUNCTIONS[name](inputs).shape == () and torch.isfinite(FUNCTIONS[name](inputs)), name
+        for field in ("teacher", "in_batch_teacher"):
+            if getattr(inputs, field) is not None:
+                with pytest.raises(AssertionError):
+                    FUNCTIONS[name](inputs._replace(**{field: None}))
+    assert {name for name, loss in LOSSES.items() if loss == Loss()} >= {"ranknet", "bce"}
 
 
 def test_loss_names_are_read():

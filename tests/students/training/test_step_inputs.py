@@ -8,7 +8,7 @@ from students.architectures.bert_dot import BertDot
 from students.settings import StudentSettings, TrainSettings
 from students.token_rows import TextRows, Tokens
 from students.training.batches import Batch
-from students.training.stream import BatchStream, Workers, parts_of, split_inputs
+from students.training.step_inputs import StepInputs, Workers, micro_batches_per_step, split_inputs
 from tests.tiny_models import sample_texts, save_tiny
 
 ROWS = 23
@@ -30,20 +30,20 @@ def student(tmp_path_factory):
     return BertDot.from_checkpoint(str(save_tiny("bert", tmp_path_factory.mktemp("tiny"))), StudentSettings())
 
 
-def stream(student, rank, workers, micro, start=0, steps=9):
+def micro_batches(student, rank, workers, micro, start=0, steps=9):
     texts = TextRows.of(student.tokenizer, sample_texts(ROWS, longest=9)).texts
     settings = TrainSettings("bert_dot", "x", "margin_mse", "t", batch_size=8, micro_batch_size=micro, agreement=1.0)
     group = Workers(rank, workers)
-    inputs = BatchStream(student, Numbered(), Tokens(texts, texts), settings, group, steps=steps, start=start)
-    return list(inputs), parts_of(settings, group)
+    inputs = StepInputs(student, Numbered(), Tokens(texts, texts), settings, group, steps=steps, start=start)
+    return list(inputs), micro_batches_per_step(settings, group)
 
 
 @pytest.mark.parametrize(("workers", "micro"), [(1, None), (2, None), (3, None), (1, 3), (3, 2), (9, None)])
 def test_each_row_comes_once_an_epoch_and_parts_average_to_the_whole(student, workers, micro):
-    whole, _ = stream(student, 0, 1, None)
+    whole, _ = micro_batches(student, 0, 1, None)
     seen, sums = Counter(), np.zeros(9)
     for rank in range(workers):
-        inputs, parts = stream(student, rank, workers, micro)
+        inputs, parts = micro_batches(student, rank, workers, micro)
         assert len(inputs) == 9 * parts
         for place, features in enumerate(inputs):
             _, targets = split_inputs(features)
@@ -58,8 +58,8 @@ def test_each_row_comes_once_an_epoch_and_parts_average_to_the_whole(student, wo
 
 
 def test_a_later_start_gives_the_same_inputs(student):
-    whole, _ = stream(student, 1, 2, 2)
-    rest, parts = stream(student, 1, 2, 2, start=4)
+    whole, _ = micro_batches(student, 1, 2, 2)
+    rest, parts = micro_batches(student, 1, 2, 2, start=4)
     assert len(rest) == 5 * parts
     for first, second in zip(whole[4 * parts :], rest, strict=True):
         assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

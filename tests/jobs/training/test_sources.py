@@ -1,16 +1,18 @@
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.training.one_per_query import OnePerQuery
+from jobs.training.sources import triple_batches
 from pipeline.errors import WorkspaceError
+from pipeline.scores.judged_pairs import read_judged_pairs
 from pipeline.scores.pairs import load_pairs
 from pipeline.triples.build import TripleSettings, build_triples
 from pipeline.triples.sets import load_triples
 from pipeline.triples.turns import load_turns
-from students.training.batches import JudgedPairs, TripleShards
-from students.training.turns import QueryTurns
+from students.training.batches import JudgedPairs
 from tests import worlds
 
 
@@ -33,15 +35,16 @@ def rows_of(batch):
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 90), epoch=st.integers(0, 2), seed=st.integers(0, 2))
 def test_each_triple_once_an_epoch(triples, size, epoch, seed):
     paths, counts, expected = triples
-    source = TripleShards(paths, counts, seed)
+    source = triple_batches(paths, counts, seed)
     found = [row for start in range(0, source.rows, size) for row in rows_of(source.batch(epoch, start, size))]
     assert sorted(found) == sorted(expected)
     assert (found == expected) == (epoch == 0)
     # Any step can be asked for alone: the same rows as in the stream.
-    fresh = TripleShards(paths, counts, seed)
+    fresh = triple_batches(paths, counts, seed)
     start = size * (source.rows // size // 2)
     assert rows_of(fresh.batch(epoch, start, size)) == found[start : start + size]
 
@@ -54,7 +57,7 @@ def test_each_query_once_an_epoch_with_its_next_positive_and_negative(tmp_path):
     paths, footers = load_triples(workspace, "default")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.triples.turns._ROWS_PER_BATCH", 50)
-        source = QueryTurns(load_turns(workspace, paths, footers, 7), 7)
+        source = OnePerQuery(load_turns(workspace, paths, footers, 7), 7)
     rows = duckdb.sql(
         f"SELECT query_id, positive_id, negative_id, positive_score, negative_score FROM '{paths[0].parent}/*.parquet'"
     ).fetchall()
@@ -80,14 +83,19 @@ def test_each_query_once_an_epoch_with_its_next_positive_and_negative(tmp_path):
             assert all(kinds == every for kinds in seen)
             rounds += len(seen) * (len(every) > 1)
     assert rounds > 20
-    again = QueryTurns(load_turns(workspace, paths, footers, 7), 7)
+    again = OnePerQuery(load_turns(workspace, paths, footers, 7), 7)
     assert rows_of(again.batch(3, 5, 5)) == epochs[3][5:10]
-    other = QueryTurns(load_turns(workspace, paths, footers, 8), 8)
+    other = OnePerQuery(load_turns(workspace, paths, footers, 8), 8)
     assert sorted(rows_of(other.batch(0, 0, other.rows))) != sorted(epochs[0])
 
 
+def judged(workspace):
+    pairs = read_judged_pairs(workspace, load_pairs(workspace), "train")
+    return JudgedPairs(*pairs, negatives=2, random_negatives=1)
+
+
 def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):
-    source = JudgedPairs.load(paired, load_pairs(paired), "train", negatives=2, random_negatives=1)
+    source = judged(paired)
     pairs = duckdb.sql(f"SELECT query_id, passage_id, grade FROM '{paired.path('pairs')}/*.parquet'").fetchall()
     relevant = {(q, p) for q, p, grade in pairs if grade}
     other = {(q, p) for q, p, grade in pairs if not grade}
@@ -99,7 +107,7 @@ def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):
         assert {(q, p) for q, row in rows for p in row[:2]} <= other
         strangers = {(q, row[2]) for q, row in rows}
         assert strangers - other and not strangers & relevant
-    again = JudgedPairs.load(paired, load_pairs(paired), "train", negatives=2, random_negatives=1).batch(1, 4, 4)
+    again = judged(paired).batch(1, 4, 4)
     assert np.array_equal(again.passages, source.batch(1, 4, 4).passages)
     assert not np.array_equal(source.batch(0, 4, 4).passages, source.batch(1, 4, 4).passages)
 
@@ -107,4 +115,4 @@ def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):
 def test_a_split_without_negatives_is_refused(workspace):
     worlds.paired(workspace, k=1)
     with pytest.raises(WorkspaceError, match="no queries of split"):
-        JudgedPairs.load(workspace, load_pairs(workspace), "test", negatives=1)
+        read_judged_pairs(workspace, load_pairs(workspace), "test")

@@ -1,3 +1,4 @@
+import gc
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, Training
 from jobs.models.token_stores import open_stores
 from jobs.ranking.encode import encode_passages
 from jobs.ranking.evaluate import EvaluationSettings, evaluate
+from jobs.training.sources import list_batches
 from jobs.training.stage import is_training_of, train_student, training_recipe
 from pipeline.collection.texts import Texts
 from pipeline.errors import ModelError, PrepError, UsageError, WorkspaceError
@@ -22,15 +24,15 @@ from students.inference.loading import load_student
 from students.inference.scorer import SeparateScorer
 from students.settings import StudentSettings, TrainSettings
 from students.token_rows import Tokens
-from students.training.batches import ListShards
 from students.training.in_batch import InBatchTeacher
 from students.training.loop import training_arguments
-from students.training.trainer import StreamTrainer
+from students.training.trainer import StudentTrainer
 from teachers.settings import ScoringSettings
 from tests import worlds
 from tests.tiny_models import save_tiny
 
 TINY = StudentSettings(max_query_tokens=8, max_passage_tokens=16, max_length_tokens=24)
+PRETTR = {"student": replace(TINY, split_layer=1)}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,16 @@ def trained_on(tmp_path_factory):
     workspace = worlds.scored(worlds.paired(worlds.imported(directory)), {"a": 1, "b": 2})
     build_triples(workspace, TripleSettings(None))
     return workspace, str(save_tiny("bert", directory / "tiny"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_runs():
+    """Half of a tiny run is the plot (0.3 s) and the trainer's full garbage collection (0.2 s)."""
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.training.model_card._plot", lambda path, facts: None)
+        yield
+    gc.unfreeze()
 
 
 def settings(init, **changes):
@@ -56,7 +68,7 @@ def settings(init, **changes):
 
 def test_margin_mse_goes_down(trained_on):
     workspace, init = trained_on
-    trained = train_student(workspace, "down", settings(init, max_steps=80))
+    trained = train_student(workspace, "down", settings(init, max_steps=40, learning_rate=3e-3))
     losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
@@ -77,7 +89,7 @@ def test_labels_train_either_architecture(trained_on, architecture, loss):
     ("architecture", "loss", "more"),
     [
         ("colbert", "margin_mse+0.1*mnrl", {}),
-        ("prettr", "margin_mse", {"student": replace(TINY, split_layer=1), "max_steps": 160}),
+        ("prettr", "margin_mse", {**PRETTR, "max_steps": 60, "learning_rate": 3e-3, "batch_size": 32}),
         ("tk", "pointwise_mse+weighted_ranknet", {"embedding_learning_rate": 1e-4, "head_learning_rate": 1e-2}),
         ("sparse", "kl", {"flops_query": 1e-3, "flops_passage": 1e-3}),
         ("bert_dot", "mnrl", {"triples": None, "negatives": 2}),
@@ -87,7 +99,7 @@ def test_labels_train_either_architecture(trained_on, architecture, loss):
 def test_every_architecture_learns_and_is_kept(trained_on, architecture, loss, more):
     workspace, init = trained_on
     name = "-".join([architecture, *loss.replace("*", "-").split("+")])
-    options = {"architecture": architecture, "loss": loss, "max_steps": 40, **more}
+    options = {"architecture": architecture, "loss": loss, "max_steps": 30, **more}
     trained = train_student(workspace, name, settings(init, **options))
     losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
@@ -112,7 +124,7 @@ def test_a_teacher_in_training_scores_the_whole_batch(trained_on, monkeypatch):
     expected = [[5 * scorer.student.score([query], [passage]).item() for passage in texts[1]] for query in texts[0]]
     assert np.allclose(InBatchTeacher(scorer, tokens).scores(queries, passages), expected, atol=1e-5)
 
-    options = {"loss": "in_batch_margin_mse", "in_batch_teacher": "late", "max_steps": 40}
+    options = {"loss": "in_batch_margin_mse", "in_batch_teacher": "late", "max_steps": 24, "learning_rate": 3e-3}
     trained = train_student(workspace, "early", settings(init, **options))
     losses = [loss for _, loss in json.loads((trained.directory / "prep.json").read_text())["losses"]]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
@@ -142,13 +154,13 @@ def test_another_teacher_in_training_is_another_student(trained_on):
 def test_parts_of_a_batch_add_up_to_the_whole(trained_on):
     workspace, _ = trained_on
     plain = str(save_tiny("bert", workspace.root / "plain", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
-    changes = {"max_steps": 40, "agreement": 2.0, "batch_size": 8}  # the last batch of an epoch is smaller
+    changes = {"max_steps": 26, "agreement": 2.0, "batch_size": 8}  # the last batch of an epoch is smaller
     whole, parts = (
         train_student(workspace, f"parts-{size}", settings(plain, micro_batch_size=size, **changes))
         for size in (None, 3)
     )
     first, second = (json.loads((t.directory / "prep.json").read_text())["losses"] for t in (whole, parts))
-    assert whole.rows % 8 and whole.rows < 8 * 40
+    assert whole.rows % 8 and whole.rows < 8 * 26
     assert np.allclose(first, second, rtol=1e-4)
 
 
@@ -169,11 +181,11 @@ def test_lists_train_with_all_their_passages(trained_on):
         write_part(path, lists.slice(part * 10, 10).to_batches(), lists.schema, recipe, part=part, parts=2)
     options = {"triples": None, "lists": "own", "list_size": 4, "loss": "kl"}
     assert train_student(workspace, "lists", settings(init, **options)).rows == 20
-    source = ListShards(workspace.parts("lists", "own"), [10, 10], 0, 4)
+    source = list_batches(workspace.parts("lists", "own"), [10, 10], 0, 4)
     batch = source.batch(0, 8, 5)
     assert batch.passages.tolist() == [row[:4] for row in lists["passage_ids"].to_pylist()[8:13]]
     assert np.array_equal(batch.teacher, [row[:4] for row in lists["scores"].to_pylist()[8:13]])
-    with pytest.raises(WorkspaceError, match="shorter than asked"):
+    with pytest.raises(WorkspaceError, match="too few passages"):
         train_student(workspace, "long", settings(init, **{**options, "list_size": 5}))
     with pytest.raises(WorkspaceError, match="no lists"):
         train_student(workspace, "none", settings(init, **{**options, "lists": "others"}))
@@ -279,7 +291,7 @@ def test_a_killed_run_goes_on_at_the_right_row_to_the_same_weights(trained_on, m
         train_student(workspace, "resumed", settings(init, seed=3), on_step=die)
     assert "resumed" not in workspace.names("students")
     seen = []
-    monkeypatch.setattr("students.training.batches.TripleShards.batch", _recording(seen))
+    monkeypatch.setattr("students.training.batches.ShuffledParts.batch", _recording(seen))
     resumed = train_student(workspace, "resumed", settings(init, seed=3))
     assert resumed.resumed_at == 5 and seen[0] == (0, 40)
     first, second = (load_file(t.directory / "model.safetensors") for t in (whole, resumed))
@@ -314,8 +326,8 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(trained_
             raise KeyboardInterrupt
         return original(trainer, *_, **__)
 
-    original = getattr(StreamTrainer, cut)
-    monkeypatch.setattr(StreamTrainer, cut, die)
+    original = getattr(StudentTrainer, cut)
+    monkeypatch.setattr(StudentTrainer, cut, die)
     with pytest.raises(KeyboardInterrupt):
         train_student(workspace, f"cut{cut}", settings(init, seed=3))
     monkeypatch.undo()
@@ -325,9 +337,9 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(trained_
 
 
 def _recording(seen):
-    from students.training.batches import TripleShards
+    from students.training.batches import ShuffledParts
 
-    batch = TripleShards.batch
+    batch = ShuffledParts.batch
 
     def record(self, epoch, start, size):
         seen.append((epoch, start))

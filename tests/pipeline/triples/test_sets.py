@@ -1,5 +1,5 @@
 from pipeline.triples.build import TripleSettings, build_triples
-from pipeline.triples.order import triple_order
+from pipeline.triples.sets import triple_order
 from tests import worlds
 
 

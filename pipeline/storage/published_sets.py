@@ -1,0 +1,139 @@
+"""Directories of files that become visible, or replace an older version, as one.
+
+On a file system a complete directory is renamed. In an object store, which cannot rename one, the files of a set go
+below a new prefix, `<set>/v-…/`, and the small object `<set>/.current` then names that prefix; see
+`pipeline.storage.workspace`. Readers ask `current_version` for the path of the files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+
+from pipeline.errors import WorkspaceError
+from pipeline.storage.atomic_files import (
+    remove,
+    remove_leftovers,
+    sync_directory,
+    sync_files,
+    temporary_name,
+)
+from pipeline.storage.location import AnyPath, StorePath
+
+_CURRENT = ".current"
+_SomePath = TypeVar("_SomePath", Path, StorePath, AnyPath)
+
+
+def current_version(path: _SomePath) -> _SomePath:
+    """The path of a set's current files: `path`, or in a store the version that `.current` names.
+
+    Raises:
+        WorkspaceError: `.current` does not name a version.
+    """
+    if not isinstance(path, StorePath):
+        return path
+    try:
+        pointer = (path / _CURRENT).read_bytes()
+    except FileNotFoundError:
+        return path
+    match = re.fullmatch(rb'\s*\{\s*"version":\s*"(v-[0-9a-f]{12})"\s*\}\s*', pointer)
+    if not match:
+        raise WorkspaceError(
+            "does not name a version of the set",
+            where=path / _CURRENT,
+            expected='{"version": "v-…"}',
+            found=pointer[:60],
+            todo="remove the set and run its stage again",
+        )
+    return path / match[1].decode()
+
+
+def replace_directory(staged: AnyPath, final: AnyPath) -> None:
+    """Publish a complete staged directory as `final`; readers see the old version until then."""
+    if isinstance(final, StorePath):
+        _replace_version(staged, final)
+        return
+    assert isinstance(staged, Path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    old = staged.with_name(staged.name + "-old")
+    if final.exists():
+        final.rename(old)
+    staged.rename(final)
+    sync_directory(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace_version(staged: AnyPath, final: StorePath) -> None:
+    version = f"v-{uuid.uuid4().hex[:12]}"
+    if isinstance(staged, StorePath):
+        for path in staged.iterdir():
+            path.copy_to(final / version / path.name)
+    else:
+        upload(staged, final / version)
+    (final / _CURRENT).write_text(json.dumps({"version": version}))
+    for other in final.iterdir():
+        if other.name not in (version, _CURRENT):
+            remove(other)
+
+
+@contextmanager
+def staged_directory(final: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A directory that is renamed to `final` when the block succeeds, and removed otherwise.
+
+    If `final` exists by then, another process has made the same content: it is kept, unless `replace` is set.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(final.parent, final.name)
+    staged = final.with_name(temporary_name(final.name))
+    staged.mkdir()
+    try:
+        yield staged
+        sync_files(staged)
+        if replace:
+            replace_directory(staged, final)
+        else:
+            try:
+                staged.rename(final)
+            except OSError:
+                if not final.is_dir():
+                    raise
+            sync_directory(final.parent)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def upload(directory: Path, target: StorePath, last: str | None = None) -> None:
+    """Upload all files of a directory; the file named `last` goes last, as a sign that the others are complete."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name == last):
+        target.joinpath(*path.relative_to(directory).parts).upload(path)
+
+
+def download(source: StorePath, directory: Path) -> None:
+    """Download all objects below `source`; `directory` appears when it is complete.
+
+    A directory that exists is left as it is. Of several processes that call this at once, one downloads.
+
+    Raises:
+        WorkspaceError: an object's name cannot be a path below `directory`.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.with_name(f".lock-{directory.name}")):
+        if directory.is_dir():
+            return
+        with staged_directory(directory) as staged:
+            for entry in source.entries(recursive=True):
+                if entry.is_file:
+                    inside = entry.path.removeprefix(source.full + "/")
+                    if {"", ".", ".."} & set(inside.split("/")):
+                        raise WorkspaceError("an object's name is not a valid file path", where=source, found=inside)
+                    (staged / inside).parent.mkdir(parents=True, exist_ok=True)
+                    (source / inside).download(staged / inside)
