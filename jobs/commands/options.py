@@ -72,7 +72,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Group:
-    """A parameter of a command that takes the place of several options."""
+    """A parameter of a command for which the command line has several options."""
 
     kind: type
     options: list[Option]
@@ -81,8 +81,8 @@ class _Group:
 
     def take(self, values: dict[str, Any]) -> Any:
         """Remove the options' values from those of a command line, and make settings of them."""
-        own = {option.key: _parse(option, values.pop(option.key)) for option in self.options}
-        return own if self.by_key else build_settings(self.kind, own)
+        taken = {option.key: _parse(option, values.pop(option.key)) for option in self.options}
+        return taken if self.by_key else build_settings(self.kind, taken)
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

@@ -62,7 +62,7 @@ class TripleSettings:
         None,
         panel=FILTERS,
         minimum=1,
-        help="Skip negatives that a retriever ranks above this position, counted from 1, and negatives that no "
+        help="Skip negatives that any retriever ranks above this position, counted from 1, and negatives that no "
         "retriever returned.",
     )
     rank_to: int | None = setting(

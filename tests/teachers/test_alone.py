@@ -44,7 +44,8 @@ print(scorer.score(pairs_of([("what is ice", "frozen water"), ("ice", "")])).tol
 loaded = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}
 assert not loaded & set(blocked)
 assert {n for n in sys.modules if n.startswith("pipeline.")} == {
-    "pipeline.errors", "pipeline.fingerprint", "pipeline.tokens", "pipeline.tokens.pairs"
+    "pipeline.errors", "pipeline.fingerprint", "pipeline.settings",
+    "pipeline.tokens", "pipeline.tokens.pairs", "pipeline.tokens.truncation",
 }
 """
 
