@@ -2,7 +2,7 @@
 
     python benchmarks/scheduling.py --tasks 10 --tasks 1000 --tasks 10000
 
-Prints the milliseconds per task, all of which are overhead, and the memory of the driver.
+Prints the milliseconds per task, which are pure overhead, and the memory of the driver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one interface of whatever scores: pairs in, raw logits out.
+"""The interface of all scorers: pairs in, raw logits out.
 
 A teacher is a scorer with a fingerprint; a student is a scorer that can be trained. Scoring, evaluation,
 latency and search are written against this.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 class Pairs(NamedTuple):
-    """N pairs over unique texts; a text that stands in many pairs is held, and tokenised, once."""
+    """N pairs over unique texts: a text of many pairs is held and tokenised once."""
 
     queries: Sequence[str]
     passages: Sequence[str]
@@ -36,11 +36,11 @@ class Work:
     flop: float = 0.0
     """Floating-point operations of the model, two for a multiplication and an addition."""
     peak_seconds: float = 0.0
-    """What they would take at the device's peak."""
+    """Seconds that these operations would take at the device's peak."""
     busy_seconds: float = 0.0
-    """What the device was at work."""
+    """Seconds in which the device was computing."""
     seconds: float = 0.0
-    """What passed."""
+    """Wall-clock seconds."""
 
     def __add__(self, other: Work) -> Work:
         return Work(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
@@ -73,7 +73,7 @@ class ProgressReporter:
 
 
 class Scorer(Protocol):
-    """Whatever scores pairs."""
+    """Scores pairs."""
 
     @property
     def fingerprint(self) -> str:
@@ -83,7 +83,7 @@ class Scorer(Protocol):
     def score(self, pairs: Pairs, on_progress: Callable[[Work], None] | None = None) -> NDArray[np.float32]:
         """Raw logits (N,), finite, rows in input order.
 
-        `on_progress` is told what more is done, after each batch; the sum of its pairs is N.
+        `on_progress` receives the work of each batch; its pairs add up to N.
         """
         ...
 

@@ -1,6 +1,6 @@
-"""What stands in a workspace, stage by stage: done, missing or stale, and what to do.
+"""The state of every stage of a workspace: done, missing, incomplete or stale, and what to do.
 
-Stale is judged by content: a stage is stale when what it was made from differs from what is there now.
+Staleness is decided by content: a stage is stale when its inputs differ from those it was made from.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Stage(NamedTuple):
     name: str
     state: State
     detail: str
-    """Counts where it is done, else what is wrong and what to do."""
+    """Counts if the stage is done, else what is wrong and what to do."""
 
 
 def workspace_status(workspace: Workspace) -> list[Stage]:

@@ -1,6 +1,6 @@
-"""The stage `verify`: the whole workspace read again, and a sample of every teacher's scores computed anew.
+"""The stage `verify`: reads the whole workspace again and recomputes a sample of every teacher's scores.
 
-The sample goes through plain transformers, one pair at a time (`teachers.engine.plain`), not through the engine.
+The sample is scored by plain transformers, one pair at a time (`teachers.engine.plain`), not by the engine.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def verify(
     found.problems += data_problems(workspace, count)
     tables = {workspace.current_path(table) for table in TABLES}
     if any(problem.path.parent in tables for problem in found.problems):
-        found.notes.append("nothing beyond the tables of texts and judgements was read: all else stands on them")
+        found.notes.append("only the tables of texts and judgements were read: everything else depends on them")
         return found
     for stage in workspace_status(workspace):
         dataset, _, name = stage.name.partition("/")
         if stage.state == "done" and name and dataset in STAGES and not found.problems:
             found.problems += _audited(workspace, dataset, name)
         if stage.state in ("stale", "incomplete"):
-            told = f"{stage.state}: {stage.detail}"
-            if stage.name.startswith(("students/", "encoded/")):  # older than its data, yet whole
-                found.notes.append(f"{stage.name} is {told}")
+            state = f"{stage.state}: {stage.detail}"
+            if stage.name.startswith(("students/", "encoded/")):  # older than its data, but complete
+                found.notes.append(f"{stage.name} is {state}")
             else:
-                found.problems.append(Problem(workspace.path(*stage.name.split("/")), told))
+                found.problems.append(Problem(workspace.path(*stage.name.split("/")), state))
     if sample and workspace.parts("pairs"):
         for teacher in workspace.names("scores"):
             found.problems += _rescored(workspace, teacher, sample, seed, found)
@@ -86,7 +86,7 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
         pairs = load_pairs(workspace)
         scores = load_scores(workspace, pairs, teacher)
     except PrepError:
-        return  # told of already
+        return  # reported already
     settings = dict(scores.footers[0].recipe.settings)
     made = [footer.extra for footer in scores.footers if "teacher" in footer.extra]
     if not made:
@@ -116,8 +116,8 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
     else:
         from teachers.engine.plain import plain_scores
 
-        asked = ScoringSettings(settings["max_length_tokens"], settings["truncation"])
-        expected = plain_scores(checkpoint, asked, texts)
+        plain_settings = ScoringSettings(settings["max_length_tokens"], settings["truncation"])
+        expected = plain_scores(checkpoint, plain_settings, texts)
     allowed, start = NEAR[settings["dtype"]] * max(1.0, float(expected.std())), 0
     for number, rows in places:
         off = np.abs(read_scores(scores.paths[number])[rows] - expected[start : start + len(rows)])

@@ -51,9 +51,9 @@ def actor_runner(cluster: ClusterSettings) -> Callable[[Plan], Runner]:
                 done += more
                 on_done(done)
 
-            asked = [ActorTask(shared, task) for task in tasks]
+            actor_tasks = [ActorTask(shared, task) for task in tasks]
             failures = run_on_actors(
-                str(plan.staging), TripleWorker, TripleWorker.run, asked, cluster, count, stage="build"
+                str(plan.staging), TripleWorker, TripleWorker.run, actor_tasks, cluster, count, stage="build"
             )
             if failures:
                 listed = "\n".join(f"  {failure.task.task.label}: {failure.reason}" for failure in failures)

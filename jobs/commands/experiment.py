@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.commands.experiment_options import ResultsOption, ValuesOption, experiment_command, named_values
 from jobs.commands.options import WorkspaceOption
 
 
@@ -14,20 +15,8 @@ def experiment(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="Experiment, a TOML file.")],
     workspace: WorkspaceOption,
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIRECTORY",
-            help="Directory for the results of the cells and for the tables.",
-            show_default="beside the experiment's file, under its name",
-        ),
-    ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Value for {NAME} in the experiment. Repeatable.", show_default=False
-        ),
-    ] = None,
+    results: ResultsOption = None,
+    values: ValuesOption = None,
     only: Annotated[
         str, typer.Option(metavar="TEXT", help="Run only cells whose names contain this.", show_default=False)
     ] = "",
@@ -48,7 +37,6 @@ def experiment(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from jobs.commands.experiment_options import experiment_command, named_values
     from jobs.experiment.config import read_experiment
     from jobs.experiment.run import read_rows, run_experiment
     from jobs.experiment.tables import compare_targets, markdown

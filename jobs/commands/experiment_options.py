@@ -1,11 +1,29 @@
-"""Values of an experiment's placeholders, and its command as typed, for `experiment` and `report`."""
+"""What the commands `experiment` and `report` share: options, values of placeholders, and the command as typed."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pipeline.errors import UsageError
+
+ValuesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Value for {NAME} in the experiment. Repeatable.", show_default=False
+    ),
+]
+ResultsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIRECTORY",
+        help="Directory with the results of the cells and the tables.",
+        show_default="beside the experiment's file, under its name",
+    ),
+]
 
 
 def named_values(texts: list[str] | None) -> dict[str, str]:

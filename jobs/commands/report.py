@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.commands.experiment_options import ResultsOption, ValuesOption, experiment_command, named_values
 from jobs.commands.options import WorkspaceOption
 
 
@@ -20,20 +21,8 @@ def report(
             show_default="the runs of the workspace",
         ),
     ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Value for {NAME} in the experiment. Repeatable.", show_default=False
-        ),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIRECTORY",
-            help="Directory with the results of the experiment.",
-            show_default="beside the experiment's file, under its name",
-        ),
-    ] = None,
+    values: ValuesOption = None,
+    results: ResultsOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -42,7 +31,6 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page, readable offline: teachers, margins, training, results with significance, and queries."""
-    from jobs.commands.experiment_options import experiment_command, named_values
     from jobs.experiment.config import read_experiment
     from jobs.report.build import REPORT, Grid, write_report
     from jobs.terminal.console import console

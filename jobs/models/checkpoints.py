@@ -49,7 +49,7 @@ def local_checkpoint(named: str) -> str:
 
 
 def _state(place: StorePath) -> str:
-    """A name for what stands there, where it was not put as a set: copied by hand, say."""
+    """A name for the objects below `place` that were not published as a set, but copied by hand, say."""
     found = sorted((entry.path, entry.size, str(entry.mtime)) for entry in place.entries(recursive=True))
     return f"v-{digest_json(found)}"
 

@@ -153,7 +153,7 @@ def encoded_from(workspace: Workspace, name: str) -> str:
 
 
 def find_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint, dtype: Dtype) -> StoredPassages | None:
-    """The set of a student if there is a fresh one in this arithmetic."""
+    """The stored passages of a student if they are up to date and were encoded in this dtype."""
     try:
         found = load_stored(workspace, name, checkpoint)
     except WorkspaceError:
@@ -162,10 +162,10 @@ def find_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint, d
 
 
 def shards_of(workspace: Workspace, name: str) -> list[Shard]:
-    """What a complete set has, as the collection stands.
+    """The shards of a complete set for the present collection.
 
     Raises:
-        WorkspaceError: no passages imported.
+        WorkspaceError: no passages have been imported.
     """
     hashes = text_hashes(workspace, "passages")
     starts = range(0, len(hashes), PASSAGES_PER_SHARD)
@@ -178,7 +178,7 @@ def shards_of(workspace: Workspace, name: str) -> list[Shard]:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a shard says of itself; nothing where there is none, or a damaged one."""
+    """The facts stored with a shard; empty if the shard is missing or damaged."""
     with suppress(WorkspaceError):
         return Workspace(path).read_json(ENCODED_FILE)
     return {}

@@ -1,4 +1,4 @@
-"""What re-ranking begins with: the candidates of a retriever for some queries, and what a teacher says of them."""
+"""The candidates that re-ranking starts from: a retriever's lists for some queries, and a teacher's scores of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pipeline.tables.parts import open_part
 
 
 def retrieved_for(workspace: Workspace, system: str, split: str) -> RetrievedSet:
-    """The lists of a retriever, which has been asked about a split.
+    """The lists of a retriever that has searched for all queries of a split.
 
     Raises:
-        WorkspaceError: it has not, or not completely.
+        WorkspaceError: the split was not searched, or not completely.
     """
     found = load_retrieved(workspace, system)
     if not found.covers(split):
         raise WorkspaceError(
-            f"{system} has not been asked about split {split!r}",
+            f"{system} has no lists for split {split!r}",
             where=found.paths[0].parent,
             todo=f"run: prep mine --system {system} --split {split}",
         )
@@ -31,10 +31,10 @@ def retrieved_for(workspace: Workspace, system: str, split: str) -> RetrievedSet
 def candidates_of(
     workspace: Workspace, system: str, split: str, queries: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a retriever found for some queries (Q,) of a split: query ids, passage ids and scores (N,).
+    """A retriever's lists for some queries (Q,) of a split: query ids, passage ids and scores (N,).
 
     Raises:
-        WorkspaceError: it has not been asked about the split.
+        WorkspaceError: the retriever has no lists for the split.
     """
     found = retrieved_for(workspace, system, split)
     with connect(workspace.local) as connection:
@@ -50,11 +50,10 @@ def candidates_of(
 def teacher_scores(
     workspace: Workspace, system: str, split: str, queries: np.ndarray, scores: ScoreSet
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a teacher's score files say of a retriever's passages for some queries (Q,) of a split: as
-    `candidates_of`.
+    """A retriever's passages for some queries (Q,) of a split with a teacher's scores, in the form of `candidates_of`.
 
     Raises:
-        WorkspaceError: the retriever is none of the pairs', or has been asked again since.
+        WorkspaceError: the pairs do not contain the retriever's lists, or the lists have changed since.
     """
     pairs = scores.pairs
     if system not in pairs.systems:

@@ -48,20 +48,20 @@ def encode_passages(
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EncodedPassages:
-    """Encode what is missing or stale of `encoded/<name>`.
+    """Encode the shards of `encoded/<name>` that are missing or stale.
 
     Args:
-        workspace: its passages.
-        name: of the set.
-        checkpoint: of the student.
-        dtype: arithmetic.
-        storage: of the values; None is float32 where a passage is one vector, else float16.
-        on_tokens: told texts tokenised, and all.
-        on_progress: told passages encoded, and all that are to be.
+        workspace: holds the passages.
+        name: name of the set.
+        checkpoint: checkpoint of the student.
+        dtype: arithmetic of the student.
+        storage: type of the stored values; None is float32 if a passage is one vector, else float16.
+        on_tokens: called with the texts tokenised and the number of all texts.
+        on_progress: called with the passages encoded and the number to encode.
 
     Raises:
-        ModelError: a student that reads query and passage together, or values that cannot be stored so.
-        WorkspaceError: nothing imported, or another run encodes the same.
+        ModelError: the student encodes query and passage together, or its values do not fit the storage type.
+        WorkspaceError: nothing has been imported, or another run encodes the same set.
     """
     from students.architectures import architecture
     from students.architectures.one_vector import OneVectorStudent

@@ -51,7 +51,7 @@ class Evaluated:
     """"first stage", "rerank" or "retrieve"."""
     means: dict[str, float]
     queries: int
-    """Judged queries, all of which count."""
+    """Number of judged queries; every one counts."""
     missing_queries: int
     """Judged queries that the run has no list for; they score 0."""
     path: AnyPath
@@ -61,20 +61,20 @@ class Evaluated:
 def evaluate(
     workspace: Workspace, settings: EvaluationSettings, on_system: Callable[[str], None] = lambda name: None
 ) -> list[Evaluated]:
-    """Evaluate the systems in the order: runs, teachers, their mean, ensembles of triples, students.
+    """Evaluate the systems in this order: runs, teachers, their mean, ensembles of triples, students.
 
-    That one is not there, or not complete, is told before the first is ranked.
+    All systems are checked before the first is ranked.
 
     Raises:
-        WorkspaceError: no judgements for the split, or a system is not there or not complete.
+        WorkspaceError: the split has no judgements, or a system is missing or incomplete.
         InputError: a run file is malformed or names unknown ids.
-        UsageError: two systems of one run file, as a teacher `ensemble-x` and the ensemble of triples `x`.
+        UsageError: two systems share a run file, as a teacher `ensemble-x` and the ensemble of triples `x`.
     """
     qrels = split_qrels(workspace, settings.split, settings.max_queries)
     systems = _Systems(workspace, settings, qrels, on_system).all()
     twice = [name for name, count in Counter(system.name for system in systems).items() if count > 1]
     if twice:
-        raise UsageError("two systems of one name, and so of one run file", found=", ".join(twice), todo="rename one")
+        raise UsageError("two systems share a name, and so a run file", found=", ".join(twice), todo="rename one")
     evaluated: list[Evaluated] = []
     for name, kind, ranked in systems:
         on_system(name)
@@ -108,7 +108,7 @@ def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None
     """Judgements of a split's queries, or of a stable sample of them.
 
     Raises:
-        WorkspaceError: there are none.
+        WorkspaceError: the split has no judgements.
     """
     with connect(workspace.local) as connection:
         view_tables(connection, workspace, "queries", "qrels")
@@ -124,7 +124,7 @@ def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None
 
 
 def ensemble_system(triples: str) -> str:
-    """What the ensemble of a set of triples is called among systems."""
+    """The system name of the ensemble of a triple set."""
     return f"ensemble-{triples}"
 
 
@@ -134,7 +134,7 @@ def _judged(run: Run, qrels: Qrels) -> Run:
 
 
 class _System(NamedTuple):
-    """What is evaluated under a name."""
+    """A system to evaluate."""
 
     name: str
     kind: str
@@ -142,7 +142,7 @@ class _System(NamedTuple):
 
 
 class _Systems:
-    """All systems, each found and checked; ranked when asked for."""
+    """Looks up and checks all systems; each is ranked on demand."""
 
     def __init__(
         self, workspace: Workspace, settings: EvaluationSettings, qrels: Qrels, on_system: Callable[[str], None]
@@ -185,8 +185,8 @@ class _Systems:
     def _teachers(self, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> Run:
         for scores in sets:
             if scores.teacher not in self._read:
-                asked = self._settings.candidates, self._settings.split, self._queries
-                self._read[scores.teacher] = teacher_scores(self._workspace, *asked, scores)
+                key = self._settings.candidates, self._settings.split, self._queries
+                self._read[scores.teacher] = teacher_scores(self._workspace, *key, scores)
         query, passage, _ = self._read[sets[0].teacher]
         together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)
         return self._ranked(query, passage, ensemble.combine(together))
@@ -229,6 +229,6 @@ class _Systems:
             find_stored(self._workspace, name, checkpoint, self._settings.dtype),
             lambda done, total: self._on_system(f"{name}-retrieve, {done:,} of {total:,} passages"),
         )
-        asked = SearchRequest.of(self._workspace, Texts(self._workspace, "queries").take(self._queries))
-        (found,) = retriever.search(asked, [range(len(self._queries))], self._settings.depth, self._workspace.local)
+        request = SearchRequest.of(self._workspace, Texts(self._workspace, "queries").take(self._queries))
+        (found,) = retriever.search(request, [range(len(self._queries))], self._settings.depth, self._workspace.local)
         return self._ranked(self._queries[found.query], found.passage_id, found.score)

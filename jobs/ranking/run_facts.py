@@ -1,6 +1,6 @@
-"""What stands beside a run file: `runs/<name>.json`, how the run was made and what it measured; for reports.
+"""The file beside a run, `runs/<name>.json`: how the run was made and what it measured, for reports.
 
-A student's latency stands in `runs/<split>-<student>.latency.json`, since it is that of all its modes.
+A student's latency is in `runs/<split>-<student>.latency.json`, because all its modes share it.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _inputs(workspace: Workspace, settings: EvaluationSettings, row: Evaluated) 
 
 
 def _present(workspace: Workspace, facts: Mapping[str, Any], name: str) -> str | None:
-    """The fingerprint of an input as it stands now; None where it is gone."""
+    """The present fingerprint of an input; None if the input is gone."""
     kind, _, of = name.partition("/")
     try:
         if kind == "qrels":
@@ -147,12 +147,12 @@ def _present(workspace: Workspace, facts: Mapping[str, Any], name: str) -> str |
 
 
 def _judgements(workspace: Workspace, split: str, max_queries: int | None) -> str:
-    """Of the queries that were asked alone: other splits may grow."""
+    """The fingerprint of the judgements of the evaluated queries alone: other splits may grow."""
     return digest_json([column.tolist() for column in split_qrels(workspace, split, max_queries)])
 
 
 def _student_input(workspace: Workspace, text: str) -> dict[str, str]:
-    """The fingerprint of a student, named as in `evaluate`; nothing for a checkpoint that is none of ours."""
+    """The fingerprint of a student, named as in `evaluate`; empty for a checkpoint that was not trained here."""
     name, checkpoint = named_student(workspace, text)
     if not (Path(checkpoint) / STUDENT_FILE).is_file():
         return {}

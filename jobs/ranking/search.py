@@ -78,11 +78,11 @@ def search(
     queries: Sequence[str],
     on_index: Callable[[int, int], None] = lambda done, total: None,
 ) -> Searched:
-    """Answer some queries; where BM25 has no counts of the collection yet, they are made, and the callback is told.
+    """Answer some queries. If BM25 has no index of the collection yet, it is built, and `on_index` is called meanwhile.
 
     Raises:
-        UsageError: stages that cannot do what they are asked to, or no query.
-        WorkspaceError: no such student, or its passages are not encoded, or stale.
+        UsageError: a stage cannot do its part, or there is no query.
+        WorkspaceError: the student does not exist, or its passages are not encoded, or stale.
     """
     if not queries or not all(query.strip() for query in queries):
         raise UsageError("no query" if not queries else "an empty query", todo="say what to search for")
@@ -179,9 +179,9 @@ class _Retrieve:
     settings: SearchSettings
 
     def __call__(self, queries: Sequence[str], before: Run | None) -> Run:  # noqa: ARG002
-        asked, depth = SearchRequest.of(self.workspace, queries), self.settings.handed_on
+        request, depth = SearchRequest.of(self.workspace, queries), self.settings.handed_on
         with self.workspace.staging("search") as scratch:
-            (found,) = self.retriever.search(asked, [range(len(queries))], depth, scratch)
+            (found,) = self.retriever.search(request, [range(len(queries))], depth, scratch)
         return rank_rows(found.query, found.passage_id, found.score)
 
 

@@ -25,6 +25,8 @@ from pipeline.tables.parquet import read_columns
 from pipeline.tables.parts import content_fingerprint, read_footers
 
 SCHEMA = pa.schema([pa.field("passage_id", pa.int32()), pa.field("text_id", pa.int32())])
+STATEMENTS = {"collection/same_texts": 1}
+"""Statement → its version. Raise the version when the statement gives other groups: cached groups are then not used."""
 
 
 def text_hashes(workspace: Workspace, table: str) -> np.ndarray:
@@ -77,7 +79,8 @@ def same_texts(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> A
     file is computed once per state of the collection and may be deleted at any time.
     """
     content = content_fingerprint(read_footers(workspace.parts("passages")))
-    path = workspace.path(CACHE, f"same-texts-{content}.parquet")
+    version = STATEMENTS["collection/same_texts"]
+    path = workspace.path(CACHE, f"same-texts-{content}{f'-{version}' if version > 1 else ''}.parquet")
     if not path.exists():
         view_tables(connection, workspace, "passages")
         groups = connection.sql(sql("collection/same_texts")).to_arrow_table().cast(SCHEMA)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.collection import texts_by_content
 from pipeline.scores.scored_shard import scored_shard
 from pipeline.storage.location import AnyPath
 from pipeline.tables.database import connect, sql, view_parquet
@@ -36,7 +37,7 @@ STATEMENTS = {
     "triples/counts": 1,
     "triples/funnel": 1,
     "triples/kept": 1,
-    "collection/same_texts": 1,
+    **texts_by_content.STATEMENTS,
 }
 """Statement → its version. Raise it when the statement, or what `ShardWorker` writes into it, gives other rows: sets
 that were built before are then stale. Comments, white space and names do not count."""

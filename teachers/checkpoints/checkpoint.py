@@ -40,11 +40,11 @@ _TOKENIZER = (
     "added_tokens.json",
 )
 _SAFE = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-# What shapes a model beside its weights: sentence-transformers' modules, and what made a student.
+# Files that shape a model beside its weights: sentence-transformers' modules, and what made a student.
 _SHAPING = ("modules.json", "[0-9]*_*/config.json", "[0-9]*_*/model.safetensors", "prep.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 
-# Token types are a matter of files and this rule, so the rule stands in the fingerprint, not its outcome.
+# Token types are a matter of files and this rule, so the fingerprint holds the rule, not its outcome.
 _TOKEN_TYPES = "passed where the model has more than one"
 
 # Where the products are not float32, how the rest is computed decides which bits a score loses.
@@ -70,7 +70,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The checkpoint's configuration as it stands in the file."""
+        """The contents of the checkpoint's config.json."""
         return read_config(self.directory)
 
     @property

@@ -1,4 +1,4 @@
-"""Where a model runs, and in which arithmetic."""
+"""The device and the dtype that a model runs in, and default batch sizes in tokens."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DTYPES: Final[dict[Dtype, torch.dtype]] = {
 }
 BATCH_TOKENS: Final = {"cpu": 4096, "cuda": 65_536}
 BUDGETS: Final = {"cpu": [1024 << n for n in range(5)], "cuda": [16_384 << n for n in range(7)]}
-"""What is tried out, in tokens of a batch."""
+"""Batch sizes in tokens that the tuner tries."""
 
 
 def choose_device(settings: ScoringSettings) -> torch.device:
-    """The device asked for, or the first GPU, or the CPU.
+    """The device of the settings, else the first GPU, else the CPU.
 
     Raises:
-        UsageError: no such device here, or one that cannot compute in the dtype asked for.
+        UsageError: this machine does not have the device, or the device does not support the dtype.
     """
     on_cpu = settings.engine == "openvino" or not torch.cuda.is_available()
     name = settings.device or ("cpu" if on_cpu else "cuda")
@@ -40,5 +40,5 @@ def choose_device(settings: ScoringSettings) -> torch.device:
 
 
 def batch_tokens(settings: ScoringSettings, device: torch.device) -> int:
-    """The budget asked for, or the device's default."""
+    """The batch size in tokens: that of the settings, else the device's default."""
     return settings.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS["cuda"])

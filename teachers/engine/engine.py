@@ -165,8 +165,8 @@ class CrossEncoderScorer:
 
         Args:
             encoded: from `encode` or `assemble`.
-            on_progress: told what is done, after each batch; what has to be done again is taken back.
-            sample: rows to score in float32 too, if the dtype is another, and to judge the scores by.
+            on_progress: receives the work of each batch; work that has to be repeated is retracted.
+            sample: rows that are also scored in float32, to certify another dtype.
 
         Raises:
             ModelError: as `score`, or scores in a low precision stray too far from float32.
