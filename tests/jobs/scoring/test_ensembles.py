@@ -51,7 +51,7 @@ def test_two_systems_of_one_name_do_not_share_a_run_file(unlike, monkeypatch, ca
     worlds.scored(unlike, {"ensemble-plain": 3})
     typed = "evaluate --split train --teacher ensemble-plain --ensemble plain"
     code, _, error = prep(monkeypatch, capsys, *typed.split(), "-w", unlike.root)
-    assert code == 2 and "one run file" in error and "ensemble-plain" in error
+    assert code == 2 and "share a name, and so a run file" in error and "ensemble-plain" in error
     assert not unlike.path("runs", "train-ensemble-plain.run").exists()
 
 
