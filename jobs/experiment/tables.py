@@ -186,7 +186,7 @@ def _comparisons(experiment: Experiment, compared: Sequence[ComparedPair]) -> li
 
 
 def _p(value: float) -> str:
-    return "–" if isnan(value) else f"{value:.2g}"
+    return "undefined" if isnan(value) else f"{value:.2g}"
 
 
 def _fairness(rows: Sequence[Row]) -> str:

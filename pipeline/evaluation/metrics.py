@@ -73,13 +73,9 @@ def evaluate_run(run: Run, qrels: Qrels, relevance_level: int = 1) -> Evaluation
     values = {name: np.zeros(len(queries)) for name in named}
     for start in range(0, len(queries), QUERIES_PER_PASS):
         part = queries[start : start + QUERIES_PER_PASS]
-        gold, found = (list(_rows(columns, part)) for columns in (judged, ranked))
-        measured = ir_measures.iter_calc(
-            list(named.values()),
-            [ir_measures.Qrel(*row) for row in gold],
-            [ir_measures.ScoredDoc(*row) for row in found],
-        )
-        for metric in measured:
+        judgements = [ir_measures.Qrel(*row) for row in _rows(judged, part)]
+        documents = [ir_measures.ScoredDoc(*row) for row in _rows(ranked, part)]
+        for metric in ir_measures.iter_calc(list(named.values()), judgements, documents):
             values[names[metric.measure]][start + int(np.searchsorted(part, int(metric.query_id)))] = metric.value
     return Evaluation(queries, values)
 
