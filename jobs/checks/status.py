@@ -148,7 +148,7 @@ def _row_set(loaded: _Loaded, dataset: str, workspace: Workspace, name: str) -> 
     _, footers = load_set(workspace, dataset, name)
     teachers, settings, layout = footers[0].recipe.settings["teachers"], settings_of(footers[0]), layout_of(footers[0])
     scored = ScoredPairs(tuple(map(loaded.scores, teachers)), loaded.tables())
-    if triples_recipe(scored, settings, layout).fingerprint != footers[0].fingerprint:
+    if triples_recipe(scored, settings, layout, footers[0]).fingerprint != footers[0].fingerprint:
         return "stale", f"pairs, scores or queries have changed; run: {STAGES[dataset]} --name {name}"
     rows = sum(footer.rows for footer in footers)
     shape = "".join(f", {key.replace('_', ' ')} {value}" for key, value in layout.settings.items())

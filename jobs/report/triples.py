@@ -146,7 +146,9 @@ def _funnels(sets: Sequence[_Set]) -> Figure:
     for triple_set in sets:
         counts = triple_set.footer.extra["funnel"]
         shown.setdefault(str(sorted(counts.items())), ([], counts))[0].append(triple_set.name)
-    bodies: list[Markup] = [panel(", ".join(names), _funnel(Funnel(**counts))) for names, counts in shown.values()]
+    bodies: list[Markup] = [
+        panel(", ".join(names), _funnel(Funnel.from_dict(counts))) for names, counts in shown.values()
+    ]
     caption = (
         "From pairs to triples; orange bars show what is dropped, by reason. A candidate is a relevant passage with "
         "another passage of its query. Pairs and candidates share a scale; queries have their own."

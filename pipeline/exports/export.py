@@ -121,8 +121,7 @@ def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:
         teachers[name] = dict(footer_of(parts[0]).recipe.settings) if parts else {}
         teachers[name]["scores"] = footer.recipe.inputs.get(f"scores/{name}", "")
     counts = footer.extra.get("funnel")
-    known = {name: count for name, count in (counts or {}).items() if name in Funnel.__dataclass_fields__}
-    funnel = Funnel(**known) if counts else None
+    funnel = Funnel.from_dict(counts) if counts else None
     return Origin(dataset, footer.recipe.settings, footer.fingerprint, teachers, funnel)
 
 
