@@ -78,7 +78,7 @@ def _audited(workspace: Workspace, dataset: str, name: str) -> Iterator[Problem]
     try:
         audit_set(workspace, dataset, name)
     except WorkspaceError as error:
-        yield Problem(workspace.path(dataset, name), f"{error.what}: {error.found}")
+        yield Problem(workspace.path(dataset, name), error.reason, error.todo or "")
 
 
 def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found: Verified) -> Iterator[Problem]:

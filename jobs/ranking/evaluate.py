@@ -30,7 +30,7 @@ from pipeline.evaluation.metrics import Qrels, evaluate_run
 from pipeline.evaluation.runs import Run, rank_rows, read_run, write_run
 from pipeline.names import check_name
 from pipeline.retrieval.retrievers import SearchRequest
-from pipeline.scores.pairs import load_pairs
+from pipeline.scores.pairs import current_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
@@ -73,6 +73,7 @@ def evaluate(
 
     Raises:
         WorkspaceError: the split has no judgements, or a system is missing or incomplete.
+        StaleError: lists, pairs, scores or triples that a system needs are stale.
         InputError: a run file is malformed or names unknown ids.
         UsageError: two systems share a run file, as a teacher `ensemble-x` and the ensemble of triples `x`.
     """
@@ -185,7 +186,8 @@ class _Systems:
     def all(self) -> list[_System]:
         settings, workspace = self._settings, self._workspace
         teachers = list(dict.fromkeys(settings.teachers))
-        sets = {name: load_scores(workspace, load_pairs(workspace), name) for name in teachers}
+        pairs = current_pairs(workspace) if teachers else None
+        sets = {name: load_scores(workspace, pairs, name) for name in teachers if pairs}
         systems = [self._first_stage(name) for name in dict.fromkeys(settings.runs)]
         systems += [self._scored(name, Ensemble.mean([name]), [sets[name]]) for name in teachers]
         if len(teachers) > 1:

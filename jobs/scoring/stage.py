@@ -26,6 +26,7 @@ from pipeline.scores.reuse import OldScores, discard_old_scores, find_old_scores
 from pipeline.scores.scores import missing_shards, read_pair_ids
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import read_footers
+from pipeline.tables.staleness import stale_facts
 from teachers.scorer import ProgressReporter, Work
 
 MIN_PAIRS_TO_TUNE = 50_000
@@ -95,6 +96,7 @@ def plan_scoring(
 
     Raises:
         WorkspaceError: no pairs, or scores of another model under one of the names.
+        StaleError: the pairs are stale.
         ModelError: a checkpoint does not exist.
     """
     if len({teacher.name for teacher in teachers}) < len(teachers):
@@ -111,7 +113,9 @@ def plan_scoring(
         if keep:
             workspace.remove_leftovers("scores", teacher.name)
         old = find_old_scores(workspace, pairs, teacher.name, description, keep=keep) if missing else []
-        own_tasks = [_task(resolved[-1], number, pairs, old) for number in missing]
+        own_tasks = [
+            replace(_task(resolved[-1], number, pairs, old), facts=stale_facts(workspace)) for number in missing
+        ]
         tuned = sum(task.pairs for task in own_tasks) >= MIN_PAIRS_TO_TUNE
         tasks += (replace(task, tuned=tuned) for task in sorted(own_tasks, key=lambda task: -task.pairs))
     return ScoringPlan(tasks, len(pairs.paths) * len(teachers), resolved)

@@ -44,6 +44,8 @@ class TrainingRun:
     """With an `init` that is a checkpoint directory or a Hub name."""
     checkpoints: AnyPath
     """Directory of checkpoints and result, which all workers can read."""
+    stale_ok: bool = False
+    """Whether the run goes on with stale sets."""
 
 
 def prepare(
@@ -65,7 +67,8 @@ def prepare(
     if teacher is not None:
         teacher = name_checkpoint(workspace, teacher)
         make_stores(workspace, local_checkpoint(teacher), on_progress=on_tokens)
-    return TrainingRun(workspace.location, replace(settings, init=init, in_batch_teacher=teacher), checkpoints)
+    settings = replace(settings, init=init, in_batch_teacher=teacher)
+    return TrainingRun(workspace.location, settings, checkpoints, workspace.stale_ok)
 
 
 def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None) -> None:
@@ -78,7 +81,7 @@ def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = l
     from students.training.step_inputs import Workers
     from teachers.checkpoints.loading import quiet_loading
 
-    workspace = Workspace.open(run.location)
+    workspace = Workspace.open(run.location, stale_ok=run.stale_ok)
     settings = replace(run.settings, init=local_checkpoint(run.settings.init))
     source = batch_source(workspace, settings)
     measure = reranking_measure(workspace, settings) if settings.eval_steps else None
