@@ -111,6 +111,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+_UNBROKEN = "\N{NON-BREAKING HYPHEN}"
+
+
 class PanelCommand(TyperCommand):
     """A command whose help groups options by panel, as plain text: rich would take "[Q]" in a text for markup."""
 
@@ -125,7 +128,9 @@ class PanelCommand(TyperCommand):
         for title, rows in panels.items():
             if rows:
                 with formatter.section(title):
-                    formatter.write_dl(rows)
+                    formatter.write_dl([(left, text.replace("-", _UNBROKEN)) for left, text in rows])
+        # The formatter wraps lines at hyphens, so "--num-actors" would be cut in two.
+        formatter.buffer = [written.replace(_UNBROKEN, "-") for written in formatter.buffer]
 
 
 class ListedOption(NamedTuple):

@@ -101,6 +101,9 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
                 f"{row.system} has no list for {row.missing_queries:,} judged queries; they count with 0",
                 style="yellow",
             )
+    if any(row.identical_ids for row in rows):
+        dropped = ", ".join(f"{row.system} {row.identical_ids or 0:,}" for row in rows)
+        console.print(f"passages left out because they have their query's id, as in BEIR: {dropped}")
 
 
 def show_answers(searched: Searched) -> None:

@@ -1,6 +1,6 @@
 """The token stores of a workspace: `.cache/tokens/<table>-<content>-<tokenizer>`, for `queries` and `passages`.
 
-Parallel processes make them once before scoring, and every actor maps them into memory. They are a cache: safe to
+Parallel processes create them once before scoring, and every actor maps them into memory. They are a cache: safe to
 remove at any time, and without influence on scores, since pairs made from stored ids equal the tokenizer's pair calls.
 """
 
@@ -28,7 +28,7 @@ from teachers.checkpoints.checkpoint import Checkpoint, resolve
 TABLES = ("queries", "passages")
 TEXTS_PER_TASK = 8_192
 TEXTS_PER_PROCESS = 100_000
-"""A process takes seconds to start, so fewer texts than this do not get an additional one."""
+"""A process takes seconds to start, so a further process is only started for each this many texts."""
 
 
 def make_stores(
@@ -38,12 +38,12 @@ def make_stores(
     processes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Make the two stores of a checkpoint's tokenizer where they are missing; slow tokenizers get none.
+    """Create the two stores of a checkpoint's tokenizer if they are missing; slow tokenizers get none.
 
     Args:
         workspace: has the texts.
         checkpoint: has the tokenizer; a name is resolved here.
-        processes: at most this many work in parallel; None: one per CPU.
+        processes: the most to run in parallel; None means one per CPU.
         on_progress: receives the texts tokenised so far and the size of the table.
     """
     checkpoint = resolve(checkpoint)
@@ -111,7 +111,7 @@ def _counted(chunks: Iterator[TokenChunk], total: int, on_progress: Callable[[in
 
 
 class _Source(NamedTuple):
-    """A table's texts, opened in the process that reads them."""
+    """A table, whose texts are opened in the process that reads them."""
 
     location: str
     table: str
