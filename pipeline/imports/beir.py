@@ -20,10 +20,11 @@ from pipeline.imports.candidate_batches import is_id
 from pipeline.imports.collection_source import JUDGEMENT_COLUMNS, TEXT_COLUMNS, CollectionSource
 from pipeline.imports.text_rows import string_rows, titled
 from pipeline.names import check_name
-from pipeline.tables.delimited import first_line, read_tsv
+from pipeline.tables.delimited import read_tsv
 from pipeline.tables.json_lines import bad_line, read_objects
 
 UNJUDGED = "unjudged"
+QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
 
 def beir_collection(directory: Path) -> CollectionSource:
@@ -92,6 +93,4 @@ def _judged_queries(path: Path) -> set[str]:
 
 def _judgements(path: Path) -> Iterator[pa.RecordBatch]:
     """The rows of a qrels file. BEIR's files begin with a header; those of others may not."""
-    has_header = first_line(path).split("\t")[-1].strip() == "score"
-    for number, batch in enumerate(read_tsv(path, JUDGEMENT_COLUMNS)):
-        yield batch.slice(1) if has_header and number == 0 else batch
+    yield from read_tsv(path, JUDGEMENT_COLUMNS, header=QRELS_HEADER)
