@@ -37,6 +37,11 @@ def show_added(added: Imported) -> None:
     console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
     if added.repeated_lines:
         console.print(f"{added.repeated_lines:,} lines repeat an id and its text")
+    if added.repeated_judgements:
+        console.print(f"{added.repeated_judgements:,} judgements repeat another")
+    if added.unknown_passages:
+        what = "judgements are of passages that are not in the collection; measures count them as never found"
+        console.print(f"{added.unknown_passages:,} {what}")
 
 
 def show_funnel(built: BuiltTriples) -> None:

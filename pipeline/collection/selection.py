@@ -14,6 +14,8 @@ from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import ContentHash
 from pipeline.tables.database import sql, view_parquet
 
+UNKNOWN = "unknown_judgements"
+
 
 @dataclass(frozen=True)
 class SelectedQueries:
@@ -38,6 +40,17 @@ def view_tables(connection: duckdb.DuckDBPyConnection, workspace: Workspace, *na
         if not parts:
             raise MissingError(f"no {name} yet", where=workspace.root, todo="import them: prep import msmarco --help")
         view_parquet(connection, name, parts)
+
+
+def view_unknown_judgements(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
+    """Create the view `unknown_judgements` (`schemas.UNKNOWN_JUDGEMENTS`), which is empty if there are none.
+
+    These judge passages that are not in the collection. An evaluation has to count them as never found.
+    """
+    if workspace.parts(UNKNOWN):
+        view_parquet(connection, UNKNOWN, workspace.parts(UNKNOWN))
+    else:
+        connection.register(UNKNOWN, schemas.UNKNOWN_JUDGEMENTS.empty_table())
 
 
 def known_splits(connection: duckdb.DuckDBPyConnection) -> list[str]:

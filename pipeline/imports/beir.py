@@ -49,6 +49,8 @@ def beir_collection(directory: Path) -> CollectionSource:
             if names
         ],
         [(split, Rows(path, partial(_judgements, path), digest_file(path))) for split, path in qrels.items()],
+        # ArguAna judges a passage that it does not have. BEIR's evaluation counts it as never found.
+        keep_unknown=True,
     )
 
 

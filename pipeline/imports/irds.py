@@ -83,6 +83,7 @@ def ir_collection(name: str, dataset: Dataset, split: str) -> CollectionSource:
         docs,
         [(split, queries)] if queries else [],
         [(split, qrels)] if qrels else [],
+        keep_unknown=True,
     )
 
 
