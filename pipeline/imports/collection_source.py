@@ -6,8 +6,8 @@ rows, checks them and publishes them, and knows no format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.collection.importing import Imported, Rows, SplitRows, import_tables
 from pipeline.storage.workspace import Workspace
@@ -32,6 +32,8 @@ class CollectionSource:
     """(split, judgements); each query of the judgements must be in the split."""
     keep_unknown: bool = False
     """Whether judgements of passages that are not in the collection come in, to be counted as never found."""
+    unused_columns: Mapping[str, None] = field(default_factory=dict)
+    """Columns that the reader does not use, in their order; filled while the rows are read."""
 
 
 def import_collection(workspace: Workspace, source: CollectionSource) -> Imported:

@@ -1,3 +1,5 @@
+from collections import namedtuple
+
 import duckdb
 import ir_measures
 import numpy as np
@@ -117,7 +119,15 @@ class FakeDataset:
     def has_docs(self):
         return True
 
-    has_queries = has_qrels = has_docs
+    has_queries = has_qrels = has_scoreddocs = has_docs
+
+    def has_docpairs(self):
+        return False
+
+    def qrels_cls(self):
+        return namedtuple("Qrel", ["query_id", "doc_id", "relevance", *self.more])
+
+    more = ("iteration",)
 
     def docs_iter(self):
         return iter([Record(doc_id="a", text="one"), Record(doc_id="b", text="two")])
@@ -133,12 +143,21 @@ def test_what_ir_datasets_has(empty):
     added = import_collection(empty, ir_collection("fake/one", FakeDataset(), "dev"))
     assert (added.passages, added.queries, added.qrels) == (2, 1, 1)
     assert table(empty, "qrels", "*") == [(0, 1, 2)] and table(empty, "queries", "splits") == [(["dev"],)]
-    assert import_collection(empty, ir_collection("fake/one", FakeDataset(), "dev")).unchanged
+    source = ir_collection("fake/one", FakeDataset(), "dev")
+    assert import_collection(empty, source).unchanged and list(source.unused_columns) == ["scoreddocs"]
+
+
+def test_grades_of_subtopics_are_no_grades_of_passages():
+    dataset = FakeDataset()
+    dataset.more = ("iteration", "subtopic_id", "subtopic_grade")
+    with pytest.raises(InputError, match="column 'subtopic_grade' holds labels or grades"):
+        ir_collection("fake/one", dataset, "dev")
 
 
 def test_ir_datasets_itself(empty, tmp_path, monkeypatch):
     """A data set of the real package, made of files of the test."""
-    irds = pytest.importorskip("ir_datasets")
+    import ir_datasets as irds
+
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path))
     write(tmp_path / "docs.tsv", b"a\tone\nb\ttwo\n")
     write(tmp_path / "queries.tsv", b"q\twhat\n")
@@ -179,3 +198,41 @@ def test_a_judgement_of_a_missing_passage_has_one_grade_and_not_all_are_missing(
         import_beir(empty, dataset(tmp_path / "a", qrels={"test": "q0\td1\t1\nq0\tgone\t1\nq0\tgone\t2\n"}))
     with pytest.raises(InputError, match="judges no passage of the collection"):
         import_beir(empty, dataset(tmp_path / "b", qrels={"test": "q0\tx\t1\nq1\ty\t1\n"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("qrels/test.tsv.gz", "two files of split test"),
+        ("qrels/dev.txt", "no qrels file"),
+        ("qrels/dev.jsonl", "no qrels file"),
+        ("qrels/test.tsv.bak", "no qrels file"),
+        ("corpus.jsonl.gz", r"two files of corpus\.jsonl"),
+    ],
+)
+def test_no_file_of_a_table_is_left_out(tmp_path, name, message):
+    directory = dataset(tmp_path / "beir")
+    write(directory / name, b"q0\td2\t1\n")
+    with pytest.raises(InputError, match=message):
+        beir_collection(directory)
+
+
+def test_columns_that_are_not_used_are_named_and_scores_refused(empty, tmp_path):
+    corpus = [{**CORPUS[0], "url": "u"}, {**CORPUS[1], "lang": "de"}]
+    source = beir_collection(dataset(tmp_path / "a", corpus=corpus, qrels={"test": "q0\td1\t1\n"}))
+    import_collection(empty, source)
+    assert list(source.unused_columns) == ["url", "lang"]
+    queries = [QUERIES[0], {**QUERIES[1], "positive_ids": ["d1"]}]
+    with pytest.raises(InputError, match="line 2: column 'positive_ids' holds positives"):
+        beir_collection(dataset(tmp_path / "b", queries=queries))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [("corpus-id\tquery-id\tscore", "line 1 is a header"), ("query_id\tdoc_id\trelevance", "line 1 is a header")],
+)
+def test_another_header_is_not_read_by_position(tmp_path, header, message):
+    directory = dataset(tmp_path / "beir")
+    (directory / "qrels/test.tsv").write_text(f"{header}\nd1\tq0\t1\n")
+    with pytest.raises(InputError, match=message):
+        beir_collection(directory)
