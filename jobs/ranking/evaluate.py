@@ -22,7 +22,7 @@ from jobs.ranking.candidates import candidates_of, retrieved_for, teacher_scores
 from jobs.ranking.settings import EvaluationSettings, Mode
 from jobs.ranking.student_retriever import StudentRetriever
 from jobs.scoring.shard import pairs_with_texts
-from pipeline.collection.selection import select_queries, view_tables
+from pipeline.collection.selection import select_queries, view_tables, view_unknown_judgements
 from pipeline.collection.texts import Texts
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.evaluation.identical_ids import IdenticalIds, find_identical_ids, is_beir
@@ -141,11 +141,14 @@ def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None
     """
     with connect(workspace.local) as connection:
         view_tables(connection, workspace, "queries", "qrels")
+        view_unknown_judgements(connection, workspace)
         selected = select_queries(connection, workspace, split, max_queries)
         connection.register("selected", pa.table({"query_id": selected.ids}))
         found = connection.execute(
-            "SELECT query_id, passage_id, grade FROM qrels SEMI JOIN selected USING (query_id) "
-            "ORDER BY query_id, passage_id"
+            "SELECT query_id, passage_id, grade FROM qrels SEMI JOIN selected USING (query_id) UNION ALL "
+            # Passages that are not in the collection get ids that no system ranks.
+            "SELECT query_id, -row_number() OVER (ORDER BY query_id, external_id)::INT, grade "
+            "FROM unknown_judgements SEMI JOIN selected USING (query_id) ORDER BY query_id, passage_id"
         ).fetchnumpy()
     if not len(found["query_id"]):
         raise WorkspaceError(f"no judgements for split {split!r}", where=workspace.root, todo="import its qrels")
