@@ -40,11 +40,11 @@ def test_the_list_covers_every_room_and_has_no_twins():
     ],
 )
 def test_outcomes(tmp_path, new, test, outcome):
-    (tmp_path / "code.py").write_text("def add(one, other):\n    return one + other\n")
-    (tmp_path / "test_code.py").write_text(f"from code import add\n\n\ndef test_add():\n    {test}\n")
-    mutation = Mutation("code.py", "return one + other", new, "test_code.py --rootdir . -p no:hypothesispytest")
+    (tmp_path / "sums.py").write_text("def add(one, other):\n    return one + other\n")
+    (tmp_path / "test_sums.py").write_text(f"from sums import add\n\n\ndef test_add():\n    {test}\n")
+    mutation = Mutation("sums.py", "return one + other", new, "test_sums.py --rootdir . -p no:hypothesispytest")
     assert carry_out(tmp_path, mutation, 60) == outcome
-    assert (tmp_path / "code.py").read_text().endswith("return one + other\n")
+    assert (tmp_path / "sums.py").read_text().endswith("return one + other\n")
 
 
 def test_a_text_that_occurs_twice_is_refused():
