@@ -107,12 +107,12 @@ def identical_ids_to_ignore(workspace: Workspace, wanted: bool | None, queries: 
 
 def _ranked(system: _System, qrels: Qrels, ignored: IdenticalIds | None) -> tuple[Run, int | None]:
     """The run of a system over the judged queries, and the number of passages left out for their query's id."""
-    columns = system.scored()
-    kept, dropped = np.isin(columns[0], qrels.query_id), None
+    query, passage, score = system.scored()
+    kept, dropped = np.isin(query, qrels.query_id), None
     if ignored is not None:
-        identical = kept & ignored.mask(columns[0], columns[1])
+        identical = kept & ignored.mask(query, passage)
         kept, dropped = kept & ~identical, int(identical.sum())
-    return rank_rows(*(column[kept] for column in columns), system.depth), dropped
+    return rank_rows(query[kept], passage[kept], score[kept], system.depth), dropped
 
 
 def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> list[Latency]:

@@ -71,7 +71,8 @@ def _untie(score: np.ndarray, rank: np.ndarray) -> np.ndarray:
     step = np.minimum.accumulate(step + lift) - lift
     # At the bottom of float32, ties rise instead of falling to -inf.
     step = np.maximum(step, _LOWEST + np.repeat(length, length) - rank)
-    return np.where(step < 0, -step | ~_MAGNITUDE, step).astype(np.int32).view(np.float32)
+    falling: np.ndarray = np.where(step < 0, -step | ~_MAGNITUDE, step).astype(np.int32).view(np.float32)
+    return falling
 
 
 def external_ids(workspace: Workspace, table: str, ids: np.ndarray) -> np.ndarray:

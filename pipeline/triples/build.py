@@ -264,7 +264,8 @@ def _built(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTr
         TripleStatistics.from_dict(extra["statistics"]),
         extra["correlations"],
         extra["ensemble"],
-        extra["margins"],
+        # Footers sort their keys as text: "100%" before "25%".
+        dict(sorted(extra["margins"].items(), key=lambda quantile: float(quantile[0].rstrip("%")))),
         extra["rows"],
         parts,
         unchanged,

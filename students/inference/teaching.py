@@ -135,7 +135,8 @@ class SeparateTeacher:
         facts: dict[str, Any] = {}
         scores = self._scores(self._scorer, encoded, tell, self._stored if encoded.by_id else None)
         if sample is not None and len(sample) and self._settings.dtype != "float32":
-            certificate = certify(scores[sample], self._scores(self._exact, encoded.take(sample)))
+            exact = self._scores(self._exact, encoded.take(sample), lambda work: tell(Work()))
+            certificate = certify(scores[sample], exact)
             certificate.check(self._settings.dtype, self._checkpoint.name)
             facts["certificate"] = certificate.as_dict()
         return Scored(scores, facts)
