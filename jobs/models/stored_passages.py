@@ -97,8 +97,10 @@ class StoredPassages:
         return scores
 
 
-def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -> StoredPassages:
-    """The set of a student, in whatever arithmetic it was made.
+def load_stored(
+    workspace: Workspace, name: str, checkpoint: str | Checkpoint, prompts: tuple[str, str] | None = None
+) -> StoredPassages:
+    """The set of a student, in whatever arithmetic it was made; with the model's prompts unless others are given.
 
     Raises:
         WorkspaceError: nothing encoded, not all of it, or by another student or from other texts.
@@ -112,7 +114,7 @@ def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -
             f"passages have not been encoded by student {name!r}", where=stored_at(workspace, name), todo=todo
         )
     dtype: Dtype = present[0].get("arithmetic")  # type: ignore[assignment]
-    student = student_fingerprint(checkpoint, dtype)
+    student = student_fingerprint(checkpoint, dtype, prompts)
     if any(facts.get("student") != student for facts in present):
         raise WorkspaceError(
             f"student {name!r} is not the one that the passages were encoded by",
@@ -152,10 +154,17 @@ def encoded_from(workspace: Workspace, name: str) -> str:
     return str(found[0]["checkpoint"]) if found else name
 
 
-def find_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint, dtype: Dtype) -> StoredPassages | None:
-    """The stored passages of a student if they are up to date and were encoded in this dtype."""
+def find_stored(
+    workspace: Workspace,
+    name: str,
+    checkpoint: str | Checkpoint,
+    dtype: Dtype,
+    *,
+    prompts: tuple[str, str] | None = None,
+) -> StoredPassages | None:
+    """The stored passages of a student if they are up to date and were encoded in this dtype with these prompts."""
     try:
-        found = load_stored(workspace, name, checkpoint)
+        found = load_stored(workspace, name, checkpoint, prompts)
     except WorkspaceError:
         return None
     return found if found.dtype == dtype else None
