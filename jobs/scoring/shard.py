@@ -181,4 +181,6 @@ class _LoadedTeacher:
     @cached_property
     def stores(self) -> tuple[TokenizedTexts, TokenizedTexts] | None:
         """Token ids of all queries and all passages; None where texts are tokenised shard by shard."""
-        return open_stores(self._workspace, self._resolved.checkpoint) if self.scorer.assembles else None
+        if not self.scorer.assembles:
+            return None
+        return open_stores(self._workspace, self._resolved.checkpoint, self._resolved.prompts)
