@@ -14,6 +14,7 @@ from pipeline.tokens.truncation import Truncation
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Backend = Literal["torch", "openvino"]
+Switch = Literal["on", "off"]
 MODEL = "Model"
 
 
@@ -58,6 +59,13 @@ class ScoringSettings:
         help="Library that runs the model: torch, or openvino on a CPU.",
     )
     compile: bool = setting(False, panel=MODEL, flag=True, help="Compile the model with torch.compile.")
+    token_types: Switch | None = setting(
+        None,
+        panel=MODEL,
+        unset="as the checkpoint's files declare",
+        help="Whether a cross-encoder's input marks the tokens of the passage by token types: on or off. For "
+        "checkpoints whose files do not say how the model was trained.",
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -18,6 +18,7 @@ from huggingface_hub.errors import RevisionResolutionError
 
 from pipeline.errors import ModelError, UsageError
 from pipeline.fingerprint import digest_files, digest_json
+from teachers.checkpoints.inputs import inputs_identity
 from teachers.settings import ScoringSettings
 
 CONFIG = "config.json"
@@ -95,6 +96,7 @@ class Checkpoint:
         return digest_json(
             {
                 **lowered,
+                **inputs_identity(self.directory, self.tokenizer_directory, settings),
                 "weights": self.weights_hash,
                 "tokenizer": self.tokenizer_hash,
                 "token_types": _TOKEN_TYPES,
