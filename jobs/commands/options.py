@@ -46,6 +46,13 @@ SummaryOption = Annotated[
     Path | None,
     typer.Option("--summary", metavar="FILE", help="Also write the summary to this file, as JSON.", show_default=False),
 ]
+StaleOption = Annotated[
+    bool,
+    typer.Option(
+        "--stale-ok",
+        help="Use sets although what they were made from has changed since; recorded in what is made from them.",
+    ),
+]
 Processes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Number of worker processes.", show_default="one per core")
 ]
@@ -111,6 +118,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+_UNBROKEN = "\N{NON-BREAKING HYPHEN}"
+
+
 class PanelCommand(TyperCommand):
     """A command whose help groups options by panel, as plain text: rich would take "[Q]" in a text for markup."""
 
@@ -125,7 +135,9 @@ class PanelCommand(TyperCommand):
         for title, rows in panels.items():
             if rows:
                 with formatter.section(title):
-                    formatter.write_dl(rows)
+                    formatter.write_dl([(left, text.replace("-", _UNBROKEN)) for left, text in rows])
+        # The formatter wraps lines at hyphens, so "--num-actors" would be cut in two.
+        formatter.buffer = [written.replace(_UNBROKEN, "-") for written in formatter.buffer]
 
 
 class ListedOption(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.collection.selection import view_tables
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkspaceError
 from pipeline.storage.atomic_files import remove
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, atomic_write
@@ -91,15 +91,31 @@ def write_run(workspace: Workspace, name: str, run: Run) -> AnyPath:
     """Write `runs/<name>.run` in TREC format: query, Q0, passage, rank, score, tag.
 
     The facts of an earlier run of this name, `runs/<name>.json`, are removed first: they describe that run.
+
+    Raises:
+        WorkspaceError: an id has white space, so that no reader could tell the fields of its line apart.
     """
-    queries = external_ids(workspace, "queries", run.query_id)
-    passages = external_ids(workspace, "passages", run.passage_id)
+    queries = _one_field("queries", external_ids(workspace, "queries", run.query_id))
+    passages = _one_field("passages", external_ids(workspace, "passages", run.passage_id))
     remove(workspace.path("runs", f"{name}.json"))
     path = workspace.path("runs", f"{name}.run")
     with atomic_write(path) as stream:
         for query, passage, rank, score in zip(queries, passages, run.rank, run.score, strict=True):
             stream.write(f"{query} Q0 {passage} {rank} {score:.9g} {name}\n".encode())
     return path
+
+
+def _one_field(table: str, ids: np.ndarray) -> np.ndarray:
+    """The external ids (N,), each of which must be one field of a line."""
+    # Imports refuse these ids; a workspace that was made before they did may have some.
+    bad = next((name for name in ids if name.split() != [name]), None)
+    if bad is not None:
+        raise WorkspaceError(
+            f"the {table} have an id with white space, which a run file cannot hold",
+            found=repr(bad),
+            todo="import the collection into a new workspace, with other ids",
+        )
+    return ids
 
 
 def read_run(workspace: Workspace, path: AnyPath) -> Run:

@@ -54,14 +54,23 @@ class SeparateScorer:
             ModelError: it reads query and passage together.
         """
         found = resolve(checkpoint)
-        student = load_student(found.name)
+        student = load_student(found)
         if not isinstance(student, SeparateStudent):
             raise ModelError("reads query and passage together", where=found.name, found=student.name)
-        return cls(student, settings, student_fingerprint(found, settings.dtype))
+        student.prompts = found.definition.applied(settings).prompts
+        return cls(student, settings, student_fingerprint(found, settings.dtype, student.prompts))
+
+    def query_rows(self, texts: Sequence[str]) -> TextRows:
+        """Tokenised queries, prompts included."""
+        return TextRows.of(self.student.tokenizer, texts, self.student.prompts[0])
+
+    def passage_rows(self, texts: Sequence[str]) -> TextRows:
+        """Tokenised passages, prompts included."""
+        return TextRows.of(self.student.tokenizer, texts, self.student.prompts[1])
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """States of queries."""
-        return self.encode_query_rows(TextRows.of(self.student.tokenizer, texts))
+        return self.encode_query_rows(self.query_rows(texts))
 
     def encode_query_rows(self, queries: TextRows) -> Encoded:
         """States of tokenised queries."""
@@ -69,7 +78,7 @@ class SeparateScorer:
 
     def encode_passages(self, texts: Sequence[str]) -> Encoded:
         """States of passages."""
-        return self.encode_passage_rows(TextRows.of(self.student.tokenizer, texts))
+        return self.encode_passage_rows(self.passage_rows(texts))
 
     def encode_passage_rows(self, passages: TextRows) -> Encoded:
         """States of tokenised passages."""
@@ -89,7 +98,7 @@ class SeparateScorer:
 
     def score(self, pairs: Pairs, on_progress: Callable[[Work], None] | None = None) -> NDArray[np.float32]:
         """Scores (N,) of pairs; see `score_rows`."""
-        queries, passages = (TextRows.of(self.student.tokenizer, texts) for texts in (pairs.queries, pairs.passages))
+        queries, passages = self.query_rows(pairs.queries), self.passage_rows(pairs.passages)
         return self.score_rows(queries, passages, pairs.query, pairs.passage, on_progress)
 
     def score_rows(

@@ -1,5 +1,6 @@
 """The command line as a surface: every option has help and one owner, and settings survive a command line."""
 
+import re
 import subprocess
 import sys
 from dataclasses import MISSING, asdict
@@ -109,6 +110,14 @@ def test_help_is_grouped_and_fits_the_terminal(monkeypatch):
     for command, options in many.items():
         named = {getattr(one.parameter, "rich_help_panel", None) for one in options} - {None}
         assert len(options) <= 14 or len(named) > 1, command
+
+
+def test_help_cuts_no_option_in_two(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in {option.command for option in LISTED}:
+        shown = CliRunner().invoke(app, [*command.split(), "--help"]).output
+        assert "--help" in shown and "\N{NON-BREAKING HYPHEN}" not in shown
+        assert not re.search(r"--[a-z-]*-$", shown, re.MULTILINE), command
 
 
 def test_help_loads_no_numbers_or_tables():
