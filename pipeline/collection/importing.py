@@ -95,7 +95,12 @@ def import_tables(
             ]
         )
         manifest = workspace.read_json(MANIFEST)
-        wanted = {"passages": collection is not None, "queries": bool(queries), "qrels": bool(qrels), UNKNOWN: bool(qrels)}
+        wanted = {
+            "passages": collection is not None,
+            "queries": bool(queries),
+            "qrels": bool(qrels),
+            UNKNOWN: bool(qrels),
+        }
         lost = _lost_tables(workspace, manifest)
         _refuse_renumbering(workspace, manifest, lost, digest)
         is_known = digest in manifest.get("imports", [])

@@ -66,7 +66,10 @@ def _settings_of(checkpoint: Checkpoint) -> StudentSettings:
         # The model's own configuration files hold these.
         stored = {"num_layers": None, "shared_groups": None, "pooling": None, "normalize": None}
         return StudentSettings(**{**definition.facts["settings"]["student"], **stored})
-    limits: dict[str, Any] = {"max_query_tokens": definition.query_tokens, "max_passage_tokens": definition.passage_tokens}
+    limits: dict[str, Any] = {
+        "max_query_tokens": definition.query_tokens,
+        "max_passage_tokens": definition.passage_tokens,
+    }
     return StudentSettings(**{name: limit for name, limit in limits.items() if limit is not None})
 
 
