@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.fingerprint import digest_file, digest_json
 from students.settings import STUDENT_FILE
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
+from teachers.checkpoints.inputs import is_moved_by_padding
 
 _SHAPING = ("modules.json", "*/config.json", "*/*.safetensors")
 
@@ -48,4 +49,5 @@ def student_fingerprint(checkpoint: str | Checkpoint, dtype: str) -> str:
     files = sorted(path for pattern in _SHAPING for path in found.directory.glob(pattern))
     modules = {path.relative_to(found.directory).as_posix(): digest_file(path) for path in files}
     shape = facts.get("settings", {}).get("student")
-    return digest_json([found.weights_hash, found.tokenizer_hash, modules, facts.get("architecture"), shape, dtype])
+    made_by = [found.weights_hash, found.tokenizer_hash, modules, facts.get("architecture"), shape, dtype]
+    return digest_json([*made_by, "unpadded"] if is_moved_by_padding(found.config) else made_by)
