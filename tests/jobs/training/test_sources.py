@@ -1,7 +1,7 @@
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.training.one_per_query import OnePerQuery
@@ -35,7 +35,6 @@ def rows_of(batch):
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 90), epoch=st.integers(0, 2), seed=st.integers(0, 2))
 def test_each_triple_once_an_epoch(triples, size, epoch, seed):
     paths, counts, expected = triples
