@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import WorkspaceError
-from pipeline.retrieval.lists import RetrievedSet, load_retrieved
+from pipeline.retrieval.lists import RetrievedSet, usable_retrieved
 from pipeline.scores.scores import ScoreSet, read_scores
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, view_parquet
@@ -20,8 +20,9 @@ def retrieved_for(workspace: Workspace, system: str, split: str) -> RetrievedSet
 
     Raises:
         WorkspaceError: the split was not searched, or not completely.
+        StaleError: passages or queries of the split have changed since.
     """
-    found = load_retrieved(workspace, system)
+    found = usable_retrieved(workspace, system, split)
     if not found.covers(split):
         raise WorkspaceError(
             f"{system} has no lists for split {split!r}",

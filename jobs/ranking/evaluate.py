@@ -23,7 +23,7 @@ from jobs.ranking.candidates import candidates_of, retrieved_for, teacher_scores
 from jobs.ranking.settings import EvaluationSettings, Mode
 from jobs.ranking.student_retriever import StudentRetriever
 from jobs.scoring.shard import pairs_with_texts
-from pipeline.collection.selection import select_queries, view_tables
+from pipeline.collection.selection import select_queries, view_tables, view_unknown_judgements
 from pipeline.collection.texts import Texts
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.evaluation.identical_ids import IdenticalIds, find_identical_ids, is_beir
@@ -31,7 +31,7 @@ from pipeline.evaluation.metrics import Qrels, evaluate_run
 from pipeline.evaluation.runs import Run, rank_rows, read_run, write_run
 from pipeline.names import check_name
 from pipeline.retrieval.retrievers import SearchRequest
-from pipeline.scores.pairs import load_pairs
+from pipeline.scores.pairs import current_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
@@ -78,6 +78,7 @@ def evaluate(
 
     Raises:
         WorkspaceError: the split has no judgements, or a system is missing or incomplete.
+        StaleError: lists, pairs, scores or triples that a system needs are stale.
         InputError: a run file is malformed or names unknown ids.
         UsageError: two systems share a run file, as a teacher `ensemble-x` and the ensemble of triples `x`.
     """
@@ -111,12 +112,12 @@ def identical_ids_to_ignore(workspace: Workspace, wanted: bool | None, queries: 
 
 def _ranked(system: _System, qrels: Qrels, ignored: IdenticalIds | None) -> tuple[Run, int | None]:
     """The run of a system over the judged queries, and the number of passages left out for their query's id."""
-    columns = system.scored()
-    kept, dropped = np.isin(columns[0], qrels.query_id), None
+    query, passage, score = system.scored()
+    kept, dropped = np.isin(query, qrels.query_id), None
     if ignored is not None:
-        identical = kept & ignored.mask(columns[0], columns[1])
+        identical = kept & ignored.mask(query, passage)
         kept, dropped = kept & ~identical, int(identical.sum())
-    return rank_rows(*(column[kept] for column in columns), system.depth), dropped
+    return rank_rows(query[kept], passage[kept], score[kept], system.depth), dropped
 
 
 def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> list[Latency]:
@@ -145,11 +146,14 @@ def split_qrels(workspace: Workspace, split: str, max_queries: int | None = None
     """
     with connect(workspace.local) as connection:
         view_tables(connection, workspace, "queries", "qrels")
+        view_unknown_judgements(connection, workspace)
         selected = select_queries(connection, workspace, split, max_queries)
         connection.register("selected", pa.table({"query_id": selected.ids}))
         found = connection.execute(
-            "SELECT query_id, passage_id, grade FROM qrels SEMI JOIN selected USING (query_id) "
-            "ORDER BY query_id, passage_id"
+            "SELECT query_id, passage_id, grade FROM qrels SEMI JOIN selected USING (query_id) UNION ALL "
+            # Passages that are not in the collection get ids that no system ranks.
+            "SELECT query_id, -row_number() OVER (ORDER BY query_id, external_id)::INT, grade "
+            "FROM unknown_judgements SEMI JOIN selected USING (query_id) ORDER BY query_id, passage_id"
         ).fetchnumpy()
     if not len(found["query_id"]):
         raise WorkspaceError(f"no judgements for split {split!r}", where=workspace.root, todo="import its qrels")
@@ -200,7 +204,8 @@ class _Systems:
     def all(self) -> list[_System]:
         settings, workspace = self._settings, self._workspace
         teachers = list(dict.fromkeys(settings.teachers))
-        sets = {name: load_scores(workspace, load_pairs(workspace), name) for name in teachers}
+        pairs = current_pairs(workspace) if teachers else None
+        sets = {name: load_scores(workspace, pairs, name) for name in teachers if pairs}
         systems = [self._first_stage(name) for name in dict.fromkeys(settings.runs)]
         systems += [self._scored(name, Ensemble.mean([name]), [sets[name]]) for name in teachers]
         if len(teachers) > 1:

@@ -20,7 +20,7 @@ from pipeline.triples.ensemble import Ensemble
 from pipeline.triples.funnel import STEP, Funnel
 from pipeline.triples.inputs import current_scored_pairs
 from pipeline.triples.scales import is_fitted, recorded_warnings, scale_warnings
-from pipeline.triples.sets import load_ensemble, load_triples
+from pipeline.triples.sets import load_ensemble, usable_set
 
 MOST_SETS = 6
 OLD_SET_PAIRS = 200_000
@@ -45,9 +45,9 @@ def triples_section(workspace: Workspace) -> Section:
     parts: list[Figure | Missing | Caution] = []
     for name in workspace.names("triples"):
         try:
-            _, footers = load_triples(workspace, name)
+            _, footers = usable_set(workspace, "triples", name)
         except PrepError as error:
-            parts.append(Missing(f"triples {name}", error.todo or _BUILD, error.what))
+            parts.append(Missing(f"triples {name}", error.todo or _BUILD, error.reason))
             continue
         made = triples_command(name, footers[0].recipe.settings)
         sets.append(_Set(name, footers[0], Source(made, {f"triples/{name}": content_fingerprint(footers)})))

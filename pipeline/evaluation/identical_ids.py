@@ -31,7 +31,8 @@ class IdenticalIds(NamedTuple):
         if not len(self.query_id):
             return np.zeros(len(query_id), np.bool_)
         rows = np.minimum(np.searchsorted(self.query_id, query_id), len(self.query_id) - 1)
-        return (self.query_id[rows] == query_id) & (self.passage_id[rows] == passage_id)
+        own: np.ndarray = np.logical_and(self.query_id[rows] == query_id, self.passage_id[rows] == passage_id)
+        return own
 
 
 def find_identical_ids(workspace: Workspace, queries: np.ndarray) -> IdenticalIds:

@@ -21,14 +21,14 @@ from pipeline.exports.rows import Groups, list_groups, triple_batches, triple_gr
 from pipeline.exports.settings import ExportSettings
 from pipeline.exports.text_lookup import TextLookup, TextTable
 from pipeline.storage.location import AnyPath
-from pipeline.storage.published_sets import staged_directory
+from pipeline.storage.published_sets import restore, staged_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql, view_parquet
 from pipeline.tables.parts import footer_of
 from pipeline.tables.provenance import Footer
 from pipeline.triples.funnel import Funnel
 from pipeline.triples.scales import recorded_warnings
-from pipeline.triples.sets import load_set
+from pipeline.triples.sets import usable_set
 
 CARD = "README.md"
 _PATTERNS = [re.escape(CARD), *(pattern for form in FORMATS.values() for pattern in form.files)]
@@ -56,9 +56,11 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
 
     Raises:
         WorkspaceError: no such triples or lists, or the directory holds something else.
+        StaleError: the triples or lists are stale.
         UsageError: all groups have too few negatives.
     """
     directory = directory.expanduser().absolute()
+    restore(directory)
     _refuse_foreign(directory, settings.overwrite)
     paths, origin = _load(workspace, settings)
     with staged_directory(directory, replace=True) as staged:
@@ -83,7 +85,7 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
         fingerprint, configs = name_by_content(staged, configs)
         title = f"{settings.form} from {origin.dataset}"
         text = card(title, form.usage, configs, origin, settings.licence, left_out, fingerprint)
-        (staged / CARD).write_text(text, encoding="utf-8")
+        (staged / CARD).write_text(text + _stale_note(workspace), encoding="utf-8")
     return Exported(directory, configs, reader.left_out, reader.left_out_passages, fingerprint)
 
 
@@ -126,8 +128,16 @@ class _RowReader:
 
 def _load(workspace: Workspace, settings: ExportSettings) -> tuple[list[AnyPath], Origin]:
     dataset, name = ("triples", settings.triples) if settings.lists is None else ("lists", settings.lists)
-    paths, footers = load_set(workspace, dataset, name)
+    paths, footers = usable_set(workspace, dataset, name)
     return paths, _origin(workspace, f"{dataset}/{name}", footers[0])
+
+
+def _stale_note(workspace: Workspace) -> str:
+    """A paragraph of the card on stale sets that were exported; empty if all were fresh."""
+    if not workspace.accepted:
+        return ""
+    listed = "".join(f"- {dataset}: {why}\n" for dataset, why in workspace.accepted.items())
+    return f"\nExported from stale data (`--stale-ok`):\n\n{listed}"
 
 
 def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:

@@ -32,6 +32,7 @@ from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.database import connect, sql
 from pipeline.tables.parts import footer_of, is_made
 from pipeline.tables.provenance import Footer, Recipe
+from pipeline.tables.staleness import stale_facts
 from pipeline.triples.ensemble import Ensemble, Sample, resolve
 from pipeline.triples.funnel import Funnel, TripleStatistics
 from pipeline.triples.inputs import ScoredPairs, current_scored_pairs
@@ -147,7 +148,8 @@ def build_triples(
 
     Raises:
         UsageError: the settings do not fit the teachers, or the name is not a file name.
-        WorkspaceError: pairs or scores are missing, incomplete or stale.
+        WorkspaceError: pairs or scores are missing or incomplete.
+        StaleError: pairs or scores are stale.
         PrepError: nothing is left; the message says which filters dropped it, and shows quantiles of the margins.
     """
     check_name(f"set of {layout.dataset}", name)
@@ -181,6 +183,7 @@ def build_triples(
                 "ensemble": plan.ensemble.as_dict(),
                 "margins": margins,
                 "rows": rows,
+                **stale_facts(workspace),
             }
             parts = min(BUCKETS, -(-rows // rows_per_part(layout)))
             made = staging / layout.dataset
@@ -270,7 +273,8 @@ def _built(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTr
         TripleStatistics.from_dict(extra["statistics"]),
         extra["correlations"],
         extra["ensemble"],
-        extra["margins"],
+        # Footers sort their keys as text: "100%" before "25%".
+        dict(sorted(extra["margins"].items(), key=lambda quantile: float(quantile[0].rstrip("%")))),
         extra.get("spreads", {}),
         recorded_warnings(footer),
         extra.get("zscore_threshold"),
