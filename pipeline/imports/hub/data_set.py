@@ -37,7 +37,7 @@ from pipeline.imports.settings import HubKind, HubOptions
 from pipeline.imports.text_rows import table_rows, titled
 from pipeline.names import check_name
 
-_GRADES = ("score", "relevance", "rel", "grade", "label")
+_GRADES = ("score", "relevance", "rel", "grade", "label", "scores", "labels")
 
 
 @dataclass(frozen=True)

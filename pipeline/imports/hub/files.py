@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -114,7 +115,9 @@ def _is_file(path: str, name: str, file: str) -> bool:
     """Whether a resolved path is the file of the data set with this relative name."""
     if path.startswith("hf://"):
         return re.sub(r"^hf://datasets/[^@]*@[^/]*/", "", path) == file
-    return Path(path) == Path(name).absolute() / file or Path(path) == (Path(name) / file).resolve()
+    same = Path(path) in (Path(name).absolute() / file, (Path(name) / file).resolve())
+    # The files of other configurations are patterns still.
+    return same or fnmatchcase(file, path.removeprefix("./"))
 
 
 def _holds_rows(file: str) -> bool:

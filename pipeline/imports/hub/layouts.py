@@ -102,18 +102,19 @@ def kind_of(batch: pa.RecordBatch, where: object) -> HubKind:
             where=where, expected="one score for each passage", found=found, todo=todo,
         )  # fmt: skip
     fitting = [kind for kind, fits in _FITS.items() if fits(names)]
-    scored = "scores" in fitting and "qrels" in fitting
-    if scored and not ({"query-id", "corpus-id"} <= set(names)):
-        column = next(name for name in SCORE if name in names)
-        if looks_like_grades(batch.column(column)):
+    if {"query-id", "corpus-id", "score"} <= set(names):
+        fitting = ["qrels"]
+    elif "scores" in fitting:
+        column = next((name for name in SCORE if name in names), None)
+        if column and looks_like_grades(batch.column(column)):
             raise InputError(
                 f"column {column!r} holds whole numbers, which may be grades or scores",
                 where=where, expected="grades of judgements, or scores of a teacher", found=found,
                 todo="pass --as qrels or --as scores",
             )  # fmt: skip
         fitting = ["scores"]
-    elif scored:
-        fitting = ["qrels"]
+    elif fitting == ["lists"] and _scores_in_objects(batch):
+        fitting = ["scores"]
     if len(fitting) == 1:
         return fitting[0]
     raise InputError(
@@ -123,6 +124,14 @@ def kind_of(batch: pa.RecordBatch, where: object) -> HubKind:
         found=found,
         todo=f"say so with --as: {' or '.join(fitting)}" if fitting else "say so with --as, or rename the columns",
     )
+
+
+def _scores_in_objects(batch: pa.RecordBatch) -> bool:
+    """Whether the positives and negatives are objects with scores."""
+    rows = list_rows(batch.schema.names)
+    values = [value for side in rows.sides for value in batch.column(side.column).to_pylist()] if rows else []
+    objects = [item for value in values if isinstance(value, list) for item in value if isinstance(item, dict)]
+    return bool(objects) and any(item.get("score") is not None for item in objects)
 
 
 def _has(names: Sequence[str], *groups: Sequence[str]) -> bool:

@@ -15,16 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.imports.hub.files import SplitFiles
 from pipeline.tables.compression import DAMAGED, decompressed, open_binary, peek, refuse_formats
-from pipeline.tables.json_lines import bad_line, read_objects, unique_keys
+from pipeline.tables.json_lines import LONGEST_LINE_BYTES, bad_line, read_objects, unique_keys
 
 ROWS_PER_BATCH = 16_384
-_BLOCK_BYTES = 32 << 20
 
 
 def read_rows(files: SplitFiles) -> Iterator[pa.RecordBatch]:
@@ -85,22 +83,25 @@ def _arrow(stream: BinaryIO) -> Iterator[pa.RecordBatch]:
 
 
 def _csv(name: str, where: Path | str, separator: str) -> Iterator[pa.RecordBatch]:
-    with _open(name, where) as stream:
-        first = stream.readline()
-        if first.count(b'"') % 2:
-            raise InputError("its header has a line break", where=where, expected="names of columns on one line")
-        header = next(csv.reader([first.decode("utf-8-sig")], delimiter=separator), [])
-    if len(set(header)) < len(header) or not any(header):
-        raise InputError("bad header", where=where, expected="names of columns, each once", found=", ".join(header))
-    with _open(name, where) as stream:
-        yield from pa.csv.open_csv(
-            stream,
-            read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
-            ),
-        )
+    # Arrow's reader would take a quote that is not closed for the rest of the file.
+    csv.field_size_limit(LONGEST_LINE_BYTES)
+    with _open(name, where) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        reader = csv.reader(text, delimiter=separator, strict=True)
+        header = next(reader, [])
+        if len(set(header)) < len(header) or not any(header):
+            raise InputError("bad header", where=where, expected="names of columns, each once", found=", ".join(header))
+        rows = filter(None, reader)
+        while chunk := list(islice(rows, ROWS_PER_BATCH)):
+            if any(len(row) != len(header) for row in chunk):
+                wrong = next(row for row in chunk if len(row) != len(header))
+                expected = f"{len(header)} fields ({', '.join(header)})"
+                raise InputError(
+                    f"a row before line {reader.line_num + 1} is malformed",
+                    where=where, expected=expected, found=repr(wrong)[:200],
+                )  # fmt: skip
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(column, pa.string()) for column in zip(*chunk, strict=True)], names=header
+            )
 
 
 def _json(name: str, where: Path | str) -> Iterator[pa.RecordBatch]:
