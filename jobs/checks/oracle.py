@@ -105,14 +105,14 @@ def separate_scores(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, An
         _set_prompts(model, checkpoint, facts["prompts"])
     options: dict[str, Any] = {"batch_size": 1, "show_progress_bar": False, **_OPTIONS[name]}
     queries, passages = model.encode_query(pairs.queries, **options), model.encode_document(pairs.passages, **options)
-    scores = [
+    similar = [
         float(model.similarity([queries[query]], [passages[passage]])[0, 0])
         if name == "MultiVectorEncoder"
         else float(model.similarity(queries[query][None], passages[passage][None])[0, 0])
         for query, passage in zip(pairs.query, pairs.passage, strict=True)
     ]
     scale = np.float32(facts.get("scale") or 1)
-    return Expected(np.array(scores, np.float32) * scale, f"sentence-transformers' {name}")
+    return Expected(np.array(similar, np.float32) * scale, f"sentence-transformers' {name}")
 
 
 def _set_prompts(model: Any, checkpoint: Checkpoint, prompts: Sequence[str]) -> None:

@@ -171,7 +171,8 @@ def score_columns(schema: pa.Schema, where: object, *, texts: bool = False) -> S
     if lists[0] != lists[1] or is_list(query) or not all(map(_is_id, inner[:2])) or not (is_number or written):
         types = ", ".join(f"{name} {schema.field(name).type}" for name in names)
         raise InputError("columns of the wrong types", where=where, expected=expected, found=types)
-    return ScoreColumns(*(str(name) for name in names), None if texts else positives_column(schema.names))
+    found = [str(name) for name in names]
+    return ScoreColumns(found[0], found[1], found[2], None if texts else positives_column(schema.names))
 
 
 def pairs_of(batch: pa.RecordBatch, columns: ScoreColumns, first: int, where: object) -> Iterator[CandidateBatch]:
