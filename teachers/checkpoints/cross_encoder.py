@@ -44,12 +44,18 @@ class CrossEncoder(NamedTuple):
     @property
     def positions(self) -> int | None:
         """The longest input in tokens, or None where nothing limits it."""
-        for name, module in self.module.named_modules():
-            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-                # RoBERTa and its kin count from the padding index on.
-                unused = 0 if module.padding_idx is None else module.padding_idx + 1
-                return module.num_embeddings - unused
-        return getattr(self.config, "max_position_embeddings", None)
+        learned = learned_positions(self.module)
+        return getattr(self.config, "max_position_embeddings", None) if learned is None else learned
+
+
+def learned_positions(module: nn.Module) -> int | None:
+    """The tokens for which a model has position embeddings; None if it computes positions."""
+    for name, part in module.named_modules():
+        if name.endswith(("position_embeddings", "wpe")) and isinstance(part, nn.Embedding):
+            # RoBERTa and its kin count from the padding index on.
+            unused = 0 if part.padding_idx is None else part.padding_idx + 1
+            return part.num_embeddings - unused
+    return None
 
 
 def load_cross_encoder(checkpoint: Checkpoint) -> CrossEncoder:
