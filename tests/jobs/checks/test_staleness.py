@@ -198,6 +198,10 @@ def test_a_trained_model_stays_usable_and_says_what_has_changed(copied, monkeypa
     assert prep(monkeypatch, capsys, *typed, "-w", workspace.root)[0] == 0
     detail = {stage.name: stage.detail for stage in workspace_status(workspace)}["students/new"]
     assert "changed" not in detail
+    workspace.path("students", ".training-new").mkdir()  # the run was killed after it had published
+    code, output, _ = prep(monkeypatch, capsys, *typed, "-w", workspace.root)
+    assert code == 0 and "trained already" in output and list(states(workspace)).count("students/new") == 1
+    assert not workspace.path("students", ".training-new").exists()
     import_msmarco(workspace, None, [("test", more(workspace, "queries", "new\tbak bal"))], [])
     import_msmarco(workspace, None, [], [("test", more(workspace, "qrels", "new\t0\tp7\t1"))])
     asked = "evaluate --split test --student new --mode retrieve"
