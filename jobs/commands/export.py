@@ -32,7 +32,11 @@ def export(
     with run_summary(ws, "export") as facts:
         made = run(ws, output, settings)
         facts |= {"directory": str(made.directory), "rows": {config.name: config.rows for config in made.configs}}
+        facts |= {"fingerprint": made.fingerprint}
     for config in made.configs:
         console.print(f"{config.name}: {config.rows:,} rows in {made.directory / config.files}")
     if made.left_out:
         console.print(f"left out {made.left_out:,} groups with too few negatives")
+    if made.left_out_passages:
+        what = "passages that are not in the set with the others of their query"
+        console.print(f"left out {made.left_out_passages:,} {what}")

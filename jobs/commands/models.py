@@ -43,6 +43,7 @@ def evaluate(
             "split": settings.split,
             "max_queries": settings.max_queries,
             "relevance_level": settings.relevance_level,
+            "ignore_identical_ids": rows[0].identical_ids is not None,
             "systems": [{"system": row.system, "kind": row.kind, "run": str(row.path), **row.means} for row in rows],
         }
         timed = student_latencies(ws, settings) if latency else []

@@ -98,8 +98,10 @@ class StoredPassages:
         return scores
 
 
-def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -> StoredPassages:
-    """The stored passages of a student, in whichever dtype they were encoded.
+def load_stored(
+    workspace: Workspace, name: str, checkpoint: str | Checkpoint, prompts: tuple[str, str] | None = None
+) -> StoredPassages:
+    """The stored passages of a student, in whichever dtype; with the model's prompts unless others are given.
 
     A workspace that accepts stale sets gives the passages that were encoded before the collection changed.
 
@@ -116,7 +118,7 @@ def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -
             f"passages have not been encoded by student {name!r}", where=stored_at(workspace, name), todo=todo
         )
     dtype: Dtype = present[0].get("arithmetic")  # type: ignore[assignment]
-    student = student_fingerprint(checkpoint, dtype)
+    student = student_fingerprint(checkpoint, dtype, prompts)
     if any(facts.get("student") != student for facts in present):
         raise StaleError(
             f"the passages were encoded by another student than {name!r}",
@@ -159,10 +161,17 @@ def encoded_from(workspace: Workspace, name: str) -> str:
     return str(found[0]["checkpoint"]) if found else name
 
 
-def find_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint, dtype: Dtype) -> StoredPassages | None:
-    """The stored passages of a student if they are up to date and were encoded in this dtype."""
+def find_stored(
+    workspace: Workspace,
+    name: str,
+    checkpoint: str | Checkpoint,
+    dtype: Dtype,
+    *,
+    prompts: tuple[str, str] | None = None,
+) -> StoredPassages | None:
+    """The stored passages of a student if they are up to date and were encoded in this dtype with these prompts."""
     try:  # Whoever asks can encode by itself, so stale passages are never accepted here.
-        found = load_stored(Workspace(workspace.root), name, checkpoint)
+        found = load_stored(Workspace(workspace.root), name, checkpoint, prompts)
     except WorkspaceError:
         return None
     return found if found.dtype == dtype else None

@@ -47,6 +47,8 @@ def write_run_facts(
             "means": row.means,
             "queries": row.queries,
             "missing_queries": row.missing_queries,
+            "ignore_identical_ids": row.identical_ids is not None,
+            "identical_ids": row.identical_ids,
             "command": _command(settings, row),
             "inputs": _inputs(workspace, settings, row),
             **stale_facts(workspace),
@@ -82,6 +84,8 @@ def _command(settings: EvaluationSettings, row: Evaluated) -> str:
     words.append(f"--depth {settings.depth}")
     if settings.relevance_level != 1:
         words.append(f"--relevance-level {settings.relevance_level}")
+    if settings.ignore_identical_ids is not None:
+        words.append(f"--{'' if settings.ignore_identical_ids else 'no-'}ignore-identical-ids")
     if row.system == "ensemble":
         words += [f"--teacher {name}" for name in settings.teachers]
     elif (triples := _triples_of(settings, row)) is not None:

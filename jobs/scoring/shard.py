@@ -93,6 +93,8 @@ class ShardScorer:
         new = np.flatnonzero(np.isnan(scores))
         extra: dict[str, Any] = {"reused": len(scores) - len(new), **task.facts}
         if len(new):
+            if self._holds(task):
+                on_progress(Work())  # nothing to load: from here on, silence means that the actor hangs
             loaded = self._load(task)
             try:
                 encoded = self._encode(loaded, (ids[0][new], ids[1][new]))
@@ -140,8 +142,11 @@ class ShardScorer:
             loaded.scorer.assemble(stores, ids) if stores else loaded.scorer.encode(pairs_with_texts(ids, *self._texts))
         )
 
+    def _holds(self, task: ShardTask) -> bool:
+        return self._loaded is not None and self._loaded.teacher == task.teacher
+
     def _load(self, task: ShardTask) -> _LoadedTeacher:
-        if self._loaded is None or self._loaded.teacher != task.teacher:
+        if self._loaded is None or not self._holds(task):
             self._loaded = None  # frees the memory before the next model is loaded
             self._loaded = _LoadedTeacher(self._workspace, task)
         return self._loaded
@@ -176,4 +181,6 @@ class _LoadedTeacher:
     @cached_property
     def stores(self) -> tuple[TokenizedTexts, TokenizedTexts] | None:
         """Token ids of all queries and all passages; None where texts are tokenised shard by shard."""
-        return open_stores(self._workspace, self._resolved.checkpoint) if self.scorer.assembles else None
+        if not self.scorer.assembles:
+            return None
+        return open_stores(self._workspace, self._resolved.checkpoint, self._resolved.prompts)

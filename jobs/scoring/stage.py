@@ -147,7 +147,7 @@ def score(
     """
     tasks, shards, resolved = plan_scoring(workspace, teachers, overwrite=overwrite)
     for teacher in _worth_storing(workspace, tasks, resolved):
-        make_stores(workspace, teacher.checkpoint, on_progress=on_tokens)
+        make_stores(workspace, teacher.checkpoint, prompts=teacher.prompts, on_progress=on_tokens)
     on_plan(sum(task.pairs for task in tasks))
     failures = _run(workspace, tasks, cluster, on_progress) if tasks else []
     if failures:
@@ -200,13 +200,14 @@ def _task(resolved: ResolvedTeacher, number: int, pairs: PairSet, old: Sequence[
 def _worth_storing(
     workspace: Workspace, tasks: Sequence[ShardTask], teachers: Sequence[ResolvedTeacher]
 ) -> list[ResolvedTeacher]:
-    """One teacher for each tokenizer that has more pairs to score than there are texts to tokenise.
+    """One teacher for each tokenizer, with its prompts, that has more pairs to score than there are texts to tokenise.
 
     With fewer pairs, each shard tokenises only its texts.
     """
-    pairs: Counter[str] = Counter()
+    by_name = {teacher.teacher.name: teacher for teacher in teachers}
+    pairs: Counter[tuple[str, ...]] = Counter()
     for task in tasks:
-        pairs[task.description["tokenizer_hash"]] += task.pairs
+        pairs[by_name[task.teacher.name].tokens_key] += task.pairs
     texts = sum(footer.rows for table in TABLES for footer in read_footers(workspace.parts(table)))
-    by_tokenizer = {teacher.checkpoint.tokenizer_hash: teacher for teacher in reversed(teachers)}
-    return [by_tokenizer[tokenizer] for tokenizer, count in pairs.items() if count > texts]
+    by_tokens = {teacher.tokens_key: teacher for teacher in reversed(teachers)}
+    return [by_tokens[key] for key, count in pairs.items() if count > texts]

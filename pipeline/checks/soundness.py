@@ -91,10 +91,11 @@ class _Files:
             ("passages", schemas.PASSAGES),
             ("queries", schemas.QUERIES),
             ("qrels", schemas.QRELS),
+            ("unknown_judgements", schemas.UNKNOWN_JUDGEMENTS),
         ):
             self._last = (-1, -1)
             for path in self._workspace.parts(table):
-                yield from self.rows(path, schema, None if table == "qrels" else self._ids_go_up)
+                yield from self.rows(path, schema, self._ids_go_up if table in ("passages", "queries") else None)
 
     def pairs(self, pairs: PairSet) -> Iterator[Problem]:
         """Check that pairs are sorted and unique, and that their texts are those that they were built from."""

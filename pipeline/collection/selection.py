@@ -21,6 +21,8 @@ HELD_OUT = "held_out"
 """Key of the manifest that records which splits were held out of which; later imports respect it."""
 MOST_SELECTIONS = 64
 
+UNKNOWN = "unknown_judgements"
+
 
 @dataclass(frozen=True)
 class SelectedQueries:
@@ -45,6 +47,17 @@ def view_tables(connection: duckdb.DuckDBPyConnection, workspace: Workspace, *na
         if not parts:
             raise MissingError(f"no {name} yet", where=workspace.root, todo="import them: prep import msmarco --help")
         view_parquet(connection, name, parts)
+
+
+def view_unknown_judgements(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
+    """Create the view `unknown_judgements` (`schemas.UNKNOWN_JUDGEMENTS`), which is empty if there are none.
+
+    These judge passages that are not in the collection. An evaluation has to count them as never found.
+    """
+    if workspace.parts(UNKNOWN):
+        view_parquet(connection, UNKNOWN, workspace.parts(UNKNOWN))
+    else:
+        connection.register(UNKNOWN, schemas.UNKNOWN_JUDGEMENTS.empty_table())
 
 
 def known_splits(connection: duckdb.DuckDBPyConnection) -> list[str]:

@@ -46,6 +46,14 @@ class RetrievedSet:
         """Whether it may have lists for queries of the split: lists of the split itself, or imported ones."""
         return not {split, IMPORTED}.isdisjoint(self.splits())
 
+    def paths_of(self, split: str) -> list[AnyPath]:
+        """Files with all lists that may belong to queries of a split."""
+        return [
+            path
+            for path, footer in zip(self.paths, self.footers, strict=True)
+            if footer.recipe.settings["split"] in (split, IMPORTED)
+        ]
+
     def content_of(self, split: str) -> str:
         """Content fingerprint of all lists that may belong to queries of a split."""
         return content_fingerprint(footer for group in (split, IMPORTED) for footer in self.splits().get(group, []))

@@ -30,7 +30,7 @@ from pipeline.settings import command_words
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.content import hash_arrays
-from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, parquet_names, single_row, sql, view_parquet
+from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, single_row, sql, view_parquet
 from pipeline.tables.parts import content_fingerprint, part_name, read_footers, require_complete, write_part
 from pipeline.tables.provenance import Footer, Recipe
 from pipeline.tables.staleness import refuse_stale, require_current, stale_facts, then
@@ -279,12 +279,11 @@ def _candidates_sql(connection: duckdb.DuckDBPyConnection, workspace: Workspace,
         return ", ".join(f'{"rank" if system == of else "NULL"}::SMALLINT AS "rank_{system}"' for system in systems)
 
     selects = [f"SELECT query_id, passage_id, grade, true AS judged, {columns('')} FROM judged"]
-    for system in systems:
-        names = parquet_names(connection, workspace.parts("retrieved", system))
-        files = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    for number, system in enumerate(systems):
+        view_parquet(connection, f"retrieved_{number}", workspace.parts("retrieved", system))
         selects.append(
             f"SELECT query_id, passage_id, NULL::TINYINT AS grade, false AS judged, {columns(system)} "
-            f"FROM read_parquet([{files}])"
+            f"FROM retrieved_{number}"
         )
     return " UNION ALL ".join(selects)
 

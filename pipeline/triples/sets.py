@@ -67,7 +67,7 @@ def usable_set(workspace: Workspace, dataset: str, name: str) -> tuple[list[AnyP
     command = build_command(footers[0], name)
     try:
         scored = current_scored_pairs(workspace, made.settings["teachers"])
-        now = triples_recipe(scored, settings_of(footers[0]), layout_of(footers[0]))
+        now = triples_recipe(scored, settings_of(footers[0]), layout_of(footers[0]), footers[0])
     except WorkspaceError as error:
         refuse_stale(workspace, what, error.reason, where=where, todo=then(error.todo, command))
     else:

@@ -26,11 +26,13 @@ from teachers.engine.batching import PADDING_SHARE, plan_batches
 from teachers.engine.certificate import certify
 from teachers.engine.cost import flop_of, measure_peak, weights_of
 from teachers.engine.device import BUDGETS, DTYPES, batch_tokens, choose_device
-from teachers.engine.torch_model import Logits, RunningModel, TorchModel
+from teachers.engine.padding import PROBES, Together, rows_together
+from teachers.engine.torch_model import Logits, RunningModel, TorchModel, logits_of
 from teachers.engine.tuning import TYPICAL_TOKENS, tune
-from teachers.scorer import Pairs, ProgressReporter, Work
+from teachers.scorer import Pairs, ProgressReporter, Work, pairs_of
 from teachers.settings import ScoringSettings
 from teachers.tokens.pair_tokenizer import EncodedPairs, PairTokenizer
+from teachers.tokens.token_types import decide_token_types
 
 __all__ = ["CrossEncoderScorer", "ScoringSettings", "fingerprint_of", "load_scorer"]
 
@@ -50,11 +52,14 @@ def load_scorer(
     """Load the teacher that `name` means: a local directory, or a repository on the Hub at `revision`.
 
     Raises:
-        ModelError: not there, not a cross-encoder with one output, or too short for `max_length_tokens`.
-        UsageError: a device, dtype, backend or limit that cannot be.
+        ModelError: not there, not a cross-encoder with one output, too short for `max_length_tokens`, or unable to
+            compute a row of tokens.
+        UsageError: a device, dtype, backend or limit that cannot be, or token types for a model without them.
     """
     device = choose_device(settings)
     checkpoint = resolve(name, revision=revision)
+    checkpoint.definition.check_runs()
+    settings = checkpoint.definition.applied(settings)
     model = load_cross_encoder(checkpoint)
     if model.positions is not None and settings.max_length_tokens > model.positions:
         raise ModelError(
@@ -64,13 +69,41 @@ def load_scorer(
             found=settings.max_length_tokens,
             todo="lower the maximum length",
         )
+    loaded = load_tokenizer(checkpoint, model.config)
+    types = decide_token_types(checkpoint, model.module, model.config, loaded, settings.token_types)
+    model = model._replace(gets_types=types)
     tokenizer = PairTokenizer(
-        load_tokenizer(checkpoint, model.config),
-        with_types=model.has_token_types,
-        max_length_tokens=settings.max_length_tokens,
-        truncation=settings.truncation,
+        loaded, with_types=types, max_length_tokens=settings.max_length_tokens, truncation=settings.truncation
     )
-    return CrossEncoderScorer(checkpoint, model, tokenizer, settings, device)
+    together = _rows_together(checkpoint, model, tokenizer)
+    return CrossEncoderScorer(checkpoint, model, tokenizer, settings, device, together)
+
+
+def _rows_together(checkpoint: Checkpoint, model: CrossEncoder, tokenizer: PairTokenizer) -> Together:
+    """Which rows may share a batch, from the float32 model on the CPU."""
+    encoded = tokenizer.encode(pairs_of(PROBES))
+
+    def run(rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        return logits_of(model.module, check_ids(encoded.assemble(rows), model, checkpoint))
+
+    return rows_together(run, encoded.lengths, checkpoint.name, can_pad=tokenizer.can_pad)
+
+
+def check_ids(batch: TokenBatch, model: CrossEncoder, checkpoint: Checkpoint) -> TokenBatch:
+    """The batch itself, if the model has an embedding for each of its ids.
+
+    Raises:
+        ModelError: it has not.
+    """
+    if model.vocabulary is not None and batch.input_ids.max(initial=0) >= model.vocabulary:
+        raise ModelError(
+            "its tokenizer gives ids beyond its embeddings",
+            where=checkpoint.directory,
+            expected=f"ids below {model.vocabulary}",
+            found=int(batch.input_ids.max()),
+            todo="save the tokenizer that the model was trained with beside its weights",
+        )
+    return batch
 
 
 def _run(model: CrossEncoder, settings: ScoringSettings, device: torch.device) -> RunningModel:
@@ -91,9 +124,10 @@ class CrossEncoderScorer:
         tokenizer: PairTokenizer,
         settings: ScoringSettings,
         device: torch.device,
+        together: Together = "padded",
     ) -> None:
         self._checkpoint, self._model, self._tokenizer = checkpoint, model, tokenizer
-        self._settings, self._device = settings, device
+        self._settings, self._device, self._together = settings, device, together
         self._running = _run(model, settings, device)
         self.batch_tokens = batch_tokens(settings, device)
         """Tokens of one batch; where the memory does not hold them, a call takes half, and half again."""
@@ -112,9 +146,11 @@ class CrossEncoderScorer:
             "token_types": self._model.has_token_types,
             "max_length_tokens": self._settings.max_length_tokens,
             "truncation": self._settings.truncation,
+            "prompts": list(self._settings.prompts),
             "activation": "identity",
             "dtype": self._settings.dtype,
             "backend": self._settings.engine,
+            "rows_of_a_batch": self._together,
             "last_layer": "first token" if self._running.first_token else "all tokens",
             "batch_tokens": self.batch_tokens,
             "device": self._device.type,
@@ -130,12 +166,12 @@ class CrossEncoderScorer:
         return self.score_encoded(self.encode(pairs), on_progress).scores
 
     def encode(self, pairs: Pairs) -> EncodedPairs:
-        """The tokens of pairs (N,).
+        """The tokens of pairs (N,), prompts included.
 
         Raises:
             InputError: as `score`.
         """
-        return self._tokenizer.encode(pairs)
+        return self._tokenizer.encode(pairs.prompted(self._settings.prompts))
 
     @property
     def assembles(self) -> bool:
@@ -147,7 +183,7 @@ class CrossEncoderScorer:
         texts: tuple[TokenizedTexts, TokenizedTexts],
         pairs: tuple[NDArray[np.integer], NDArray[np.integer]],
     ) -> EncodedPairs:
-        """The tokens of pairs given as rows (N,) of queries and rows (N,) of passages that were tokenised before.
+        """The tokens of pairs given as rows (N,) of queries and of passages that were tokenised before, with prompts.
 
         Raises:
             InputError: as `score`.
@@ -204,6 +240,8 @@ class CrossEncoderScorer:
         Raises:
             torch.OutOfMemoryError: not even the smallest batch fits.
         """
+        if self._together == "alone":
+            return BUDGETS[self._device.type][0]
         width = min(TYPICAL_TOKENS, self._settings.max_length_tokens)
 
         def run(budget: int) -> None:
@@ -242,11 +280,12 @@ class CrossEncoderScorer:
         """Scores of the rows, or of all; one batch runs on the device while the next is put together."""
         rows = np.arange(len(encoded.lengths)) if rows is None else rows
         lengths = encoded.lengths[rows]
-        padding = PADDING_SHARE if self._tokenizer.can_pad and model.takes_padding else 0.0
+        budget = 1 if self._together == "alone" else budget
+        padding = PADDING_SHARE if self._together == "padded" and model.takes_padding else 0.0
         scores = np.full(len(rows), np.nan, np.float32)
         running: tuple[NDArray[np.int64], Callable[[], Logits]] | None = None
         for batch in [*plan_batches(lengths, budget, padding), None]:
-            started = None if batch is None else (batch, model.start(self._checked(encoded.assemble(rows[batch]))))
+            started = None if batch is None else (batch, model.start(self._assembled(encoded, rows[batch])))
             if running is not None:
                 done, collect = running
                 logits = collect()
@@ -256,21 +295,13 @@ class CrossEncoderScorer:
             running = started
         return scores
 
+    def _assembled(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> TokenBatch:
+        return check_ids(encoded.assemble(rows), self._model, self._checkpoint)
+
     def _work(self, lengths: NDArray[np.int64], busy_seconds: float) -> Work:
         flop = flop_of(self._config, lengths, first_token=self._running.first_token, weights=self._weights)
         tokens = len(lengths) * int(lengths.max())
         return Work(len(lengths), tokens, flop, flop / self._peak, busy_seconds)
-
-    def _checked(self, batch: TokenBatch) -> TokenBatch:
-        if self._model.vocabulary is not None and batch.input_ids.max(initial=0) >= self._model.vocabulary:
-            raise ModelError(
-                "its tokenizer gives ids beyond its embeddings",
-                where=self._checkpoint.directory,
-                expected=f"ids below {self._model.vocabulary}",
-                found=int(batch.input_ids.max()),
-                todo="save the tokenizer that the model was trained with beside its weights",
-            )
-        return batch
 
     def _finite(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         broken = np.flatnonzero(~np.isfinite(scores))
