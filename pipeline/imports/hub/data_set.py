@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -91,7 +91,7 @@ class HubTable:
         return [file.rfilename for file in self._info.siblings or []]
 
     @cached_property
-    def _info(self) -> object:
+    def _info(self) -> Any:
         from huggingface_hub import HfApi
 
         try:

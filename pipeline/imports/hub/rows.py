@@ -67,7 +67,7 @@ def _open(name: str, where: Path | str) -> BinaryIO:
     """The decompressed bytes of a file of text."""
     if isinstance(where, Path):
         return open_binary(where)
-    stream = decompressed(io.BufferedReader(_open_plain(name)))  # type: ignore[arg-type]
+    stream = decompressed(io.BufferedReader(_open_plain(name)))  # type: ignore[type-var]
     refuse_formats(where, peek(stream), text=True)
     return stream
 
