@@ -160,7 +160,7 @@ def ranks_of(batch: pa.RecordBatch, path: AnyPath) -> np.ndarray:
         raise InputError(
             f"line {line} has no rank in its third column",
             where=path,
-            expected=f"query, passage and rank: whole numbers from 1 to {MOST_RANKS}, each once for a query, not all or none 1",
+            expected=f"query, passage and rank: whole numbers from 1 to {MOST_RANKS}, some 1, each once for a query",
             found=f"{text} for query {name}",
             todo="write a run of scores in TREC's six columns; judgements and triples are imported by other commands",
         )
