@@ -102,14 +102,14 @@ def separate_scores(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, An
         model[0].query_length, model[0].document_length = settings["max_query_tokens"], settings["max_passage_tokens"]
     options: dict[str, Any] = {"batch_size": 1, "show_progress_bar": False, **_OPTIONS[name]}
     queries, passages = model.encode_query(pairs.queries, **options), model.encode_document(pairs.passages, **options)
-    scores = [
+    found = [
         float(model.similarity([queries[query]], [passages[passage]])[0, 0])
         if name == "MultiVectorEncoder"
         else float(model.similarity(queries[query][None], passages[passage][None])[0, 0])
         for query, passage in zip(pairs.query, pairs.passage, strict=True)
     ]
     scale = np.float32(facts.get("scale") or 1)
-    return Expected(np.array(scores, np.float32) * scale, f"sentence-transformers' {name}")
+    return Expected(np.array(found, np.float32) * scale, f"sentence-transformers' {name}")
 
 
 def _by_cross_encoder(directory: Path, pairs: Pairs, facts: Mapping[str, Any]) -> Expected:

@@ -113,7 +113,7 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
     places = _places(pairs, sample, np.random.default_rng(seed))
     ids = [np.concatenate(columns) for columns in zip(*(_ids(pairs, *place) for place in places), strict=True)]
     texts = pairs_with_texts((ids[0], ids[1]), Texts(workspace, "queries"), Texts(workspace, "passages"))
-    facts = made[0] | settings
+    facts = {**made[0], **settings}
     try:
         expected, by, note = (separate_scores if separate else cross_encoder_scores)(checkpoint, texts, facts)
     except PrepError as error:

@@ -112,11 +112,12 @@ def _describe_cross_encoder(teacher: Teacher, checkpoint: Checkpoint) -> dict[st
 
 def _describe_separate(teacher: Teacher, checkpoint: Checkpoint) -> dict[str, Any]:
     settings = teacher.settings
-    if settings.engine != "torch" or settings.compile:
+    if settings.engine != "torch" or settings.compile or settings.token_types:
+        compiled = "--compile" if settings.compile else settings.engine
         raise UsageError(
-            "only cross-encoders run on another backend or compiled",
+            "only cross-encoders run on another backend, compiled, or with token types given",
             where=teacher.checkpoint,
-            found="--compile" if settings.compile else settings.engine,
+            found=f"--token-types {settings.token_types}" if settings.token_types else compiled,
             todo="score with this teacher in a separate run, without these options",
         )
     return {

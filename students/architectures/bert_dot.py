@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import AutoModel, PreTrainedModel
 
 from pipeline.errors import ModelError
-from students.architectures.base import freeze_pooler, layers_override, refuse_missing
+from students.architectures.base import freeze_pooler, layers_override, refuse_missing, refuse_unused
 from students.architectures.directory import Module, read_json, read_modules, save_tokenizer, write_modules
 from students.architectures.one_vector import OneVectorStudent
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
@@ -45,6 +45,7 @@ class BertDot(OneVectorStudent):
         directory = checkpoint.directory
         with loading("a dense encoder", directory):
             if is_published(checkpoint):
+                refuse_unused(settings, directory, "num_layers")
                 encoder = encoder_of(checkpoint, read_weights(checkpoint), ENCODER_PREFIX, rest=())
             else:
                 layers = layers_override(load_config(directory), settings.num_layers, directory)

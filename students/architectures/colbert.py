@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers import AddedToken, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError
-from students.architectures.base import freeze_pooler, layers_override, load_strictly, refuse_missing
+from students.architectures.base import freeze_pooler, layers_override, load_strictly, refuse_missing, refuse_unused
 from students.architectures.directory import Module, read_modules, save_tokenizer, transformer_facts, write_modules
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
 from students.architectures.separate import SeparateStudent, States, exactly
@@ -75,6 +75,7 @@ class ColBert(SeparateStudent):
         modules = read_modules(directory)
         with loading("an encoder of token vectors", directory):
             if is_published(checkpoint):
+                refuse_unused(settings, directory, "num_layers")
                 state = read_weights(checkpoint)
                 encoder = encoder_of(checkpoint, state, ENCODER_PREFIX, rest=(_PROJECTION,))
                 weights = {k.removeprefix(_PROJECTION): v for k, v in state.items() if k.startswith(_PROJECTION)}
