@@ -133,11 +133,12 @@ def _prompts(checkpoint: Checkpoint, settings: ScoringSettings) -> dict[str, Any
 
 def _describe_separate(teacher: Teacher, checkpoint: Checkpoint) -> dict[str, Any]:
     settings = checkpoint.definition.applied(teacher.settings)
-    if settings.engine != "torch" or settings.compile:
+    if settings.engine != "torch" or settings.compile or settings.token_types:
+        compiled = "--compile" if settings.compile else settings.engine
         raise UsageError(
-            "only cross-encoders run on another backend or compiled",
+            "only cross-encoders run on another backend, compiled, or with token types given",
             where=teacher.checkpoint,
-            found="--compile" if settings.compile else settings.engine,
+            found=f"--token-types {settings.token_types}" if settings.token_types else compiled,
             todo="score with this teacher in a separate run, without these options",
         )
     return {
