@@ -8,7 +8,9 @@ output embedding that are read are kept, 2 of 150,000 for Qwen3.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -60,11 +62,9 @@ def load_language_model(checkpoint: Checkpoint, tokens: ScoredTokens | None) -> 
         config = load_config(where)
         kind = AutoModelForSequenceClassification if tokens is None else AutoModelForCausalLM
         module, info = load_model(kind, where, config=config, dtype=torch.float32)
-    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if wrong:
-        raise ModelError("weights missing or of another shape", where=where, found=", ".join(wrong[:4]))
+    check_weights(info, where)
     if tokens is not None:
-        _keep_rows(module, tokens, checkpoint)
+        keep_rows(module, tokens, checkpoint)
     elif config.num_labels != 1 or not hasattr(module, "score"):
         raise ModelError(
             "not a decoder with one output",
@@ -75,7 +75,18 @@ def load_language_model(checkpoint: Checkpoint, tokens: ScoredTokens | None) -> 
     return LanguageModel(module.eval(), module.config, type(module).__name__, tokens)
 
 
-def _keep_rows(module: nn.Module, tokens: ScoredTokens, checkpoint: Checkpoint) -> None:
+def check_weights(info: Mapping[str, Any], where: Path) -> None:
+    """Refuse a load that left weights random.
+
+    Raises:
+        ModelError: weights are missing or of another shape.
+    """
+    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if wrong:
+        raise ModelError("weights missing or of another shape", where=where, found=", ".join(wrong[:4]))
+
+
+def keep_rows(module: nn.Module, tokens: ScoredTokens, checkpoint: Checkpoint) -> None:
     """Replace the output embedding by its rows of the scored tokens."""
     whole = module.get_output_embeddings()  # type: ignore[operator]
     ids = [token for token in tokens if token is not None]

@@ -66,3 +66,11 @@ def test_prefixes_change_nothing(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(decoder, "LEAST_PAIRS_PER_PREFIX", float("inf"))
     alone = our_scores(directory, pairs, 256, budget=1)
     assert np.abs(shared - alone).max() < 1e-4 * alone.std()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_of_one_label_reads_the_last_token(kind, tmp_path):
+    directory = save_decoder(kind, tmp_path / kind, labels=1)
+    pairs = some_pairs()
+    expected = library_scores(directory, pairs, 256)
+    assert np.abs(our_scores(directory, pairs, 256, ids=None) - expected).max() < 1e-4 * expected.std()

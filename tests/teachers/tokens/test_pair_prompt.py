@@ -37,11 +37,15 @@ def ids_of(encoded, row):
 @settings(max_examples=300)
 @given(TEXTS, TEXTS)
 def test_parts_are_the_whole(query, passage):
-    assert find_seams(QWEN, SEAMED.prompt) == Seams(1, 1, 1)
     encoded = SEAMED.encode(Pairs([query], [passage], np.zeros(1, np.int32), np.zeros(1, np.int32)))
     messages = [{"role": "query", "content": query}, {"role": "document", "content": passage}]
     expected = QWEN.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
     assert ids_of(encoded, 0).tolist() == expected
+
+
+def test_seams_are_found_where_words_are_cut_first():
+    assert find_seams(QWEN, SEAMED.prompt) == Seams(1, 1, 1)
+    assert find_seams(tokenizer_with(QWEN3_TEMPLATE, words=False), SEAMED.prompt) is None
 
 
 @pytest.mark.parametrize("made", [SEAMED, MERGING])

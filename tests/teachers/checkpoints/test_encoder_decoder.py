@@ -1,0 +1,78 @@
+"""Encoder-decoders against a plain loop over transformers' own class."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import Unigram
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast, T5Config
+
+from pipeline.errors import ModelError
+from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.encoder_decoder import FORMS, load_encoder_decoder, scored_tokens
+from teachers.checkpoints.loading import quiet_loading
+from teachers.scorer import pairs_of
+from teachers.tokens.prompted_pairs import PromptTokenizer
+from tests.tiny_models import sample_texts
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("t5")
+    words = {word for text in sample_texts(300) for word in text.split()}
+    pieces = [f"▁{word}" for word in sorted(words | {"Query:", "Document:", "Relevant:", "true", "false", "yes", "no"})]
+    letters = sorted({letter for piece in pieces for letter in piece})
+    special = ["<pad>", "</s>", "<unk>", "<extra_id_10>"]
+    vocabulary = [(one, 0.0) for one in special] + [(one, -8.0) for one in letters] + [(one, -4.0) for one in pieces]
+    made = Tokenizer(Unigram(list(dict(vocabulary).items()), unk_id=2, byte_fallback=False))
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", extra_special_tokens=[special[3]]
+    )
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
+    )
+    torch.manual_seed(0)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0.0, 0.3)
+    with quiet_loading():
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+    return directory
+
+
+def library_score(model, tokenizer, form, query, passage):
+    answer = FORMS[form]
+    text = f"Query: {query} Document: {passage}" + ("" if form == "rankt5" else " Relevant:") + "</s>"
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    logits = model(input_ids=ids, decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[0, 0]
+    score = logits[tokenizer.convert_tokens_to_ids(answer.true_token)]
+    return float(
+        score if answer.false_token is None else score - logits[tokenizer.convert_tokens_to_ids(answer.false_token)]
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.inference_mode()
+def test_scores_are_those_of_one_step_of_the_decoder(form, t5):
+    tokenizer, whole = AutoTokenizer.from_pretrained(t5), AutoModelForSeq2SeqLM.from_pretrained(t5)
+    texts = list(zip(sample_texts(200, longest=9, seed=1), sample_texts(200, seed=2), strict=True))
+    expected = np.array([library_score(whole, tokenizer, form, *pair) for pair in texts])
+    encoded = PromptTokenizer(tokenizer, FORMS[form].prompt, 512).encode(pairs_of(texts))
+    module, _, name = load_encoder_decoder(resolve(str(t5)), scored_tokens(tokenizer, form))
+    batch = encoded.assemble(np.arange(len(texts)))
+    found = module(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)).logits[:, 0].numpy()
+    assert name == "T5ForConditionalGeneration" and expected.std() > 0.01
+    assert np.abs(found - expected).max() < 1e-4 * expected.std()
+
+
+def test_a_vocabulary_without_the_answer_is_refused(t5):
+    tokenizer = AutoTokenizer.from_pretrained(t5)
+    tokenizer.get_vocab = lambda: {"▁true": 7}
+    with pytest.raises(ModelError, match="form monot5"):
+        scored_tokens(tokenizer, "monot5")
