@@ -126,7 +126,7 @@ def _make_shard(
 
 
 def files(ws: Workspace, *dataset: str) -> str:
-    return "read_parquet('" + str(ws.path(*dataset)) + "/*.parquet')"
+    return "read_parquet('" + str(ws.path(*dataset)) + "/*.parquet', hive_partitioning = false)"
 
 
 def scan_seconds(ws: Workspace) -> float:
@@ -278,7 +278,7 @@ def compare(ws: Workspace, pairs: int, teachers: int, folder: Path) -> dict[str,
     found = {}
     for way in ways:
         found[way] = measured(way, ws, str(folder / way))
-        found[way]["content"] = content(f"read_parquet('{folder / way}/*.parquet')")
+        found[way]["content"] = content(f"read_parquet('{folder / way}/*.parquet', hive_partitioning = false)")
         shutil.rmtree(folder / way)
     if len({str(facts["content"]) for facts in found.values()}) > 1:
         raise SystemExit(f"the ways disagree: {found}")
@@ -287,7 +287,7 @@ def compare(ws: Workspace, pairs: int, teachers: int, folder: Path) -> dict[str,
     for way in ("unshuffled", "dictionaries"):
         name = f"{way}_hundredth"
         found[name] = measured(way, small, str(folder / name))
-        found[name]["content"] = content(f"read_parquet('{folder / name}/*.parquet')")
+        found[name]["content"] = content(f"read_parquet('{folder / name}/*.parquet', hive_partitioning = false)")
         shutil.rmtree(folder / name)
     if found["unshuffled_hundredth"]["content"] != found["dictionaries_hundredth"]["content"]:
         raise SystemExit(f"the ways disagree: {found}")

@@ -40,10 +40,10 @@ class TextRows(NamedTuple):
     """(N,) row numbers in `texts`."""
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Self:
-        """Tokenise texts in memory."""
+    def of(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt: str = "") -> Self:
+        """Tokenise texts in memory, each after the prompt."""
         starts = range(0, len(texts), CHUNK_TEXTS)
-        chunks = (tokenise(tokenizer, texts[start : start + CHUNK_TEXTS]) for start in starts)
+        chunks = (tokenise(tokenizer, texts[start : start + CHUNK_TEXTS], prompt) for start in starts)
         return cls(TokenizedTexts.concatenate(chunks), np.arange(len(texts)))
 
     def take(self, chosen: NDArray[np.integer]) -> TextRows:

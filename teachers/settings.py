@@ -58,6 +58,20 @@ class ScoringSettings:
         help="Library that runs the model: torch, or openvino on a CPU.",
     )
     compile: bool = setting(False, panel=MODEL, flag=True, help="Compile the model with torch.compile.")
+    query_prompt: str | None = setting(
+        None,
+        panel=MODEL,
+        metavar="TEXT",
+        unset="as the model's files say",
+        help="Text to put before every query, such as an instruction; an empty text for none.",
+    )
+    passage_prompt: str | None = setting(
+        None,
+        panel=MODEL,
+        metavar="TEXT",
+        unset="as the model's files say",
+        help="Text to put before every passage; an empty text for none.",
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -70,6 +84,11 @@ class ScoringSettings:
                 "OpenVINO computes in float32, bfloat16 or int8, and compiles without --compile",
                 found="--compile" if self.compile else self.dtype,
             )
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """Prompts of queries and of passages; none where nothing is set."""
+        return self.query_prompt or "", self.passage_prompt or ""
 
     @property
     def engine(self) -> Backend:

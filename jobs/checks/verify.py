@@ -78,7 +78,7 @@ def _audited(workspace: Workspace, dataset: str, name: str) -> Iterator[Problem]
     try:
         audit_set(workspace, dataset, name)
     except WorkspaceError as error:
-        yield Problem(workspace.path(dataset, name), f"{error.what}: {error.found}")
+        yield Problem(workspace.path(dataset, name), error.reason, error.todo or "")
 
 
 def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found: Verified) -> Iterator[Problem]:
@@ -96,7 +96,8 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
         checkpoint = resolve(local_checkpoint(made[0]["teacher"]), revision=made[0]["revision"])
         separate = settings.get("reads") == SEPARATELY
         if separate:
-            same = apart_fingerprint(checkpoint, settings["dtype"]) == settings["fingerprint"]
+            prompts = tuple(settings["prompts"]) if "prompts" in settings else None
+            same = apart_fingerprint(checkpoint, settings["dtype"], prompts) == settings["fingerprint"]
         else:
             hashes = (checkpoint.weights_hash, checkpoint.tokenizer_hash)
             same = hashes == (settings["weights_hash"], settings["tokenizer_hash"])
@@ -112,11 +113,17 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
     if separate:
         from students.inference.teaching import plain_apart_scores
 
-        expected = plain_apart_scores(str(checkpoint.directory), texts)
+        expected = plain_apart_scores(str(checkpoint.directory), texts, prompts)
     else:
         from teachers.engine.plain import plain_scores
 
-        plain_settings = ScoringSettings(settings["max_length_tokens"], settings["truncation"])
+        query_prompt, passage_prompt = settings.get("prompts", (None, None))
+        plain_settings = ScoringSettings(
+            settings["max_length_tokens"],
+            settings["truncation"],
+            query_prompt=query_prompt,
+            passage_prompt=passage_prompt,
+        )
         expected = plain_scores(checkpoint, plain_settings, texts)
     allowed, start = NEAR[settings["dtype"]] * max(1.0, float(expected.std())), 0
     for number, rows in places:

@@ -118,9 +118,10 @@ def import_beir(
 
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-beir") as facts:
-        added = import_collection(ws, beir_collection(directory))
-        facts |= vars(added)
-    show_added(added)
+        source = beir_collection(directory)
+        added = import_collection(ws, source)
+        facts |= {**vars(added), "unused_columns": list(source.unused_columns)}
+    show_added(added, source.unused_columns)
 
 
 def import_ir_dataset(
@@ -138,9 +139,10 @@ def import_ir_dataset(
     dataset = load(name)
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-ir-dataset") as facts:
-        added = import_collection(ws, ir_collection(name, dataset, split))
-        facts |= vars(added)
-    show_added(added)
+        source = ir_collection(name, dataset, split)
+        added = import_collection(ws, source)
+        facts |= {**vars(added), "unused_columns": list(source.unused_columns)}
+    show_added(added, source.unused_columns)
 
 
 @with_settings
@@ -179,8 +181,8 @@ def import_hub(
         source = table.collection(kind, queries_split)
         with run_summary(ws, "import-hub") as facts:
             added = import_collection(ws, source)
-            facts |= vars(added)
-        show_added(added)
+            facts |= {**vars(added), "unused_columns": list(source.unused_columns)}
+        show_added(added, source.unused_columns)
     elif kind == "triples":
         lists = _required("--system", system)
         content = digest_json([table.content, lists])
@@ -222,8 +224,8 @@ def _show_scores(teacher: str, imported: ImportedScores) -> None:
         console.print(f"{imported.unused:,} scores are of pairs that the workspace does not have")
     if imported.judgements:
         console.print(f"added {imported.judgements:,} positives to the judgements")
-    for text, count in counts.lines():
-        console.print(f"{count:,} {text}")
+    for line in counts.lines():
+        console.print(line)
 
 
 def _import_lists(location: str, source: CandidateSource, options: ListOptions) -> None:
@@ -243,5 +245,5 @@ def _import_lists(location: str, source: CandidateSource, options: ListOptions) 
         console.print(f"retrieved/{system}: {rows:,} rows")
     if imported.judgements:
         console.print(f"added {imported.judgements:,} positives to the judgements")
-    for text, count in imported.counts.lines():
-        console.print(f"{count:,} {text}")
+    for line in imported.counts.lines():
+        console.print(line)

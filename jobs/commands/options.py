@@ -46,6 +46,13 @@ SummaryOption = Annotated[
     Path | None,
     typer.Option("--summary", metavar="FILE", help="Also write the summary to this file, as JSON.", show_default=False),
 ]
+StaleOption = Annotated[
+    bool,
+    typer.Option(
+        "--stale-ok",
+        help="Use sets although what they were made from has changed since; recorded in what is made from them.",
+    ),
+]
 Processes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Number of worker processes.", show_default="one per core")
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.commands.options import WorkspaceOption, with_settings
+from jobs.commands.options import StaleOption, WorkspaceOption, with_settings
 from teachers.settings import ScoringSettings
 
 
@@ -28,6 +28,7 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what there is to score and how long it takes; write nothing.")
     ] = False,
+    stale_ok: StaleOption = False,
     *,
     settings: ScoringSettings,
     cluster: ClusterSettings,
@@ -45,7 +46,7 @@ def score(
     from pipeline.storage.workspace import Workspace
     from teachers.scorer import Work
 
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale_ok)
     named = [parse_named("teacher", text) for text in teacher]
     teachers = [Teacher(name, name_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
     if dry_run:
@@ -102,10 +103,13 @@ def verify(
         for note in checked.notes:
             console.print(note, style="yellow")
         if checked.problems:
-            listed = "\n".join(f"  {line}" for line in facts["problems"])
+            listed = "\n".join(
+                f"  {problem.path}: {problem.what}" + (f"\n    to do: {problem.todo}" if problem.todo else "")
+                for problem in checked.problems
+            )
             raise WorkspaceError(
                 f"{len(checked.problems)} problems in {checked.files:,} files:\n{listed}",
                 where=ws.root,
-                todo="remove these files and run their stages again; only what is missing is made",
+                todo="follow the advice on each problem; other files of the same set are good, so keep them",
             )
     console.print(f"{checked.files:,} files are sound; {checked.rescored:,} scores equal those of transformers")

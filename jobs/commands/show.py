@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.terminal.console import console
+from pipeline.imports.columns import unused_line
 
 if TYPE_CHECKING:
     from jobs.checks.status import Stage
@@ -29,14 +30,21 @@ SNIPPET = 90
 _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}
 
 
-def show_added(added: Imported) -> None:
-    """Show what an import of passages, queries and judgements added."""
+def show_added(added: Imported, unused: Collection[str] = ()) -> None:
+    """Show what an import of passages, queries and judgements added, and the columns that it did not use."""
     if added.unchanged:
         console.print("these files are in the workspace already; nothing to do")
         return
     console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
     if added.repeated_lines:
         console.print(f"{added.repeated_lines:,} lines repeat an id and its text")
+    if added.repeated_judgements:
+        console.print(f"{added.repeated_judgements:,} judgements repeat another")
+    if added.unknown_passages:
+        what = "judgements are of passages that are not in the collection; measures count them as never found"
+        console.print(f"{added.unknown_passages:,} {what}")
+    if unused:
+        console.print(unused_line(unused))
 
 
 def show_funnel(built: BuiltTriples) -> None:
@@ -101,6 +109,9 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
                 f"{row.system} has no list for {row.missing_queries:,} judged queries; they count with 0",
                 style="yellow",
             )
+    if any(row.identical_ids for row in rows):
+        dropped = ", ".join(f"{row.system} {row.identical_ids or 0:,}" for row in rows)
+        console.print(f"passages left out because they have their query's id, as in BEIR: {dropped}")
 
 
 def show_answers(searched: Searched) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.commands.options import Options, WorkspaceOption, with_settings
+from jobs.commands.options import Options, StaleOption, WorkspaceOption, with_settings
 from pipeline.triples.settings import ENSEMBLE, Resources, TripleSettings
 
 if TYPE_CHECKING:
+    from pipeline.storage.workspace import Workspace
     from pipeline.triples.layouts import Layout
 
 TeacherOption = Annotated[
@@ -39,15 +40,17 @@ def build_triples(
     teacher: TeacherOption,
     name: NameOption = "default",
     audit: AuditOption = True,
+    stale_ok: StaleOption = False,
     *,
     settings: TripleSettings,
     resources: Resources,
     cluster: Actors,
 ) -> None:
     """Combine the teachers' scores, filter negatives by margin, and write shuffled triples."""
+    from pipeline.storage.workspace import Workspace
     from pipeline.triples.layouts import Triples
 
-    _build(Triples(), workspace, settings, teacher, name, audit, resources, cluster)
+    _build(Triples(), Workspace.open(workspace, stale_ok=stale_ok), settings, teacher, name, audit, resources, cluster)
 
 
 @with_settings
@@ -60,6 +63,7 @@ def build_lists(
     ] = False,
     name: NameOption = "default",
     audit: AuditOption = True,
+    stale_ok: StaleOption = False,
     *,
     settings: Annotated[
         TripleSettings,
@@ -69,9 +73,19 @@ def build_lists(
     cluster: Actors,
 ) -> None:
     """Write lists of a positive and its negatives with the ensemble's scores, for listwise losses."""
+    from pipeline.storage.workspace import Workspace
     from pipeline.triples.layouts import Lists
 
-    _build(Lists(size, drop_short), workspace, settings, teacher, name, audit, resources, cluster)
+    _build(
+        Lists(size, drop_short),
+        Workspace.open(workspace, stale_ok=stale_ok),
+        settings,
+        teacher,
+        name,
+        audit,
+        resources,
+        cluster,
+    )
 
 
 @with_settings
@@ -88,6 +102,7 @@ def explore_threshold(
         Path | None,
         typer.Option(metavar="FILE", help="Also draw the table to this .png, .svg or .pdf file.", show_default=False),
     ] = None,
+    stale_ok: StaleOption = False,
     *,
     settings: Annotated[TripleSettings, Options(only=("ensemble", "weights", "split", "relevance_level"))],
     resources: Annotated[Resources, Options(without=("processes",))],
@@ -100,7 +115,7 @@ def explore_threshold(
     from pipeline.storage.workspace import Workspace
     from pipeline.triples.thresholds import explore_thresholds
 
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale_ok)
     _check_memory(resources)
     thresholds = grid(first, last, step)
     check_plot(plot)
@@ -118,7 +133,7 @@ def explore_threshold(
 
 def _build(
     layout: Layout,
-    location: str,
+    workspace: Workspace,
     settings: TripleSettings,
     teachers: list[str],
     name: str,
@@ -131,11 +146,9 @@ def _build(
     from jobs.commands.summary import run_summary
     from jobs.terminal.console import console
     from jobs.terminal.progress import progress
-    from pipeline.storage.workspace import Workspace
-    from pipeline.triples.audit import audit_set
+    from pipeline.triples.audit import audit_once
     from pipeline.triples.build import build_triples
 
-    workspace = Workspace.open(location)
     _check_memory(resources)
     with run_summary(workspace, f"build-{layout.dataset}") as facts, progress(layout.dataset, "shards") as meter:
         built = build_triples(
@@ -149,15 +162,16 @@ def _build(
             on_progress=meter.set,
         )
         facts |= built.as_dict()
-        if audit and not built.unchanged:
-            facts["audited"] = audit_set(workspace, layout.dataset, name, resources)
+        audited = audit_once(workspace, layout.dataset, name, resources) if audit else None
+        if audited is not None:
+            facts["audited"] = audited
     show_funnel(built)
     if layout.dataset == "lists":
         console.print(f"{built.rows:,} lists of at most {layout.settings['size']} passages")
     if built.unchanged:
         console.print("already up to date")
-    elif audit:
-        console.print(f"read again: all {facts['audited']:,} rows are correct")
+    if audited is not None:
+        console.print(f"read again: all {audited:,} rows are correct")
 
 
 def _check_memory(resources: Resources) -> None:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from jobs.models.checkpoints import locate_checkpoint
 from pipeline.collection.texts_by_content import text_hashes
-from pipeline.errors import WorkspaceError
+from pipeline.errors import StaleError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import hash_arrays
+from pipeline.tables.staleness import refuse_stale
 from students.identity import student_fingerprint
 from students.settings import ENCODED_FILE
 from teachers.checkpoints.checkpoint import Checkpoint
@@ -97,11 +98,16 @@ class StoredPassages:
         return scores
 
 
-def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -> StoredPassages:
-    """The stored passages of a student, in whichever dtype they were encoded.
+def load_stored(
+    workspace: Workspace, name: str, checkpoint: str | Checkpoint, prompts: tuple[str, str] | None = None
+) -> StoredPassages:
+    """The stored passages of a student, in whichever dtype; with the model's prompts unless others are given.
+
+    A workspace that accepts stale sets gives the passages that were encoded before the collection changed.
 
     Raises:
-        WorkspaceError: passages are missing, or were encoded by another student or from other texts.
+        WorkspaceError: passages are missing.
+        StaleError: passages were encoded by another student, or from other texts.
     """
     plan = shards_of(workspace, name)
     found = [read_facts(shard.path) for shard in plan]
@@ -112,9 +118,9 @@ def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -
             f"passages have not been encoded by student {name!r}", where=stored_at(workspace, name), todo=todo
         )
     dtype: Dtype = present[0].get("arithmetic")  # type: ignore[assignment]
-    student = student_fingerprint(checkpoint, dtype)
+    student = student_fingerprint(checkpoint, dtype, prompts)
     if any(facts.get("student") != student for facts in present):
-        raise WorkspaceError(
+        raise StaleError(
             f"the passages were encoded by another student than {name!r}",
             where=stored_at(workspace, name),
             expected=student,
@@ -122,10 +128,13 @@ def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -
             todo=todo,
         )
     fresh = [facts.get("fingerprint") == shard.fingerprint(student) for facts, shard in zip(found, plan, strict=True)]
+    if any(facts and not good for facts, good in zip(found, fresh, strict=True)):
+        why = f"passages have changed since student {name!r} encoded them: {sum(fresh)} of {len(plan)} shards fit"
+        refuse_stale(workspace, f"encoded/{name}", why, where=stored_at(workspace, name), todo=todo)
+        return StoredPassages(dtype, tuple(shard.path for shard, facts in zip(plan, found, strict=True) if facts))
     if not all(fresh):
-        stale = any(facts and not good for facts, good in zip(found, fresh, strict=True))
         raise WorkspaceError(
-            f"passages have changed since student {name!r} encoded them" if stale else "not all passages are encoded",
+            "not all passages are encoded",
             where=stored_at(workspace, name),
             expected=f"{len(plan)} shards",
             found=f"{sum(fresh)} that fit the collection",
@@ -152,10 +161,17 @@ def encoded_from(workspace: Workspace, name: str) -> str:
     return str(found[0]["checkpoint"]) if found else name
 
 
-def find_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint, dtype: Dtype) -> StoredPassages | None:
-    """The stored passages of a student if they are up to date and were encoded in this dtype."""
-    try:
-        found = load_stored(workspace, name, checkpoint)
+def find_stored(
+    workspace: Workspace,
+    name: str,
+    checkpoint: str | Checkpoint,
+    dtype: Dtype,
+    *,
+    prompts: tuple[str, str] | None = None,
+) -> StoredPassages | None:
+    """The stored passages of a student if they are up to date and were encoded in this dtype with these prompts."""
+    try:  # Whoever asks can encode by itself, so stale passages are never accepted here.
+        found = load_stored(Workspace(workspace.root), name, checkpoint, prompts)
     except WorkspaceError:
         return None
     return found if found.dtype == dtype else None

@@ -35,6 +35,7 @@ def make_stores(
     workspace: Workspace,
     checkpoint: str | Checkpoint,
     *,
+    prompts: tuple[str, str] = ("", ""),
     processes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
@@ -43,11 +44,13 @@ def make_stores(
     Args:
         workspace: has the texts.
         checkpoint: has the tokenizer; a name is resolved here.
+        prompts: texts put before every query and before every passage.
         processes: the most to run in parallel; None means one per CPU.
         on_progress: receives the texts tokenised so far and the size of the table.
     """
     checkpoint = resolve(checkpoint)
-    directories = {table: _directory(workspace, table, checkpoint) for table in TABLES}
+    before = dict(zip(TABLES, prompts, strict=True))
+    directories = {table: _directory(workspace, table, checkpoint, prompt) for table, prompt in before.items()}
     missing = [table for table, directory in directories.items() if not workspace.fetch(directory, FACTS)]
     if not missing:
         return
@@ -63,29 +66,34 @@ def make_stores(
         count = len(source.texts())
         ranges = [range(start, min(start + TEXTS_PER_TASK, count)) for start in range(0, count, TEXTS_PER_TASK)]
         workers = min(processes or os.cpu_count() or 1, 1 + count // TEXTS_PER_PROCESS)
-        chunks = map_in_order(partial(_tokenise, source, checkpoint), ranges, processes=workers)
+        chunks = map_in_order(partial(_tokenise, source, checkpoint, before[table]), ranges, processes=workers)
         made_from = {"table": table, "checkpoint": checkpoint.name, **_libraries()}
         write_store(directory, _counted(chunks, count, on_progress), vocabulary_of(tokenizer), made_from)
         workspace.share(directory, FACTS)
 
 
-def open_stores(workspace: Workspace, checkpoint: str | Checkpoint) -> tuple[TokenizedTexts, TokenizedTexts] | None:
-    """The token ids of all queries and all passages, by row; None where `make_stores` has not made them.
+def open_stores(
+    workspace: Workspace, checkpoint: str | Checkpoint, prompts: tuple[str, str] = ("", "")
+) -> tuple[TokenizedTexts, TokenizedTexts] | None:
+    """The token ids of all queries and all passages after their prompts, by row; None if they have not been made.
 
     Raises:
         WorkspaceError: a store is damaged.
     """
     checkpoint = resolve(checkpoint)
-    directories = [_directory(workspace, table, checkpoint) for table in TABLES]
+    directories = [
+        _directory(workspace, table, checkpoint, prompt) for table, prompt in zip(TABLES, prompts, strict=True)
+    ]
     if not all(workspace.fetch(directory, FACTS) for directory in directories):
         return None
     queries, passages = map(open_store, directories)
     return queries, passages
 
 
-def _directory(workspace: Workspace, table: str, checkpoint: Checkpoint) -> Path:
+def _directory(workspace: Workspace, table: str, checkpoint: Checkpoint, prompt: str) -> Path:
     content = content_fingerprint(read_footers(workspace.parts(table)))
-    made_by = digest_json({"tokenizer": checkpoint.tokenizer_hash, **_libraries()})
+    prompted = {"prompt": prompt} if prompt else {}
+    made_by = digest_json({"tokenizer": checkpoint.tokenizer_hash, **_libraries(), **prompted})
     return workspace.local / CACHE / "tokens" / f"{table}-{content}-{made_by}"
 
 
@@ -123,9 +131,9 @@ class _Source(NamedTuple):
         return Texts(Workspace.open(self.location), self.table)
 
 
-def _tokenise(source: _Source, checkpoint: Checkpoint, rows: range) -> TokenChunk:
-    """The token ids of some rows of a table; runs in a worker process."""
+def _tokenise(source: _Source, checkpoint: Checkpoint, prompt: str, rows: range) -> TokenChunk:
+    """The token ids of some rows of a table after the prompt; runs in a worker process."""
     from teachers.tokens.text_tokens import tokenise, tokenizer_of
 
     texts = source.texts().take(np.arange(rows.start, rows.stop))
-    return tokenise(tokenizer_of(checkpoint, checkpoint.tokenizer_hash), texts)
+    return tokenise(tokenizer_of(checkpoint, checkpoint.tokenizer_hash), texts, prompt)

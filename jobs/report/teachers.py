@@ -14,7 +14,7 @@ from jobs.report.page import Figure, Missing, Section, Source, panel, panels, ta
 from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import score_command
 from pipeline.errors import PrepError
-from pipeline.scores.pairs import PairSet, load_pairs
+from pipeline.scores.pairs import PairSet, current_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.workspace import Workspace
 from pipeline.triples.agreement import Agreement, score_agreement
@@ -35,15 +35,15 @@ def teachers_section(workspace: Workspace) -> Section:
 
 def _parts(workspace: Workspace) -> list[Figure | Missing]:
     try:
-        pairs = load_pairs(workspace)
+        pairs = current_pairs(workspace)
     except PrepError as error:
-        return [Missing("the teachers' scores", "prep build-pairs -w WORKSPACE", error.what)]
+        return [Missing("the teachers' scores", error.todo or "prep build-pairs -w WORKSPACE", error.reason)]
     scores, missing = [], []
     for name in workspace.names("scores"):
         try:
             scores.append(load_scores(workspace, pairs, name))
         except PrepError as error:
-            missing.append(Missing(f"scores of {name}", error.todo or _SCORE, error.what))
+            missing.append(Missing(f"scores of {name}", error.todo or _SCORE, error.reason))
     if not scores:
         return [*missing, Missing("the teachers' scores", _SCORE, _NONE)]
     agreement = score_agreement(scores)

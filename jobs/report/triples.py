@@ -17,7 +17,7 @@ from pipeline.tables.parts import content_fingerprint
 from pipeline.tables.provenance import Footer
 from pipeline.triples.funnel import STEP, Funnel
 from pipeline.triples.inputs import current_scored_pairs
-from pipeline.triples.sets import load_triples
+from pipeline.triples.sets import usable_set
 
 MOST_SETS = 6
 INTRO = (
@@ -39,9 +39,9 @@ def triples_section(workspace: Workspace) -> Section:
     sets, parts = [], []
     for name in workspace.names("triples"):
         try:
-            _, footers = load_triples(workspace, name)
+            _, footers = usable_set(workspace, "triples", name)
         except PrepError as error:
-            parts.append(Missing(f"triples {name}", error.todo or _BUILD, error.what))
+            parts.append(Missing(f"triples {name}", error.todo or _BUILD, error.reason))
             continue
         made = triples_command(name, footers[0].recipe.settings)
         sets.append(_Set(name, footers[0], Source(made, {f"triples/{name}": content_fingerprint(footers)})))
@@ -146,7 +146,9 @@ def _funnels(sets: Sequence[_Set]) -> Figure:
     for triple_set in sets:
         counts = triple_set.footer.extra["funnel"]
         shown.setdefault(str(sorted(counts.items())), ([], counts))[0].append(triple_set.name)
-    bodies: list[Markup] = [panel(", ".join(names), _funnel(Funnel(**counts))) for names, counts in shown.values()]
+    bodies: list[Markup] = [
+        panel(", ".join(names), _funnel(Funnel.from_dict(counts))) for names, counts in shown.values()
+    ]
     caption = (
         "From pairs to triples; orange bars show what is dropped, by reason. A candidate is a relevant passage with "
         "another passage of its query. Pairs and candidates share a scale; queries have their own."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,8 @@ class ShardTask:
     """Whether the run is long enough to measure the best token budget first."""
     old: tuple[AnyPath, ...] = ()
     """Files with scores of the same model for pairs that may be in the shard."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Goes into the footer as it is."""
 
 
 class ShardError(Exception):
@@ -89,8 +91,10 @@ class ShardScorer:
         ids = read_pair_ids(self._pairs.paths[task.number])
         scores = take_scores(task.old, ids)
         new = np.flatnonzero(np.isnan(scores))
-        extra: dict[str, Any] = {"reused": len(scores) - len(new)}
+        extra: dict[str, Any] = {"reused": len(scores) - len(new), **task.facts}
         if len(new):
+            if self._holds(task):
+                on_progress(Work())  # nothing to load: from here on, silence means that the actor hangs
             loaded = self._load(task)
             try:
                 encoded = self._encode(loaded, (ids[0][new], ids[1][new]))
@@ -138,8 +142,11 @@ class ShardScorer:
             loaded.scorer.assemble(stores, ids) if stores else loaded.scorer.encode(pairs_with_texts(ids, *self._texts))
         )
 
+    def _holds(self, task: ShardTask) -> bool:
+        return self._loaded is not None and self._loaded.teacher == task.teacher
+
     def _load(self, task: ShardTask) -> _LoadedTeacher:
-        if self._loaded is None or self._loaded.teacher != task.teacher:
+        if self._loaded is None or not self._holds(task):
             self._loaded = None  # frees the memory before the next model is loaded
             self._loaded = _LoadedTeacher(self._workspace, task)
         return self._loaded
@@ -174,4 +181,6 @@ class _LoadedTeacher:
     @cached_property
     def stores(self) -> tuple[TokenizedTexts, TokenizedTexts] | None:
         """Token ids of all queries and all passages; None where texts are tokenised shard by shard."""
-        return open_stores(self._workspace, self._resolved.checkpoint) if self.scorer.assembles else None
+        if not self.scorer.assembles:
+            return None
+        return open_stores(self._workspace, self._resolved.checkpoint, self._resolved.prompts)

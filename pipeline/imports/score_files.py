@@ -22,6 +22,7 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.imports.candidate_batches import CandidateBatchBuilder, is_id, is_score
 from pipeline.imports.candidate_files import numbers, read_run_rows
+from pipeline.imports.columns import ColumnCheck, Layout
 from pipeline.imports.hard_negatives import read_list_scores
 from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.imports.score_process import read_score_pickle
@@ -29,6 +30,12 @@ from pipeline.imports.score_tables import read_score_tables
 from pipeline.tables.delimited import first_line, read_tsv
 from pipeline.tables.json_lines import bad_line, read_objects, read_values
 
+_TEVATRON = Layout(
+    "scored passages of Tevatron",
+    frozenset({"query_id", "positive_passages", "negative_passages"}),
+    frozenset({"query"}),
+)
+_TEVATRON_PASSAGE = Layout("passages with scores", frozenset({"docid", "score"}), frozenset({"title", "text"}))
 _KD = ["positive_score", "negative_score", "query", "positive", "negative"]
 
 
@@ -70,10 +77,14 @@ def read_tevatron(path: Path) -> Iterator[CandidateBatch]:
     Raises:
         InputError: a line is malformed, or a passage has no score.
     """
-    batches = CandidateBatchBuilder()
+    check = ColumnCheck(_TEVATRON, path)
+    inner = ColumnCheck(_TEVATRON_PASSAGE, path, unused=check.unused)
+    batches = CandidateBatchBuilder(check.unused)
     for line, value in read_objects(path):
+        check.see(value, line)
         query = value.get("query_id")
-        positives, negatives = (_scored(value.get(f"{side}_passages")) for side in ("positive", "negative"))
+        sides = [value.get(f"{side}_passages") for side in ("positive", "negative")]
+        positives, negatives = (_scored(passages, inner, line) for passages in sides)
         if not is_id(query) or positives is None or negatives is None:
             raise bad_line(path, line, '{"query_id", "positive_passages": [{"docid", "score"}], …}', value)
         for pairs in (positives, negatives):
@@ -83,10 +94,12 @@ def read_tevatron(path: Path) -> Iterator[CandidateBatch]:
     yield from batches.rest()
 
 
-def _scored(passages: object) -> list[tuple[int | str, float]] | None:
+def _scored(passages: object, check: ColumnCheck, line: int) -> list[tuple[int | str, float]] | None:
     """Ids and scores of a list of Tevatron's passages; None for any other value."""
     if not isinstance(passages, list) or not all(isinstance(passage, dict) for passage in passages):
         return None
+    for passage in passages:
+        check.see(passage, line)
     pairs = [[passage.get("docid"), passage.get("score")] for passage in passages]
     return [(pair[0], float(pair[1])) for pair in pairs] if all(map(_is_scored, pairs)) else None
 

@@ -1,4 +1,4 @@
-"""Reads JSON Lines files, plain or gzipped (.gz), one value at a time.
+"""Reads JSON Lines files, plain or compressed, one value at a time.
 
 A line that is too long, not UTF-8 or not JSON is an error that names its number. Memory is bounded by
 `LONGEST_LINE_BYTES`.
@@ -6,29 +6,15 @@ A line that is too long, not UTF-8 or not JSON is an error that names its number
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.tables.compression import DAMAGED, open_binary
 
 LONGEST_LINE_BYTES = 16 << 20
-# Errors that reading a damaged .gz file raises.
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
-
-
-def open_binary(path: Path) -> BinaryIO | gzip.GzipFile:
-    """Open a file for reading bytes; decompress it if its name ends with .gz.
-
-    Raises:
-        InputError: the file does not exist.
-    """
-    if not path.is_file():
-        raise InputError("no such file", where=path)
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def read_values(path: Path) -> Iterator[tuple[int, Any]]:

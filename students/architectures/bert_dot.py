@@ -23,7 +23,7 @@ from students.architectures.one_vector import OneVectorStudent
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
 from students.architectures.separate import States
 from students.settings import Pooling, StudentSettings
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _MODULES = {"Transformer", "Pooling", "Normalize", "Dropout"}
@@ -39,7 +39,7 @@ class BertDot(OneVectorStudent):
     normalize: bool = False
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student. Settings override the pooling and normalisation of a sentence-transformers directory."""
         checkpoint = resolve(init)
         directory = checkpoint.directory

@@ -28,7 +28,7 @@ from students.architectures.published import ENCODER_PREFIX, encoder_of, is_publ
 from students.architectures.separate import SeparateStudent, States, exactly
 from students.settings import StudentSettings
 from students.token_rows import Frame, TextRows
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _PROJECTION = "compressor."
@@ -66,7 +66,7 @@ class ColBert(SeparateStudent):
         tokenizer.add_tokens([AddedToken(marker, normalized=False, special=True) for marker in whole])
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student. The projection is loaded from a MultiVectorEncoder directory or from the published form
         (`compressor`); for any other encoder it is new.
         """

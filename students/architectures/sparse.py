@@ -24,7 +24,7 @@ from students.architectures.directory import Module, transformer_facts, write_mo
 from students.architectures.one_vector import OneVectorStudent
 from students.architectures.separate import States
 from students.settings import StudentSettings
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading
 
 # Names of the masked language model's head in the model families; bare encoders lack it.
@@ -42,7 +42,7 @@ class Sparse(OneVectorStudent):
     sparse: ClassVar[bool] = True
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student; an encoder without a language model's head gets one that starts from its embeddings."""
         checkpoint = resolve(init)
         directory, tokenizer = checkpoint.directory, load_tokenizer(checkpoint)

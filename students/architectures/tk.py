@@ -32,7 +32,7 @@ from students.architectures.separate import SeparateStudent, States, exactly
 from students.architectures.word_vectors import embedding_of, read_word_vectors
 from students.settings import StudentSettings
 from students.token_rows import Frame
-from teachers.checkpoints.checkpoint import CONFIG, resolve
+from teachers.checkpoints.checkpoint import CONFIG, Checkpoint, resolve
 from teachers.checkpoints.loading import load_model, load_tokenizer, loading
 
 KERNEL_MEANS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9)
@@ -63,10 +63,9 @@ class Tk(SeparateStudent):
         self.register_buffer("_means", torch.tensor(KERNEL_MEANS), persistent=False)
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student; `init` may also be a file of word vectors, or any encoder."""
-        file = Path(init).expanduser()
-        if file.is_file():
+        if isinstance(init, str) and (file := Path(init).expanduser()).is_file():
             return cls(*read_word_vectors(file), settings)
         checkpoint = resolve(init)
         where = checkpoint.directory

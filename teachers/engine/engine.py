@@ -55,6 +55,8 @@ def load_scorer(
     """
     device = choose_device(settings)
     checkpoint = resolve(name, revision=revision)
+    checkpoint.definition.check_runs()
+    settings = checkpoint.definition.applied(settings)
     model = load_cross_encoder(checkpoint)
     if model.positions is not None and settings.max_length_tokens > model.positions:
         raise ModelError(
@@ -112,6 +114,7 @@ class CrossEncoderScorer:
             "token_types": self._model.has_token_types,
             "max_length_tokens": self._settings.max_length_tokens,
             "truncation": self._settings.truncation,
+            "prompts": list(self._settings.prompts),
             "activation": "identity",
             "dtype": self._settings.dtype,
             "backend": self._settings.engine,
@@ -130,12 +133,12 @@ class CrossEncoderScorer:
         return self.score_encoded(self.encode(pairs), on_progress).scores
 
     def encode(self, pairs: Pairs) -> EncodedPairs:
-        """The tokens of pairs (N,).
+        """The tokens of pairs (N,), prompts included.
 
         Raises:
             InputError: as `score`.
         """
-        return self._tokenizer.encode(pairs)
+        return self._tokenizer.encode(pairs.prompted(self._settings.prompts))
 
     @property
     def assembles(self) -> bool:
@@ -147,7 +150,7 @@ class CrossEncoderScorer:
         texts: tuple[TokenizedTexts, TokenizedTexts],
         pairs: tuple[NDArray[np.integer], NDArray[np.integer]],
     ) -> EncodedPairs:
-        """The tokens of pairs given as rows (N,) of queries and rows (N,) of passages that were tokenised before.
+        """The tokens of pairs given as rows (N,) of queries and of passages that were tokenised before, with prompts.
 
         Raises:
             InputError: as `score`.

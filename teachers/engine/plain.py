@@ -25,10 +25,11 @@ def plain_scores(checkpoint: Checkpoint, settings: ScoringSettings, pairs: Pairs
         InputError: as `teachers.engine.engine`.
         ModelError: the checkpoint cannot be loaded.
     """
+    settings = checkpoint.definition.applied(settings)
     model = load_cross_encoder(checkpoint)
     encoded = CalledPairs(
         load_tokenizer(checkpoint, model.config),
-        pairs,
+        pairs.prompted(settings.prompts),
         with_types=model.has_token_types,
         max_length_tokens=settings.max_length_tokens,
         truncation=settings.truncation,

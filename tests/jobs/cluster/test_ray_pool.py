@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -66,6 +67,34 @@ def run(directory, tasks, cluster=CLUSTER):
     progress = []
     failures = run_on_actors(str(directory), Worker, Worker.run, tasks, cluster, progress.append)
     return failures, sum(progress), sorted(p.stem for p in directory.glob("*.done"))
+
+
+def test_silence_before_the_first_report_may_last_longer():
+    slots = {
+        name: ray_pool._Slot(None, name, task, reported, moved=100.0)
+        for name, task, reported in (
+            ("starting", "t1", None),
+            ("working", "t2", 5),
+            ("alive", "t3", 0),
+            ("idle", None, 5),
+        )
+    }
+    lost = []
+
+    def lose(slot, reason):
+        lost.append((slot.task, reason))
+
+    pool = SimpleNamespace(_slots=slots, _hang_seconds=10.0, _lose=lose)
+    for now, expected in (
+        (110.0, []),
+        (110.5, [("t2", "no progress for 10 s"), ("t3", "no progress for 10 s")]),
+        (140.0, []),
+        (140.5, [("t1", "no progress for 40 s")]),
+    ):
+        ray_pool._Pool._end_hanging(pool, now)
+        assert lost == expected
+        lost.clear()
+    assert list(slots) == ["idle"]
 
 
 @pytest.mark.cluster

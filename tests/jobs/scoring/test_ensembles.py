@@ -65,10 +65,10 @@ def test_a_system_that_is_not_there_is_told_before_any_is_ranked(unlike, monkeyp
 def test_other_lists_than_the_teachers_scored_are_refused(unlike, monkeypatch, capsys):
     mine(unlike, ["train"], 3, Bm25Retriever())
     code, _, error = prep(monkeypatch, capsys, "evaluate", "--split", "train", "--teacher", "a", "-w", unlike.root)
-    assert code == 1 and "not those that the teachers scored" in error
+    assert code == 2 and "the pairs are stale" in error and "prep build-pairs" in error
 
 
 def test_triples_of_other_scores_are_refused(unlike, monkeypatch, capsys):
     worlds.scored(unlike, {"a": 3})
     code, _, error = prep(monkeypatch, capsys, "evaluate", "--split", "train", "--ensemble", "plain", "-w", unlike.root)
-    assert code == 1 and "other scores of a" in error
+    assert code == 2 and "triples 'plain' are stale" in error and "scores/a" in error

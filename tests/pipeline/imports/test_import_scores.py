@@ -199,7 +199,7 @@ BAD = {
     "vast.pkl": (pickle.dumps({10: {100: 10**400}}), "an entry 100 of 1329 bits"),
     "vast.jsonl": (b"[10, [100, 1" + b"0" * 400 + b"]]\n", "line 1 is malformed"),
     "half.jsonl": (rb'[10, ["\ud83d", 1.0]]', "line 1 is malformed"),
-    "packed.tar.gz": (gzip.compress(b"1\t0\t10\t110\t100\n"), "an archive of files"),
+    "packed.zip": (b"PK\x03\x04rest", "it is a zip archive"),
     "d.jsonl": (b"[[[[", "line 1 is malformed"),
     "empty.jsonl": (b"", "empty file"),
     "prose": (b"just some words\n", "not a known format of scores"),

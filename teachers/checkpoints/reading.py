@@ -1,0 +1,309 @@
+"""Reads a model directory into its definition; see `teachers.checkpoints.definition`."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import ModelError
+from teachers.checkpoints.definition import NO_LIMIT, Definition, Family, Prompts
+from teachers.checkpoints.families import Files, family_of
+from teachers.checkpoints.known_keys import TOKENIZER_KEYS
+from teachers.checkpoints.model_files import Keys, read_object
+from teachers.checkpoints.modules import (
+    SENTENCE,
+    TOKENS,
+    Expansion,
+    ScoringMask,
+    TransformerConfig,
+    UnitLength,
+    check_module,
+    read_expansion,
+    read_mask,
+    read_modules,
+    read_pooling,
+    read_splade,
+    read_steps,
+    read_transformer,
+)
+
+CONFIG = "config.json"
+STUDENT_FILE = "prep.json"
+LIBRARY_CONFIG = "config_sentence_transformers.json"
+_REFUSED = {
+    "adapter_config.json": "a PEFT adapter: merge it into its base model first (merge_and_unload)",
+    "preprocessor_config.json": "a model of images, audio or video",
+    "video_preprocessor_config.json": "a model of images, audio or video",
+    "processor_config.json": "a model of images, audio or video",
+}
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+# Positions before the first token's, in models that count them from the padding index on.
+_COUNTED_FROM_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+)
+_PYLATE = (
+    "query_length",
+    "document_length",
+    "query_expansion",
+    "do_query_expansion",
+    "attend_to_expansion_tokens",
+    "attend_to_mask_tokens",
+    "query_prefix",
+    "document_prefix",
+    "skiplist_words",
+)
+
+
+def refuse_files(directory: Path) -> None:
+    """Refuse a directory by a file that makes another model of it than its weights and config.json say.
+
+    Raises:
+        ModelError: names the file.
+    """
+    for name, what in _REFUSED.items():
+        if (directory / name).is_file():
+            raise ModelError(f"{what}: not supported", where=directory / name, expected="a text model with its weights")
+    config = read_object(directory / CONFIG)
+    for key, what in (
+        ("auto_map", "code of a checkpoint is never run"),
+        ("quantization_config", "quantised weights are not supported"),
+    ):
+        if config.get(key):
+            raise ModelError(f"{key}: {what}", where=directory / CONFIG, found=str(config[key])[:200])
+
+
+def read_definition(directory: Path, tokenizer_directory: Path) -> Definition:
+    """Read every file that defines the model in a directory.
+
+    Raises:
+        ModelError: a file is malformed, or has a key or value that is not understood; names the file and the key.
+    """
+    refuse_files(directory)
+    modules = read_modules(directory)
+    tokenizer = _read_tokenizer(tokenizer_directory)
+    library = _read_library(directory) if modules is not None else Library()
+    files = Files(
+        directory,
+        read_object(directory / CONFIG),
+        read_object(directory / STUDENT_FILE),
+        modules,
+        library.model_type,
+        read_transformer(directory) if modules is not None else TransformerConfig(),
+        tokenizer.has_template,
+    )
+    family, detail = family_of(files)
+    found = Definition(
+        directory,
+        family,
+        detail,
+        trained_here=bool(files.student),
+        chat_template=family is Family.CHAT_CLASSIFIER,
+        lower_case=files.transformer.lower_case,
+        facts=files.student,
+    )
+    if family in (Family.CLASSIFIER, Family.BERT_CAT):
+        limits = [files.transformer.max_seq_length or tokenizer.max_length, files.transformer.max_length]
+        stated = [limit for limit in limits if limit is not None]
+        return replace(found, max_length_tokens=min(stated, default=None), prompts=Prompts(library.default_prompt))
+    if family in (Family.BI_ENCODER, Family.MULTI_VECTOR, Family.SPARSE):
+        return _separate(found, files, library, tokenizer)
+    for module in modules or ():
+        check_module(module)
+    return found
+
+
+class Tokenizer(NamedTuple):
+    """What tokenizer_config.json says that the tokenizer does not do by itself."""
+
+    max_length: int | None
+    has_template: bool
+
+
+def _read_tokenizer(directory: Path) -> Tokenizer:
+    keys = Keys.read(directory / "tokenizer_config.json", harmless=TOKENIZER_KEYS)
+    if keys.take("auto_map", object, None):
+        keys.refuse("auto_map", what="not supported: code of a checkpoint is never run")
+    lengths = [keys.take(name, object, None) for name in ("model_max_length", "max_len")]
+    stated = next((int(length) for length in lengths if isinstance(length, int | float)), NO_LIMIT)
+    template = bool(keys.take("chat_template", object, None)) or any((directory / name).exists() for name in _TEMPLATES)
+    keys.close()
+    return Tokenizer(stated if 0 < stated < NO_LIMIT else None, template)
+
+
+class Library(NamedTuple):
+    """config_sentence_transformers.json."""
+
+    model_type: str = "SentenceTransformer"
+    prompts: Prompts = Prompts()
+    """Of queries and passages that are encoded separately."""
+    default_prompt: str = ""
+    """Of pairs: it comes before the query."""
+    unused_prompts: tuple[str, ...] = ()
+    similarity: str | None = None
+    truncate_dim: int | None = None
+    max_active_dims: int | None = None
+    pylate: Pylate | None = None
+
+
+class Pylate(NamedTuple):
+    """Keys of PyLate in config_sentence_transformers.json, translated as sentence-transformers does."""
+
+    prefixes: tuple[str, ...]
+    query_length: int | None
+    document_length: int | None
+    expansion: Expansion | None
+    skip_words: tuple[str, ...] | None
+
+
+def _read_library(directory: Path) -> Library:
+    harmless = ("__version__", "activation_fn", "keep_in_fp32_modules", "requirements")
+    keys = Keys.read(directory / LIBRARY_CONFIG, harmless=harmless)
+    model_type = keys.take("model_type", str, "SentenceTransformer")
+    prompts = keys.take("prompts", dict, {})
+    if not all(isinstance(text, str) or text is None for text in prompts.values()):
+        keys.refuse("prompts", expected="a text for each name")
+    default = keys.take("default_prompt_name", str, "")
+    if default and default not in {*prompts, *(() if model_type == "CrossEncoder" else ("query", "document"))}:
+        keys.refuse("default_prompt_name", expected="the name of a prompt")
+    multi = model_type in ("MultiVectorEncoder", "ColBERT")
+    prefixes = {"query": "", "document": ""}
+    pylate = _read_pylate(keys, prefixes) if multi and any(key in keys for key in _PYLATE) else None
+    sides = {
+        side: prefix + (prompts.get(side) or "").removeprefix(prefix) if prefix else prompts.get(side) or ""
+        for side, prefix in prefixes.items()
+    }
+    # encode_document takes the prompt "document", which exists even if it is empty.
+    unused = () if sides["document"] else tuple(name for name in ("passage", "corpus") if prompts.get(name))
+    similarity = keys.take("similarity_fn_name", str, "")
+    if similarity and model_type != "CrossEncoder":
+        keys.choice("similarity_fn_name", ("maxsim", "meanmaxsim") if multi else ("cosine", "dot"), "")
+    found = Library(
+        model_type,
+        Prompts(sides["query"], sides["document"]),
+        prompts.get(default) or "",
+        unused,
+        similarity or None,
+        keys.number("truncate_dim"),
+        keys.number("max_active_dims"),
+        pylate,
+    )
+    keys.close()
+    return found
+
+
+def _read_pylate(keys: Keys, prefixes: dict[str, str]) -> Pylate:
+    """Translate PyLate's keys; fills `prefixes`, which come before the prompts of the two sides."""
+    for side in prefixes:
+        prefixes[side] = keys.take(f"{side}_prefix", str, "")
+    length, expansion = keys.number("query_length"), read_expansion(keys)
+    attend = keys.take("attend_to_expansion_tokens", bool, keys.take("attend_to_mask_tokens", bool, False))
+    if keys.take("do_query_expansion", bool, True) and "query_expansion" not in keys:
+        expansion, length = Expansion(length or 32, attend=attend), None
+    stated = tuple(prefix for prefix in prefixes.values() if prefix)
+    return Pylate(stated, length, keys.number("document_length"), expansion, keys.texts("skiplist_words"))
+
+
+def _separate(found: Definition, files: Files, library: Library, tokenizer: Tokenizer) -> Definition:
+    """A definition of a model that encodes query and passage separately."""
+    assert files.modules is not None
+    transformer, limit = files.transformer, _limit(files, tokenizer)
+    found = replace(
+        found,
+        prompts=library.prompts,
+        unused_prompts=library.unused_prompts,
+        similarity=library.similarity or "dot",
+        truncate_dim=library.truncate_dim,
+        max_length_tokens=limit,
+        query_tokens=transformer.query_length or limit,
+        passage_tokens=transformer.document_length or limit,
+    )
+    if found.family is Family.MULTI_VECTOR:
+        return _multi_vector(found, files, library)
+    if found.family is Family.SPARSE:
+        return replace(
+            found,
+            splade=read_splade(files.modules[1]),
+            max_active_dims=library.max_active_dims,
+            normalize=library.similarity == "cosine",
+        )
+    steps = read_steps(files.modules[2:], SENTENCE)
+    # What sentence-transformers compares by where nothing is stated; older students of this project mean products.
+    similarity = library.similarity or ("dot" if found.trained_here else "cosine")
+    at_end = bool(steps) and isinstance(steps[-1], UnitLength) and library.truncate_dim is None
+    return replace(
+        found,
+        pooling=read_pooling(files.modules[1]),
+        similarity=similarity,
+        steps=steps[:-1] if at_end else steps,
+        normalize=at_end or similarity == "cosine",
+        scaled_by_module=any(isinstance(step, UnitLength) for step in steps),
+    )
+
+
+def _multi_vector(found: Definition, files: Files, library: Library) -> Definition:
+    assert files.modules is not None
+    transformer, pylate, rest = files.transformer, library.pylate, files.modules[1:]
+    masks = [module for module in rest if module.kind == "MultiVectorMask"]
+    mask = read_mask(masks[0]) if masks else ScoringMask()
+    steps = read_steps([module for module in rest if module.kind != "MultiVectorMask"], TOKENS)
+    expansion = transformer.expansion
+    query, passage = transformer.query_length, transformer.document_length
+    if pylate is not None:
+        expansion = expansion if transformer.states_expansion else pylate.expansion
+        query, passage = query or pylate.query_length, passage or pylate.document_length
+    if library.model_type == "ColBERT":
+        words = pylate.skip_words if pylate is not None else None
+        mask = ScoringMask(tuple(string.punctuation) if words is None else words)
+        steps = (*steps, UnitLength())
+    if expansion is not None:
+        query = expansion.length if expansion.fixed else max(query, expansion.length) if query else None
+        if not masks and library.model_type != "ColBERT" and not expansion.attend:
+            raise ModelError(
+                "query_expansion without a MultiVectorMask, which would score its tokens",
+                where=files.directory / "modules.json",
+            )
+    found = replace(
+        found,
+        similarity=library.similarity or "maxsim",
+        steps=steps[:-1] if steps and isinstance(steps[-1], UnitLength) else steps,
+        normalize=bool(steps) and isinstance(steps[-1], UnitLength),
+        query_tokens=query or found.max_length_tokens,
+        passage_tokens=passage or found.max_length_tokens,
+        mask=mask,
+        expansion=expansion,
+        prefix_tokens=pylate.prefixes if pylate is not None else (),
+    )
+    return _as_trained(found) if found.trained_here else found
+
+
+def _as_trained(found: Definition) -> Definition:
+    """Leave to the student file what it says: markers, which the directory states as prompts, and mask tokens."""
+    own: dict[str, Any] = found.facts.get("settings", {}).get("student", {})
+    markers = [own.get(name) or "" for name in ("query_marker", "passage_marker")]
+    prompts = [prompt.removeprefix(f"{marker} ") for prompt, marker in zip(found.prompts, markers, strict=True)]
+    expansion = None if own.get("expand_queries") else found.expansion
+    return replace(found, prompts=Prompts(*prompts), expansion=expansion)
+
+
+def _limit(files: Files, tokenizer: Tokenizer) -> int:
+    """The tokens at which the library cuts a text."""
+    config, transformer = files.config, files.transformer
+    if transformer.max_length is not None:
+        return transformer.max_length
+    if transformer.max_seq_length is not None:
+        return transformer.max_seq_length
+    positions = config.get("max_position_embeddings")
+    limit = tokenizer.max_length or NO_LIMIT
+    if isinstance(positions, int) and positions > 0:
+        padding = config.get("pad_token_id")
+        skipped = (1 if padding is None else padding) + 1 if config.get("model_type") in _COUNTED_FROM_PADDING else 0
+        limit = min(limit, positions - skipped)
+    return limit
