@@ -30,10 +30,14 @@ class CrossEncoder(NamedTuple):
     """The encoder's configuration."""
     form: str
     """Its class: "BertForSequenceClassification", …, or "BERT_Cat"."""
+    gets_types: bool | None = None
+    """Whether its inputs have token types, as `teachers.tokens.token_types` decides; None: not decided."""
 
     @property
     def has_token_types(self) -> bool:
         """Whether token types tell query and passage apart."""
+        if self.gets_types is not None:
+            return self.gets_types
         return (getattr(self.config, "type_vocab_size", None) or 0) > 1
 
     @property
@@ -49,7 +53,8 @@ class CrossEncoder(NamedTuple):
                 # RoBERTa and its kin count from the padding index on.
                 unused = 0 if module.padding_idx is None else module.padding_idx + 1
                 return module.num_embeddings - unused
-        return getattr(self.config, "max_position_embeddings", None)
+        stated = getattr(self.config, "max_position_embeddings", None)
+        return stated if stated is not None and stated > 0 else None  # XLNet has no limit, and states -1
 
 
 def load_cross_encoder(checkpoint: Checkpoint) -> CrossEncoder:

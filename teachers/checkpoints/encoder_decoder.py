@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
 
 _MONO = PairPrompt("Query: ", " Document: ", " Relevant:</s>")
-FORMS: Final[dict[AnswerForm, Answer]] = {
+ANSWERS: Final[dict[AnswerForm, Answer]] = {
     # castorini/monot5-*; Nogueira et al. 2020, arXiv 2003.06713
     "monot5": Answer(_MONO, "▁true", "▁false"),
     # unicamp-dl/mt5-*-mmarco; Bonifacio et al. 2021, arXiv 2108.13897
@@ -49,7 +49,7 @@ def scored_tokens(tokenizer: PreTrainedTokenizerBase, form: AnswerForm) -> Score
     Raises:
         ModelError: the vocabulary lacks them.
     """
-    answer = FORMS[form]
+    answer = ANSWERS[form]
     names = [name for name in (answer.true_token, answer.false_token) if name is not None]
     known = tokenizer.get_vocab()
     missing = [name for name in names if name not in known]

@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokeniz
 
 from pipeline.errors import ModelError
 from teachers.checkpoints.checkpoint import resolve
-from teachers.checkpoints.encoder_decoder import FORMS, load_encoder_decoder, scored_tokens
+from teachers.checkpoints.encoder_decoder import ANSWERS, load_encoder_decoder, scored_tokens
 from teachers.checkpoints.loading import quiet_loading
 from teachers.scorer import pairs_of
 from teachers.tokens.prompted_pairs import PromptTokenizer
@@ -47,7 +47,7 @@ def t5(tmp_path_factory):
 
 
 def library_score(model, tokenizer, form, query, passage):
-    answer = FORMS[form]
+    answer = ANSWERS[form]
     text = f"Query: {query} Document: {passage}" + ("" if form == "rankt5" else " Relevant:") + "</s>"
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
     logits = model(input_ids=ids, decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[0, 0]
@@ -57,13 +57,13 @@ def library_score(model, tokenizer, form, query, passage):
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ANSWERS)
 @torch.inference_mode()
 def test_scores_are_those_of_one_step_of_the_decoder(form, t5):
     tokenizer, whole = AutoTokenizer.from_pretrained(t5), AutoModelForSeq2SeqLM.from_pretrained(t5)
     texts = list(zip(sample_texts(200, longest=9, seed=1), sample_texts(200, seed=2), strict=True))
     expected = np.array([library_score(whole, tokenizer, form, *pair) for pair in texts])
-    encoded = PromptTokenizer(tokenizer, FORMS[form].prompt, 512).encode(pairs_of(texts))
+    encoded = PromptTokenizer(tokenizer, ANSWERS[form].prompt, 512).encode(pairs_of(texts))
     module, _, name = load_encoder_decoder(resolve(str(t5)), scored_tokens(tokenizer, form))
     batch = encoded.assemble(np.arange(len(texts)))
     found = module(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)).logits[:, 0].numpy()
