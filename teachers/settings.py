@@ -14,6 +14,7 @@ from pipeline.tokens.truncation import Truncation
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Backend = Literal["torch", "openvino"]
+Switch = Literal["on", "off"]
 MODEL = "Model"
 
 
@@ -71,6 +72,13 @@ class ScoringSettings:
         metavar="TEXT",
         unset="as the model's files say",
         help="Text to put before every passage; an empty text for none.",
+    )
+    token_types: Switch | None = setting(
+        None,
+        panel=MODEL,
+        unset="as the checkpoint's files declare",
+        help="Whether a cross-encoder's input marks the tokens of the passage by token types: on or off. For "
+        "checkpoints whose files do not say how the model was trained.",
     )
 
     def __post_init__(self) -> None:

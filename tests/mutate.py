@@ -12,13 +12,16 @@ import ast
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -29,7 +32,11 @@ LIST = Path(__file__).with_name("mutations.toml")
 FAILED = 1
 """Exit code of pytest if a test failed; any other but 0 means that the tests did not run as they should."""
 
-Outcome = Literal["killed", "survived", "broken"]
+PRELOADED = ("duckdb", "hypothesis", "ir_measures", "pyarrow.parquet", "pytest", "scipy.stats", "torch", "transformers")
+"""Libraries that are loaded once for all runs."""
+
+Outcome = Literal["killed", "too long", "survived", "broken"]
+"""Tests that run too long notice a fault that makes the code wait; on a slow machine, raise `--seconds`."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +90,36 @@ def copies(count: int) -> Iterator[list[Path]]:
 
 def run_tests(root: Path, tests: str, seconds: float) -> int | None:
     """Exit code of pytest in a copy; None if it ran out of time."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *shlex.split(tests)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.wait()
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    process = context.Process(target=_pytest, args=(str(root), shlex.split(tests)))
+    process.start()
+    process.join(seconds)
+    if process.exitcode is None and process.pid is not None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
         return None
+    return process.exitcode
+
+
+def _pytest(root: str, arguments: list[str]) -> None:
+    """Run pytest on a copy; the process has loaded libraries, but keeps no module of the checkout."""
+    os.setsid()
+    os.chdir(root)
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    sys.path[:] = [root, *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
+    os.environ |= {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    sys.dont_write_bytecode = True
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]
+    import pytest
+
+    os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *arguments])))
 
 
 def carry_out(root: Path, mutation: Mutation, seconds: float) -> Outcome:
-    """Run the mutation's tests against a copy that has the change; the copy is restored. Running on is a kill."""
+    """Run the mutation's tests against a copy that has the change; the copy is restored."""
     path = root / mutation.file
     text = path.read_text(encoding="utf-8")
     path.write_text(mutation.apply(text), encoding="utf-8")
@@ -106,7 +128,7 @@ def carry_out(root: Path, mutation: Mutation, seconds: float) -> Outcome:
     finally:
         path.write_text(text, encoding="utf-8")
     if code in (FAILED, None):
-        return "killed"
+        return "killed" if code else "too long"
     return "survived" if code == 0 else "broken"
 
 
@@ -137,12 +159,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 free.put(root)
 
         outcomes: list[Outcome] = []
+        began = time.monotonic()
         for mutation, outcome in zip(chosen, workers.map(work, chosen), strict=True):
             outcomes.append(outcome)
-            print(f"{outcome:8} {mutation}", flush=True)
+            print(f"{time.monotonic() - began:5.0f} s  {outcome:8}  {mutation}", flush=True)
     if options.check:
         return int("broken" in outcomes)
-    killed = outcomes.count("killed")
+    killed = outcomes.count("killed") + outcomes.count("too long")
     print(f"{killed} of {len(outcomes)} killed ({killed / len(outcomes):.0%}), {outcomes.count('broken')} did not run")
     return int(killed < options.least * len(outcomes))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,9 +109,10 @@ def explore_threshold(
     resources: Annotated[Resources, Options(without=("processes",))],
 ) -> None:
     """Show what each threshold would keep, and how many relevant passages it would take as negatives."""
-    from jobs.commands.show import show_thresholds
+    from jobs.commands.show import show_scale_warnings, show_thresholds
     from jobs.commands.summary import run_summary
     from jobs.commands.threshold_files import check_plot, draw, grid, write_csv
+    from jobs.report.sources import command
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace
     from pipeline.triples.thresholds import explore_thresholds
@@ -129,6 +131,10 @@ def explore_threshold(
         if plot is not None:
             draw(explored, plot)
     show_thresholds(explored)
+    words = ["explore-threshold", "--ensemble", "zscore", "--split", settings.split]
+    words += [word for name in teacher for word in ("--teacher", name)]
+    again = None if settings.ensemble == "zscore" else command(shlex.join(words))
+    show_scale_warnings(explored.scale_warnings, again and (again, []), ws.location)
 
 
 def _build(
@@ -142,8 +148,9 @@ def _build(
     cluster: ClusterSettings,
 ) -> None:
     """Build a set in the layout, check it, and show what it kept."""
-    from jobs.commands.show import show_funnel
+    from jobs.commands.show import show_funnel, show_scale_warnings
     from jobs.commands.summary import run_summary
+    from jobs.report.sources import zscore_command
     from jobs.terminal.console import console
     from jobs.terminal.progress import progress
     from pipeline.triples.audit import audit_once
@@ -172,6 +179,9 @@ def _build(
         console.print("already up to date")
     if audited is not None:
         console.print(f"read again: all {audited:,} rows are correct")
+    made_with = {**asdict(settings), "teachers": built.teachers, "layout": layout.settings}
+    again = zscore_command(name, made_with, built.spreads, built.zscore_threshold, layout.dataset)
+    show_scale_warnings(built.scale_warnings, again, workspace.location)
 
 
 def _check_memory(resources: Resources) -> None:

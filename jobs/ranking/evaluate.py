@@ -6,6 +6,7 @@ are read from their scores; students score candidates (`rerank`) or search the w
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect
-from pipeline.triples.ensemble import Ensemble
+from pipeline.triples.ensemble import Ensemble, Sample
+from pipeline.triples.scales import scale_warnings
 from pipeline.triples.sets import load_ensemble
 from teachers.settings import ScoringSettings
 
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 _Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Query ids, passage ids and scores (N,)."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,16 @@ class _System(NamedTuple):
     """Passages kept for each query; None keeps those of a run file."""
 
 
+def _warn_of_scales(mean: Ensemble, scores: np.ndarray) -> None:
+    """Warn if the raw logits (N, K) of the teachers should not be averaged."""
+    neither = np.zeros(len(scores), bool)
+    sample = Sample(np.zeros(len(scores), np.int32), neither, neither, scores)
+    for warning in scale_warnings(mean, sample.spread.tolist(), sample.correlations()):
+        names = ", ".join(mean.teachers)
+        todo = "to evaluate the mean of z-scores, build triples with --ensemble zscore and name them with --ensemble"
+        log.warning("the mean of %s: %s; %s", names, warning, todo)
+
+
 class _Systems:
     """Looks up and checks all systems; each is ranked on demand."""
 
@@ -225,7 +240,9 @@ class _Systems:
                 key = self._settings.candidates, self._settings.split, self._queries
                 self._read[scores.teacher] = teacher_scores(self._workspace, *key, scores)
         query, passage, _ = self._read[sets[0].teacher]
-        together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)
+        together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)  # (N, K)
+        if ensemble == Ensemble.mean(ensemble.teachers):
+            _warn_of_scales(ensemble, together)
         return query, passage, ensemble.combine(together)
 
     def _student(self, text: str, mode: Mode) -> _System:

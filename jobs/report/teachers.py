@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from jobs.report.markup import Content, call
-from jobs.report.page import Figure, Missing, Section, Source, panel, panels, table
+from jobs.report.page import Caution, Figure, Missing, Section, Source, panel, panels, table
 from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import score_command
 from pipeline.errors import PrepError
@@ -18,6 +18,8 @@ from pipeline.scores.pairs import PairSet, current_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.workspace import Workspace
 from pipeline.triples.agreement import Agreement, score_agreement
+from pipeline.triples.ensemble import Ensemble
+from pipeline.triples.scales import scale_warnings
 
 _GROUPS = (("judged relevant", 0), ("not judged", 1), ("judged not relevant", 5))
 _SCORE = "prep score --teacher NAME=CHECKPOINT -w WORKSPACE"
@@ -33,7 +35,7 @@ def teachers_section(workspace: Workspace) -> Section:
     return Section("teachers", "Teachers", INTRO, _parts(workspace))
 
 
-def _parts(workspace: Workspace) -> list[Figure | Missing]:
+def _parts(workspace: Workspace) -> list[Figure | Missing | Caution]:
     try:
         pairs = current_pairs(workspace)
     except PrepError as error:
@@ -54,7 +56,10 @@ def _parts(workspace: Workspace) -> list[Figure | Missing]:
         )
         for s in scores
     ]
-    parts: list[Figure | Missing] = [_distributions(agreement, pairs, scores, sources)]
+    mean = Ensemble.mean(agreement.teachers)
+    warnings = scale_warnings(mean, agreement.spreads, agreement.correlations.tolist())
+    cautions = [Caution(f"this section shows the mean of all teachers, but {warning}") for warning in warnings]
+    parts: list[Figure | Missing | Caution] = [*cautions, _distributions(agreement, pairs, scores, sources)]
     if len(scores) > 1:
         parts.append(_agreement(agreement, sources))
     else:

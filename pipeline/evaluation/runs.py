@@ -14,6 +14,7 @@ from typing import NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.collection.selection import view_tables
 from pipeline.errors import InputError, WorkspaceError
@@ -28,6 +29,7 @@ _LOWEST = -int(np.finfo(np.float32).max.view(np.int32))
 """The lowest float32, as a whole number of steps from 0."""
 _BETWEEN_QUERIES = 1 << 34
 """More than all steps of float32 and all ranks together; leaves room for 2**29 queries in 64 bits."""
+MOST_RANKS = np.iinfo(np.int16).max
 
 
 class Run(NamedTuple):
@@ -122,7 +124,7 @@ def read_run(workspace: Workspace, path: AnyPath) -> Run:
     """Read a run file in TREC format (six fields) or MS MARCO format (query, passage, rank).
 
     Raises:
-        InputError: a line is malformed, or names an unknown query or passage.
+        InputError: a line is malformed, or names an unknown query or passage, or a third column holds no ranks.
     """
     trec = ["query", "q0", "passage", "rank", "score", "tag"]
     try:
@@ -131,6 +133,7 @@ def read_run(workspace: Workspace, path: AnyPath) -> Run:
         if len(_first_fields(path)) != 3:
             raise error
         rows = pa.Table.from_batches(list(read_fields(path, ["query", "passage", "rank"])))
+        ranks_of(rows.combine_chunks().to_batches()[0], path)
     with connect(workspace.local) as connection:
         view_tables(connection, workspace, "queries", "passages")
         connection.register("rows", rows)
@@ -142,6 +145,35 @@ def read_run(workspace: Workspace, path: AnyPath) -> Run:
         ).to_arrow_table()
         _refuse(connection, ranked, path)
     return rank_rows(*(ranked.column(name).to_numpy() for name in ("query_id", "passage_id", "score")))
+
+
+def ranks_of(batch: pa.RecordBatch, path: AnyPath) -> np.ndarray:
+    """The ranks (N,) int64 of rows of query, passage and rank, without scores.
+
+    Judgements, triples and scores have three columns, too. So ranks have to be whole numbers from 1, each once for a
+    query, and not 1 throughout.
+
+    Raises:
+        InputError: they are not; names the first line.
+    """
+    texts, query = batch.column("rank"), pc.dictionary_encode(batch.column("query")).indices.to_numpy()
+    whole = pc.match_substring_regex(texts, r"^\d{1,9}$").to_numpy(zero_copy_only=False)
+    rank = pc.if_else(pa.array(whole), texts, "0").cast(pa.int64()).to_numpy()
+    wrong = (rank < 1) | (rank > MOST_RANKS)
+    order = np.lexsort((rank, query))
+    wrong[order[1:][(np.diff(query[order]) == 0) & (np.diff(rank[order]) == 0)]] = True
+    wrong |= len(rank) > 1 and bool((rank == 1).all())
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        line, name, text = (batch.column(column)[first].as_py() for column in ("line", "query", "rank"))
+        raise InputError(
+            f"line {line} has no rank in its third column",
+            where=path,
+            expected=f"query, passage and rank: whole numbers from 1 to {MOST_RANKS}, each once for a query, not all 1",
+            found=f"{text} for query {name}",
+            todo="write a run of scores in TREC's six columns; judgements and triples are imported by other commands",
+        )
+    return rank
 
 
 def _first_fields(path: AnyPath) -> list[str]:

@@ -36,6 +36,8 @@ class Origin:
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name → settings in the footers of its scores."""
     funnel: Funnel | None = None
+    warnings: Sequence[str] = ()
+    """Sentences about teachers whose scores should not be averaged as they are."""
 
 
 def card(
@@ -109,6 +111,8 @@ def _body(
     for name, facts in origin.teachers.items():
         known = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "fingerprint")
         lines.append(f"| {_cell(name)} | `{facts.get('fingerprint', '')}` | {_cell(known)} |")
+    for warning in origin.warnings:
+        lines += ["", f"**Warning:** {warning}."]
     lines += ["", "## Filters", "", f"Made of `{origin.dataset}`, recipe `{origin.fingerprint}`:", ""]
     lines += ["| setting | value |", "|---|---|"]
     shown = {key: value for key, value in origin.settings.items() if key != "sql"}

@@ -27,6 +27,7 @@ from pipeline.tables.database import connect, sql, view_parquet
 from pipeline.tables.parts import footer_of
 from pipeline.tables.provenance import Footer
 from pipeline.triples.funnel import Funnel
+from pipeline.triples.scales import recorded_warnings
 from pipeline.triples.sets import usable_set
 
 CARD = "README.md"
@@ -147,7 +148,8 @@ def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:
         teachers[name]["scores"] = footer.recipe.inputs.get(f"scores/{name}", "")
     counts = footer.extra.get("funnel")
     funnel = Funnel.from_dict(counts) if counts else None
-    return Origin(dataset, footer.recipe.settings, footer.fingerprint, teachers, funnel)
+    warnings = recorded_warnings(footer)
+    return Origin(dataset, footer.recipe.settings, footer.fingerprint, teachers, funnel, warnings)
 
 
 def _refuse_foreign(directory: Path, overwrite: bool) -> None:

@@ -41,6 +41,8 @@ def beir_collection(directory: Path) -> CollectionSource:
     qrels = _qrels_files(directory / "qrels")
     passage_check, query_check = (ColumnCheck(_TEXTS, path) for path in (corpus, queries))
     query_check.unused = passage_check.unused
+    others = [path.name for path in sorted(directory.glob("*.*")) if path.is_file() and path not in (corpus, queries)]
+    passage_check.unused |= {f"the file {name}": None for name in others if not name.startswith((".", "README"))}
     texts = partial(_texts, queries, _text, query_check)
     judged = {split: _judged_queries(path) for split, path in qrels.items()}
     judged[UNJUDGED] = {query for _, (query, _) in texts()} - set().union(*judged.values())

@@ -38,6 +38,7 @@ from pipeline.triples.funnel import Funnel, TripleStatistics
 from pipeline.triples.inputs import ScoredPairs, current_scored_pairs
 from pipeline.triples.layouts import Layout, Triples
 from pipeline.triples.passes import FilterTask, PartTask, Runner, local_runner, shard_facts
+from pipeline.triples.scales import recorded_warnings, zscore_threshold
 from pipeline.triples.settings import Resources, TripleSettings
 from pipeline.triples.shard import Plan, ShardWorker, statement_versions
 from pipeline.triples.shuffle import BUCKETS
@@ -66,6 +67,12 @@ class BuiltTriples:
     ensemble: dict[str, Any]
     margins: dict[str, float]
     """Quantiles of the margins of the candidates, on the fixed sample."""
+    spreads: dict[str, float]
+    """Standard deviation of each teacher's raw logits, on the fixed sample."""
+    scale_warnings: list[str]
+    """Sentences about teachers whose scores should not be averaged as they are."""
+    zscore_threshold: float | None
+    """Threshold for the mean of z-scores that keeps as many candidates of the sample; None if there is none."""
     rows: int
     parts: int
     unchanged: bool
@@ -171,6 +178,8 @@ def build_triples(
                 "funnel": funnel.as_dict(),
                 "statistics": statistics.as_dict(),
                 "correlations": sample.correlations(),
+                "spreads": dict(zip(scored.teachers, sample.spread.tolist(), strict=True)) if len(sample.query) else {},
+                "zscore_threshold": zscore_threshold(settings, plan.ensemble, sample),
                 "ensemble": plan.ensemble.as_dict(),
                 "margins": margins,
                 "rows": rows,
@@ -266,6 +275,9 @@ def _built(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTr
         extra["ensemble"],
         # Footers sort their keys as text: "100%" before "25%".
         dict(sorted(extra["margins"].items(), key=lambda quantile: float(quantile[0].rstrip("%")))),
+        extra.get("spreads", {}),
+        recorded_warnings(footer),
+        extra.get("zscore_threshold"),
         extra["rows"],
         parts,
         unchanged,

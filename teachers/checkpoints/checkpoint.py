@@ -20,6 +20,7 @@ from pipeline.errors import ModelError, UsageError
 from pipeline.fingerprint import digest_files, digest_json
 from teachers.checkpoints.definition import Definition
 from teachers.checkpoints.families import BERT_CAT
+from teachers.checkpoints.inputs import inputs_identity
 from teachers.checkpoints.known_keys import TRANSFORMER_FILES
 from teachers.checkpoints.modules import MODULES_FILE
 from teachers.checkpoints.reading import CONFIG, LIBRARY_CONFIG, STUDENT_FILE, read_definition, refuse_files
@@ -129,6 +130,7 @@ class Checkpoint:
             {
                 **lowered,
                 **prompts,
+                **inputs_identity(self.directory, self.tokenizer_directory, settings),
                 "weights": self.weights_hash,
                 "tokenizer": self.tokenizer_hash,
                 "token_types": _TOKEN_TYPES,

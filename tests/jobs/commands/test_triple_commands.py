@@ -1,4 +1,5 @@
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from jobs.cluster.settings import ClusterSettings
 from jobs.cluster.triples import actor_runner
 from pipeline.triples.build import Resources, TripleSettings, build_triples
+from pipeline.triples.sets import load_set
 from tests import worlds
 from tests.jobs.test_cli import prep
 
@@ -68,6 +70,54 @@ def test_lists_and_thresholds(graded, monkeypatch, capsys, tmp_path):
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert lines[0] == "threshold,triples,queries,held_out,held_out_of" and len(lines) == 6
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def unlike(tmp_path):
+    """Two teachers that agree, on scales that differ by a factor of 50."""
+    workspace = worlds.scored(worlds.paired(worlds.imported(tmp_path)), {"a": 1})
+    worlds.scored(workspace, {"b": 1}, spread=200)
+    return workspace
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "build-triples --threshold 2 --seed 4",
+        "build-triples --threshold 0 --max-score 500 --min-score -900",
+        "build-triples --threshold none --ensemble weighted --weight a=1 --weight b=2",
+        "build-lists --size 4 --threshold 2",
+        "build-lists --size 3 --drop-short --strategy random",
+        "explore-threshold --to 1",
+    ],
+)
+def test_teachers_of_mixed_scales_are_warned_of_with_a_command_that_mends_it(unlike, monkeypatch, capsys, typed):
+    for _ in range(1 if "explore" in typed else 2):  # also if the set is up to date
+        code, output, error = prep(monkeypatch, capsys, *typed.split(), "-w", unlike.root)
+        assert code == 0 and "WARNING: the spreads of the teachers differ by a factor of 50 (" in output, error
+        (command,) = [line.strip() for line in output.splitlines() if line.startswith("  prep ")]
+    assert ("with --min-score, --max-score chosen again" in output) == ("--max-score" in typed)
+    words = shlex.split(command)
+    assert words[:2] == ["prep", typed.split()[0]] and words[words.index("--ensemble") + 1] == "zscore"
+    code, output, error = prep(monkeypatch, capsys, *words[1:])
+    assert code == 0 and "WARNING" not in output, error
+    if "explore" not in typed:
+        dataset, options = typed.split()[0].removeprefix("build-"), shlex.split(typed)
+        settings = load_set(unlike, dataset, "default")[1][0].recipe.settings
+        assert settings["ensemble"] == "zscore" and settings["teachers"] == ["a", "b"]
+        size = {"build-lists --size 4": 4, "build-lists --size 3": 3}.get(" ".join(options[:3]))
+        assert settings["layout"] == ({} if size is None else {"size": size, "drop_short": "--drop-short" in options})
+        assert settings["seed"] == (4 if "--seed" in options else 0)
+        assert (settings["threshold"] is None) == ("none" in options or "--drop-short" in options)
+        assert 0 <= (settings["threshold"] or 0) < 1
+
+
+@pytest.mark.parametrize("typed", ["build-triples --threshold none", "build-lists", "explore-threshold --to 1"])
+def test_teachers_that_do_not_correlate_are_warned_of(graded, monkeypatch, capsys, typed):
+    _, output, error = prep(monkeypatch, capsys, *typed.split(), "-w", graded.root)
+    assert "WARNING: teachers do not correlate (a and b" in output and "--ensemble zscore" in output, error
+    code, output, error = prep(monkeypatch, capsys, *typed.split(), "--teacher", "a", "-w", graded.root)
+    assert code == 0 and "WARNING" not in output, error
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 from jobs.cli import app
 from jobs.experiment.run import Row, Sample
 from jobs.experiment.tables import ALPHA, ComparedPair, Condition, ResultLine
+from jobs.report import triples as triples_report
+from jobs.report.build import build_report
 from jobs.report.markup import call, render
 from jobs.report.page import Source
 from jobs.report.plot import Axis, Plot
@@ -226,6 +229,33 @@ def test_incomplete_scores_are_named(paired):
     page = paired.path("report.html").read_text()
     assert "scores of b" in page and "run again: prep score --teacher b=CHECKPOINT" in page
     assert "a · architecture not recorded" in page
+
+
+def cautions(workspace):
+    return re.findall(r'<p class="caution">(.*?)</p>', build_report(workspace))
+
+
+def test_teachers_on_mixed_scales_are_warned_of(paired, monkeypatch):
+    worlds.scored(paired, {"a": 1})
+    worlds.scored(paired, {"b": 1}, spread=200)
+    build_triples(paired, TripleSettings(3.0, min_score=-99.0), name="mean")
+    build_triples(paired, TripleSettings(None, ensemble="zscore"), name="scaled")
+    found = cautions(paired)
+    assert len(found) == 2 and all("differ by a factor of 50" in text for text in found)
+    assert "mean of all teachers" in found[0] and "triples mean" in found[1]
+    assert "prep build-triples --name mean --threshold 0." in found[1] and "--ensemble zscore" in found[1]
+    assert "choose --min-score again" in found[1]
+    # Sets of earlier versions do not record the spreads: today's scores have them.
+    recorded = triples_report.load_triples
+
+    def earlier(workspace, name):
+        paths, footers = recorded(workspace, name)
+        extra = {key: value for key, value in footers[0].extra.items() if key not in ("spreads", "zscore_threshold")}
+        return paths, [replace(footers[0], extra=extra), *footers[1:]]
+
+    monkeypatch.setattr(triples_report, "load_triples", earlier)
+    assert len(found := cautions(paired)) == 2
+    assert "differ by a factor of 50" in found[1] and "choose --min-score, --threshold again" in found[1]
 
 
 def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):

@@ -43,6 +43,10 @@ def test_it_ranks_by_the_scores_that_the_triples_hold(unlike, monkeypatch, capsy
     assert code == 0 and "ensemble-scaled" in output, error
     assert falls(unlike, "ensemble", "plain") and falls(unlike, "ensemble-plain", "plain")
     assert falls(unlike, "ensemble-scaled", "scaled") and not falls(unlike, "ensemble-plain", "scaled")
+    # The mean of raw logits is warned of: by itself, and as that of the triples.
+    assert error.count("the mean of a, b: the spreads of the teachers differ by a factor of") == 2
+    code, _, error = prep(monkeypatch, capsys, *typed.split()[:5], "--ensemble", "scaled", "-w", unlike.root)
+    assert code == 0 and "spreads" not in error
     facts = unlike.read_json("runs", "train-ensemble-scaled.json")
     assert facts["command"].endswith("--ensemble scaled") and {"scores/a", "scores/b"} <= set(facts["inputs"])
 

@@ -318,6 +318,16 @@ def test_the_card_says_where_the_rows_come_from(world, tmp_path):
     assert f"| triples | {len(triples(world)):,} |" in text
 
 
+def test_the_card_warns_of_teachers_on_mixed_scales(tmp_path):
+    workspace = worlds.scored(worlds.paired(worlds.imported(tmp_path)), {"a": 1})
+    worlds.scored(workspace, {"b": 1}, spread=200)
+    for name, settings in (("mean", TripleSettings(None)), ("scaled", TripleSettings(None, ensemble="zscore"))):
+        build_triples(workspace, settings, name=name)
+        export(workspace, tmp_path / name, ExportSettings("margin", name))
+        text = (tmp_path / name / "README.md").read_text()
+        assert ("**Warning:** the spreads of the teachers differ by a factor of 50" in text) == (name == "mean")
+
+
 def test_exports_alone_are_replaced(world, tmp_path):
     export(world, tmp_path / "out", ExportSettings("triplet"))
     with pytest.raises(WorkspaceError, match="the directory is not empty") as error:
