@@ -8,7 +8,7 @@ logits is its log-odds, and so a raw score as those of other teachers.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,8 @@ from pipeline.errors import ModelError
 from teachers.checkpoints.checkpoint import Checkpoint
 from teachers.checkpoints.language_model import ScoredTokens, check_weights, keep_rows
 from teachers.checkpoints.loading import load_config, load_model, loading
+from teachers.settings import AnswerForm
 from teachers.tokens.pair_prompt import PairPrompt
-
-AnswerForm = Literal["monot5", "mt5", "rankt5"]
 
 
 class Answer(NamedTuple):
@@ -88,6 +87,8 @@ def load_encoder_decoder(checkpoint: Checkpoint, tokens: ScoredTokens) -> tuple[
         ModelError: unknown architecture, or weights that are missing or do not fit.
     """
     where = checkpoint.directory
+    if any(name.endswith("ForSequenceClassification") for name in checkpoint.config.get("architectures") or []):
+        raise ModelError("an encoder-decoder with a classification head: not supported yet", where=where)
     with loading("an encoder-decoder", where):
         config = load_config(where)
         module, info = load_model(AutoModelForSeq2SeqLM, where, config=config, dtype=torch.float32)

@@ -11,7 +11,8 @@ from teachers.checkpoints.modules import MODULES_FILE, TRANSFORMERS, ListedModul
 BERT_CAT = "BERT_Cat"
 """`model_type` of the cross-encoders published from matchmaker."""
 _PUBLISHED_TYPES = ("TK", "PreTTR", "ColBERT", "BERT_Dot")
-_CHAT = "message"
+CHAT = "message"
+"""Kind of input that goes through a chat template."""
 _STUDENTS = {
     "bert_cat": Family.CLASSIFIER,
     "bert_dot": Family.BI_ENCODER,
@@ -63,7 +64,7 @@ def _without_modules(files: Files) -> tuple[Family, str]:
     if config.get("model_type") in _PUBLISHED_TYPES or "bert_model" in config or "encoder_type" in config:
         return Family.PUBLISHED, str(config.get("model_type"))
     if files.is_a("ForSequenceClassification"):
-        return _classifier(files, _CHAT if files.has_template else "")
+        return _classifier(files, CHAT if files.has_template else "")
     if files.is_a("ForCausalLM"):
         return Family.CAUSAL_LM, shown
     if config.get("is_encoder_decoder"):
@@ -92,8 +93,8 @@ def _of_modules(files: Files, modules: tuple[ListedModule, ...]) -> tuple[Family
     if any(_gives_scores(module) for module in modules):
         return Family.MODULAR, shown
     if files.model_type == "SentenceTransformer" and len(kinds) == 1 and files.is_a("ForSequenceClassification"):
-        return _classifier(files, _CHAT if files.has_template else "")
-    if _CHAT in files.transformer.modalities:
+        return _classifier(files, CHAT if files.has_template else "")
+    if CHAT in files.transformer.modalities:
         return Family.OTHER, f"{shown}, behind a chat template"
     return _encoder(files, kinds), shown
 
@@ -102,7 +103,7 @@ def _cross_encoder(files: Files, kinds: list[str], shown: str) -> tuple[Family, 
     if len(kinds) > 1:
         return Family.MODULAR, shown
     if files.transformer.task == "sequence-classification":
-        return _classifier(files, _CHAT if _CHAT in files.transformer.modalities else "")
+        return _classifier(files, CHAT if CHAT in files.transformer.modalities else "")
     return Family.OTHER, f"{shown}, with transformer_task {files.transformer.task!r}"
 
 

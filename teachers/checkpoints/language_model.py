@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from pipeline.errors import ModelError
 from teachers.checkpoints.checkpoint import Checkpoint
@@ -49,6 +54,30 @@ class LanguageModel(NamedTuple):
     def positions(self) -> int | None:
         """The longest input in tokens."""
         return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase, answer: tuple[int | str, int | str | None] | None
+) -> ScoredTokens | None:
+    """The ids of the tokens of a definition's answer.
+
+    Raises:
+        ModelError: the vocabulary lacks one.
+    """
+    if answer is None:
+        return None
+    known = tokenizer.get_vocab()
+    missing = [token for token in answer if isinstance(token, str) and token not in known]
+    if missing:
+        raise ModelError(
+            "its vocabulary lacks a token whose logit would be its score",
+            where=tokenizer.name_or_path,
+            expected="the tokens yes and no",
+            found=f"none for {missing[0]}",
+        )
+    true_id, false_id = (known[token] if isinstance(token, str) else token for token in answer)
+    assert true_id is not None
+    return ScoredTokens(true_id, false_id)
 
 
 def load_language_model(checkpoint: Checkpoint, tokens: ScoredTokens | None) -> LanguageModel:

@@ -1,6 +1,6 @@
 """The scoring engine: a teacher that reads query and passage together, behind the `Scorer` interface.
 
-In: pairs over unique texts. Out: one raw float32 logit per pair, in input order, and nothing is ever done to the logits.
+In: pairs over unique texts. Out: one raw float32 logit per pair, in input order. Nothing is ever done to the logits.
 `teachers.engine.forms` builds what is particular to a family of models. Knows neither files of pairs nor clusters.
 
 Shapes: N pairs.
@@ -59,9 +59,7 @@ def load_scorer(
 class CrossEncoderScorer:
     """A loaded teacher; implements `teachers.scorer.Scorer`."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, built: Built, settings: ScoringSettings, device: torch.device
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, built: Built, settings: ScoringSettings, device: torch.device) -> None:
         self._checkpoint, self._built = checkpoint, built
         self._settings, self._device = settings, device
         self.batch_tokens = batch_tokens(settings, device)

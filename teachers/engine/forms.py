@@ -12,24 +12,22 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError, UsageError
-from pipeline.tokens.pairs import TokenizedTexts
 from teachers.checkpoints.checkpoint import Checkpoint
 from teachers.checkpoints.cross_encoder import CrossEncoder, load_cross_encoder
 from teachers.checkpoints.definition import Family
 from teachers.checkpoints.encoder_decoder import ANSWERS, load_encoder_decoder, scored_tokens
-from teachers.checkpoints.language_model import LanguageModel, load_language_model
+from teachers.checkpoints.language_model import LanguageModel, answer_ids, load_language_model
 from teachers.checkpoints.loading import load_tokenizer
-from teachers.engine.decoder import DecoderRunner
+from teachers.engine.decoder import DecoderRunner, choose_sharing
 from teachers.engine.device import DTYPES
 from teachers.engine.padding import PROBES, Together, rows_together
 from teachers.engine.runners import EncoderRunner, Runner, check_ids
 from teachers.engine.torch_model import RunningModel, TorchModel, logits_of
 from teachers.scorer import Pairs, pairs_of
 from teachers.settings import ScoringSettings
-from teachers.tokens.pair_prompt import PairPrompt, read_prompt
+from teachers.tokens.pair_prompt import read_prompt
 from teachers.tokens.pair_tokenizer import EncodedPairs, PairTokenizer
 from teachers.tokens.prompted_pairs import PromptTokenizer
 from teachers.tokens.token_types import decide_token_types
@@ -52,14 +50,8 @@ class Tokens(Protocol):
         """Encoded pairs (N,)."""
         ...
 
-    def assembled(
-        self,
-        queries: TokenizedTexts,
-        passages: TokenizedTexts,
-        query: NDArray[np.integer],
-        passage: NDArray[np.integer],
-    ) -> Any:
-        """Encoded pairs (N,) of rows of tokenised texts, if it `assembles`."""
+    def assembled(self, *texts: Any) -> Any:
+        """Encoded pairs (N,) of tokenised queries and passages and the rows (N,) of both, if it `assembles`."""
         ...
 
 
@@ -138,7 +130,7 @@ def _language_model(checkpoint: Checkpoint, settings: ScoringSettings, device: t
         )
     definition = checkpoint.definition
     loaded = load_tokenizer(checkpoint)
-    answer = definition.answer.ids(loaded) if definition.answer is not None else None
+    answer = answer_ids(loaded, definition.answer)
     prompt = read_prompt(loaded, settings.instruction, definition.message_format)
 
     def reload() -> LanguageModel:
@@ -148,12 +140,13 @@ def _language_model(checkpoint: Checkpoint, settings: ScoringSettings, device: t
     _check_limit(model.positions, settings, checkpoint)
     tokens = PromptTokenizer(loaded, prompt, settings.max_length_tokens)
     longest = settings.max_length_tokens
-    runner = DecoderRunner(checkpoint, model, DTYPES[settings.dtype], device, longest=longest)
+    sharing = choose_sharing(DecoderRunner(checkpoint, model, torch.float32, torch.device("cpu"), longest), tokens)
+    runner = DecoderRunner(checkpoint, model, DTYPES[settings.dtype], device, longest, sharing)
     return Built(
         tokens,
         runner,
-        lambda: DecoderRunner(checkpoint, reload(), torch.float32, device, longest=longest),
-        {"form": model.form, "prompt": list(prompt), "answer": answer},
+        lambda: DecoderRunner(checkpoint, reload(), torch.float32, device, longest, sharing),
+        {"form": model.form, "prompt": list(prompt), "answer": list(answer) if answer else None},
     )
 
 

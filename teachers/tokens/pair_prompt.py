@@ -170,7 +170,7 @@ def _cuts_into_words(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer cuts texts into words before it merges anything, so that distant seams cannot matter."""
     if not tokenizer.is_fast:
         return False
-    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend = tokenizer.backend_tokenizer
     text = "some words, cut"
     normalized = backend.normalizer.normalize_str(text) if backend.normalizer else text
     return backend.pre_tokenizer is not None and len(backend.pre_tokenizer.pre_tokenize_str(normalized)) > 2

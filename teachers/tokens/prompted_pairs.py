@@ -66,7 +66,8 @@ class PromptedPairs:
 
     def prefix_ids(self, row: int) -> Int32:
         """Ids of the prefix of pair `row`."""
-        return self._heads[self._head[row]][: self.prefix_lengths[row]]
+        head: Int32 = self._heads[self._head[row]]
+        return head[: self.prefix_lengths[row]]
 
     def assemble(
         self, rows: NDArray[np.integer], width: int | None = None, *, without_prefix: bool = False
@@ -106,6 +107,9 @@ class PromptTokenizer:
         if self._parts is None:
             log.warning("%s: tokens may span the seams of the prompt; tokenising whole prompts", self.name)
 
+    assembles = False
+    """Texts are tokenised with what is beside them in the prompt, so stored tokens of bare texts cannot be used."""
+
     @property
     def name(self) -> str:
         """The tokenizer's class."""
@@ -117,6 +121,10 @@ class PromptTokenizer:
             heads, passages = self._parts.heads(pairs.queries), self._parts.passages(pairs.passages)
             return PromptedPairs(heads, passages, pairs.query, pairs.passage, self._after, self._limit)
         return self._whole(pairs)
+
+    def assembled(self, *texts: object) -> PromptedPairs:
+        """Not possible; see `assembles`."""
+        raise NotImplementedError
 
     def _whole(self, pairs: Pairs) -> PromptedPairs:
         """Tokenise every prompt as a whole; pairs of a query share the tokens that all of them begin with."""
