@@ -69,6 +69,12 @@ class Frame:
             ModelError: the tokenizer does not truncate and pad on the right, or adds tokens inside the text.
         """
         ids, bare = (tokenizer("a b", add_special_tokens=special)["input_ids"] for special in (True, False))
+        kinds = "token_type_ids" in tokenizer.model_input_names and tokenizer("a b")["token_type_ids"]
+        if kinds and any(kinds):
+            raise ModelError(
+                "this tokenizer gives the tokens of a single text several token types", where=type(tokenizer).__name__,
+                expected="0 for all of them", found=kinds, todo="name a checkpoint with another tokenizer",
+            )  # fmt: skip
         start = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), None)
         pad_id = tokenizer.pad_token_id
         if start is not None and pad_id is not None and tokenizer.is_fast:

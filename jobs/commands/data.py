@@ -48,7 +48,7 @@ def import_msmarco(
         ),
     ] = None,
 ) -> None:
-    """Import MS MARCO files: tab-separated, without a header, plain or .gz. A later import adds rows."""
+    """Import MS MARCO files: tab-separated, without a header, plain or compressed. A later import adds rows."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
     from pipeline.errors import UsageError

@@ -134,7 +134,7 @@ def explore_threshold(
     words = ["explore-threshold", "--ensemble", "zscore", "--split", settings.split]
     words += [word for name in teacher for word in ("--teacher", name)]
     again = None if settings.ensemble == "zscore" else command(shlex.join(words))
-    show_scale_warnings(explored.scale_warnings, again and (again, []), ws.location)
+    show_scale_warnings(explored.scale_warnings, (again, []) if again else None, ws.location)
 
 
 def _build(

@@ -158,7 +158,7 @@ def ranks_of(batch: pa.RecordBatch, path: AnyPath) -> np.ndarray:
     """
     texts, query = batch.column("rank"), pc.dictionary_encode(batch.column("query")).indices.to_numpy()
     whole = pc.match_substring_regex(texts, r"^\d{1,9}$").to_numpy(zero_copy_only=False)
-    rank = pc.if_else(pa.array(whole), texts, "0").cast(pa.int64()).to_numpy()
+    rank: np.ndarray = pc.if_else(pa.array(whole), texts, "0").cast(pa.int64()).to_numpy()
     wrong = (rank < 1) | (rank > MOST_RANKS)
     order = np.lexsort((rank, query))
     wrong[order[1:][(np.diff(query[order]) == 0) & (np.diff(rank[order]) == 0)]] = True

@@ -18,6 +18,7 @@ from pipeline.errors import ModelError, UsageError
 from students.settings import StudentSettings
 from students.token_rows import TextRows
 from teachers.checkpoints.checkpoint import Checkpoint
+from teachers.checkpoints.cross_encoder import positions_of
 from teachers.checkpoints.definition import Definition
 
 
@@ -80,6 +81,27 @@ class Student(nn.Module, ABC):
         device = next(self.parameters()).device
         features = {name: tensor.to(device) for name, tensor in self.features(*rows).items()}
         return self(**features).squeeze(1)  # type: ignore[no-any-return]
+
+    @property
+    @abstractmethod
+    def input_limit(self) -> int:
+        """The longest input in tokens that its settings allow."""
+
+    def check_lengths(self) -> None:
+        """Check that the encoder has a position for each token of the longest input.
+
+        Raises:
+            ModelError: it has fewer.
+        """
+        positions = positions_of(self.encoder, getattr(self.encoder, "config", None))
+        if positions is not None and self.input_limit > positions:
+            raise ModelError(
+                "the maximum length exceeds the encoder's positions",
+                where=getattr(getattr(self.encoder, "config", None), "name_or_path", None),
+                expected=f"{positions} tokens or less",
+                found=self.input_limit,
+                todo="lower --max-length for bert_cat, --max-query-length and --max-passage-length for the others",
+            )
 
     def head(self) -> list[nn.Parameter]:
         """The parameters above the encoder; `head_learning_rate` is their learning rate."""

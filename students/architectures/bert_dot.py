@@ -18,7 +18,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from pipeline.errors import ModelError
 from students.architectures.base import freeze_pooler, layers_override, refuse_missing
-from students.architectures.directory import Module, read_json, read_modules, write_modules
+from students.architectures.directory import Module, read_json, read_modules, save_tokenizer, write_modules
 from students.architectures.one_vector import OneVectorStudent
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
 from students.architectures.separate import States
@@ -78,7 +78,8 @@ class BertDot(OneVectorStudent):
         """Write a directory that SentenceTransformer and AutoModel load."""
         model = cast(PreTrainedModel, self.encoder)
         model.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+        settings = self.settings
+        save_tokenizer(self.tokenizer, directory, settings.max_passage_tokens)
         base = "sentence_transformers.models"
         pooling = {
             "word_embedding_dimension": model.config.hidden_size,
@@ -90,7 +91,12 @@ class BertDot(OneVectorStudent):
         write_modules(
             directory,
             modules,
-            transformer={"max_seq_length": self.settings.max_passage_tokens, "do_lower_case": False},
+            transformer={
+                "max_seq_length": settings.max_passage_tokens,
+                "do_lower_case": False,
+                "query_length": settings.max_query_tokens,
+                "document_length": settings.max_passage_tokens,
+            },
             model={"similarity_fn_name": "cosine" if self.normalize else "dot"},
         )
 

@@ -23,7 +23,7 @@ from transformers import AddedToken, AutoModel, PreTrainedModel, PreTrainedToken
 
 from pipeline.errors import ModelError
 from students.architectures.base import freeze_pooler, layers_override, load_strictly, refuse_missing
-from students.architectures.directory import Module, read_modules, transformer_facts, write_modules
+from students.architectures.directory import Module, read_modules, save_tokenizer, transformer_facts, write_modules
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
 from students.architectures.separate import SeparateStudent, States, exactly
 from students.settings import StudentSettings
@@ -145,8 +145,8 @@ class ColBert(SeparateStudent):
     def save(self, directory: Path) -> None:
         """Write a directory that MultiVectorEncoder loads; it has no counterpart of `query_masks`."""
         cast(PreTrainedModel, self.encoder).save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
         settings, base = self.settings, "sentence_transformers.base.modules"
+        save_tokenizer(self.tokenizer, directory, settings.max_passage_tokens)
         dense = {
             "in_features": self.projection.in_features,
             "out_features": self.projection.out_features,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 MODULES_FILE = "modules.json"
 
@@ -48,6 +49,26 @@ def write_modules(
                 {name: weight.detach().cpu().contiguous() for name, weight in module.weights.items()},
                 folder / "model.safetensors",
             )
+
+
+def save_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, directory: Path, max_length_tokens: int, with_types: bool | None = None
+) -> None:
+    """Write a tokenizer whose plain call gives the inputs that a student was trained with.
+
+    Args:
+        tokenizer: of the student.
+        directory: of the student.
+        max_length_tokens: where the call cuts; libraries read no other limit from it.
+        with_types: whether the call returns token types; None: as before.
+    """
+    tokenizer.model_max_length = max_length_tokens
+    if with_types is not None:
+        types = ["token_type_ids"] if with_types else []
+        names = ["input_ids", *types, "attention_mask"]
+        # Saved from `init_kwargs`; a tokenizer that was built from parts saves its attribute instead.
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+    tokenizer.save_pretrained(directory)
 
 
 def transformer_facts(task: str, output: str, **lengths: Any) -> dict[str, Any]:

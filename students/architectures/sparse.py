@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from students.architectures.base import layers_override, refuse_missing
-from students.architectures.directory import Module, transformer_facts, write_modules
+from students.architectures.directory import Module, save_tokenizer, transformer_facts, write_modules
 from students.architectures.one_vector import OneVectorStudent
 from students.architectures.separate import States
 from students.settings import StudentSettings
@@ -72,7 +72,7 @@ class Sparse(OneVectorStudent):
     def save(self, directory: Path) -> None:
         """Write a directory that SparseEncoder and AutoModelForMaskedLM load."""
         cast(PreTrainedModel, self.encoder).save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory, self.settings.max_passage_tokens)
         pooling = {"pooling_strategy": "max", "activation_function": "relu", "embedding_dimension": None}
         base = "sentence_transformers"
         modules = [

@@ -27,7 +27,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError, UsageError
 from students.architectures.base import load_strictly, refuse_missing
-from students.architectures.directory import write_json
+from students.architectures.directory import save_tokenizer, write_json
 from students.architectures.separate import SeparateStudent, States, exactly
 from students.architectures.word_vectors import embedding_of, read_word_vectors
 from students.settings import StudentSettings
@@ -141,7 +141,7 @@ class Tk(SeparateStudent):
         save_file(weights, directory / "model.safetensors", {"format": "pt"})
         sizes = {name: getattr(self.settings, f"tk_{name}") for name in ("layers", "heads", "inner")}
         write_json(directory / CONFIG, {"model_type": _MODEL_TYPE, "architectures": [_MODEL_TYPE], **sizes})
-        self.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory, self.settings.max_passage_tokens)
 
 
 def sinusoids(first: int, length: int, width: int) -> Tensor:

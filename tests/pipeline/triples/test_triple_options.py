@@ -3,7 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PrepError, UsageError
@@ -112,7 +112,7 @@ LIMITS = st.fixed_dictionaries(
         "split": st.sampled_from(["train", "dev"]),
     }
 )
-PLAIN = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+PLAIN = settings(max_examples=25)
 
 
 @PLAIN

@@ -6,7 +6,7 @@ from dataclasses import replace
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import schemas
@@ -64,7 +64,7 @@ def filtered(one_shard, tmp_path_factory):
     return Filters(one_shard, tmp_path_factory.mktemp("filtered"))
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25)
 @given(
     teachers=st.sets(st.sampled_from(sorted(TEACHERS)), min_size=1).map(sorted),
     # Scores are whole numbers and means of up to three: these thresholds are met exactly by some margins.
