@@ -146,9 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="mutations at a time")
     parser.add_argument("--seconds", type=float, default=300, help="time limit of one mutation's tests")
     parser.add_argument("--least", type=float, default=0.9, help="lowest share of killed mutations that is a success")
-    parser.add_argument(
-        "--green", action="store_true", help="do not check that the tests pass without a change"
-    )
+    parser.add_argument("--green", action="store_true", help="do not check that the tests pass without a change")
     options = parser.parse_args(arguments)
     chosen = [one for one in read_mutations() if options.only in one.file or options.only in one.tests]
     if not chosen:

@@ -195,9 +195,9 @@ class DecoderRunner:
         mask = np.arange(width) >= width - lengths[:, None]
         cache = DynamicCache()
         self._forward(ids, mask, np.maximum(np.arange(width) - (width - lengths)[:, None], 0), cache)
-        return Prefixes(
-            [(layer.keys, layer.values) for layer in cache.layers], torch.from_numpy(lengths).to(self._device)
-        )
+        layers: Any = cache.layers
+        made = torch.from_numpy(lengths).to(self._device)
+        return Prefixes([(layer.keys, layer.values) for layer in layers], made)
 
     def _run(
         self, ids: NDArray[np.int64], lengths: NDArray[np.int64], prefixes: Prefixes | None, which: Tensor | None

@@ -24,7 +24,7 @@ from teachers.engine.device import BUDGETS, batch_tokens, choose_device
 from teachers.engine.forms import Built, build
 from teachers.engine.runners import Runner
 from teachers.engine.tuning import tune
-from teachers.scorer import Pairs, ProgressReporter, Work
+from teachers.scorer import Pairs, ProgressReporter, Work, pairs_of
 from teachers.settings import ScoringSettings
 
 __all__ = ["CrossEncoderScorer", "ScoringSettings", "fingerprint_of", "load_scorer"]
@@ -95,6 +95,11 @@ class CrossEncoderScorer:
             ModelError: a logit that is not finite, or a token that the model has no embedding for.
         """
         return self.score_encoded(self.encode(pairs), on_progress).scores
+
+    def shown(self, query: str, passage: str) -> str:
+        """A pair as the model reads it: its token ids as text, special tokens included."""
+        encoded = self.encode(pairs_of([(query, passage)]))
+        return self._built.tokens.text(encoded.assemble(np.zeros(1, np.int64)).input_ids[0])
 
     def encode(self, pairs: Pairs) -> Any:
         """The tokens of pairs (N,), prompts included.

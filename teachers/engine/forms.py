@@ -50,6 +50,10 @@ class Tokens(Protocol):
         """Encoded pairs (N,)."""
         ...
 
+    def text(self, ids: NDArray[np.int64]) -> str:
+        """The text of ids (T,), special tokens included."""
+        ...
+
     def assembled(self, *texts: Any) -> Any:
         """Encoded pairs (N,) of tokenised queries and passages and the rows (N,) of both, if it `assembles`."""
         ...

@@ -3,47 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import Unigram
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast, T5Config
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pipeline.errors import ModelError
 from teachers.checkpoints.checkpoint import resolve
 from teachers.checkpoints.encoder_decoder import ANSWERS, load_encoder_decoder, scored_tokens
-from teachers.checkpoints.loading import quiet_loading
 from teachers.scorer import pairs_of
 from teachers.tokens.prompted_pairs import PromptTokenizer
 from tests.tiny_models import sample_texts
+from tests.tiny_t5 import save_t5
 
 
 @pytest.fixture(scope="module")
 def t5(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("t5")
-    words = {word for text in sample_texts(300) for word in text.split()}
-    pieces = [f"▁{word}" for word in sorted(words | {"Query:", "Document:", "Relevant:", "true", "false", "yes", "no"})]
-    letters = sorted({letter for piece in pieces for letter in piece})
-    special = ["<pad>", "</s>", "<unk>", "<extra_id_10>"]
-    vocabulary = [(one, 0.0) for one in special] + [(one, -8.0) for one in letters] + [(one, -4.0) for one in pieces]
-    made = Tokenizer(Unigram(list(dict(vocabulary).items()), unk_id=2, byte_fallback=False))
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", extra_special_tokens=[special[3]]
-    )
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
-    )
-    torch.manual_seed(0)
-    model = AutoModelForSeq2SeqLM.from_config(config)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.normal_(0.0, 0.3)
-    with quiet_loading():
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-    return directory
+    return save_t5(tmp_path_factory.mktemp("t5"))
 
 
 def library_score(model, tokenizer, form, query, passage):
