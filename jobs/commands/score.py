@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.commands.options import StaleOption, WorkspaceOption, with_settings
+from jobs.commands.options import StaleSettings, WorkspaceOption, with_settings
 from teachers.settings import ScoringSettings
 
 
@@ -31,8 +31,8 @@ def score(
     show_input: Annotated[
         bool, typer.Option("--show-input", help="Show the first pair as each teacher reads it; score nothing.")
     ] = False,
-    stale_ok: StaleOption = False,
     *,
+    stale: StaleSettings,
     settings: ScoringSettings,
     cluster: ClusterSettings,
 ) -> None:
@@ -51,7 +51,7 @@ def score(
     from pipeline.storage.workspace import Workspace
     from teachers.scorer import Work
 
-    ws = Workspace.open(workspace, stale_ok=stale_ok)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     named = [parse_named("teacher", text) for text in teacher]
     teachers = [Teacher(name, name_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
     if show_input:

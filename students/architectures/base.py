@@ -12,7 +12,14 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModel,
+    MT5EncoderModel,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    T5EncoderModel,
+    UMT5EncoderModel,
+)
 
 from pipeline.errors import ModelError, UsageError
 from students.settings import StudentSettings
@@ -31,8 +38,6 @@ class Student(nn.Module, ABC):
     """Whether it can retrieve from a whole collection."""
     library_class: ClassVar[str | None] = None
     """The sentence-transformers class that loads its directory."""
-    known_by_module: ClassVar[str | None] = None
-    """The sentence-transformers module that only directories of this architecture have."""
     known_by_model_type: ClassVar[str | None] = None
     """The `model_type` that only checkpoints of this architecture have."""
     prompts: tuple[str, str] = ("", "")
@@ -144,6 +149,14 @@ def freeze_pooler(encoder: nn.Module) -> None:
     pooler = getattr(encoder, "pooler", None)
     if pooler is not None:
         pooler.requires_grad_(False)
+
+
+_ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
+
+
+def encoder_class(config: PreTrainedConfig) -> Any:
+    """The class that loads an encoder; of T5 and its kin the encoder alone, as sentence-transformers does."""
+    return _ENCODERS.get(config.model_type, AutoModel)
 
 
 def layers_override(config: PreTrainedConfig, num_layers: int | None, where: object) -> dict[str, Any]:

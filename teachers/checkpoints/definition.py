@@ -216,11 +216,7 @@ _READ = ("lower_case", "prefix_tokens", "truncate_dim", "splade", "max_active_di
 
 
 def _is_one_projection(steps: tuple[Step, ...]) -> bool:
-    return not steps or (
-        len(steps) == 1
-        and isinstance(steps[0], DenseLayer)
-        and (steps[0].activation, steps[0].residual) == ("Identity", False)
-    )
+    return not steps or (len(steps) == 1 and isinstance(steps[0], DenseLayer) and steps[0].is_linear)
 
 
 def _plain_values(value: Any) -> Any:

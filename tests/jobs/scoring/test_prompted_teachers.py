@@ -2,7 +2,8 @@
 
 import pytest
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Pooling, Transformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from jobs.scoring.stage import plan_scoring
 from jobs.scoring.teachers import Teacher
@@ -10,10 +11,10 @@ from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import load_scores
 from teachers.settings import ScoringSettings
 from tests import worlds
+from tests.jobs.test_cli import prep
 from tests.tiny_decoders import save_decoder
 from tests.tiny_models import save_tiny
 from tests.tiny_t5 import save_t5
-from tests.jobs.test_cli import prep
 
 
 @pytest.fixture(scope="module")
