@@ -207,7 +207,7 @@ class Definition:
             "template": self.template,
             "message_format": self.message_format,
             "instruction": settings.instruction,
-            "answer": self.answer,
+            "answer": self.answer and list(self.answer),
             "form": settings.form,
         }
 

@@ -60,8 +60,10 @@ def test_a_mixed_ensemble_goes_from_score_to_triples(world, monkeypatch, capsys)
 
 
 def test_the_input_is_shown_as_the_model_reads_it(world, monkeypatch, capsys):
-    shown = run(world, monkeypatch, capsys, "score --show-input --instruction Find --max-length 220", *world[1])
-    assert "<Instruct>: Find\n<Query>: " in shown and "[CLS]" in shown
+    shown = run(world, monkeypatch, capsys, "score --show-input --instruction Find --max-length 220", "decoder")
+    assert "<Instruct>: Find\n<Query>: " in shown
+    shown = run(world, monkeypatch, capsys, "score --show-input --max-length 60", "encoder", "separate")
+    assert shown.count("[CLS]") == 3
 
 
 @pytest.mark.parametrize(
