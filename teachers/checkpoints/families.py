@@ -10,6 +10,10 @@ from teachers.checkpoints.modules import MODULES_FILE, TRANSFORMERS, ListedModul
 
 BERT_CAT = "BERT_Cat"
 """`model_type` of the cross-encoders published from matchmaker."""
+_DECODERS = (
+    "bloom", "cohere", "falcon", "gemma", "glm", "gpt", "granite", "llama", "minicpm", "ministral", "mistral", "mixtral",
+    "olmo", "opt", "phi", "qwen", "smollm", "stablelm", "starcoder",
+)  # fmt: skip
 _PUBLISHED_TYPES = ("TK", "PreTTR", "ColBERT", "BERT_Dot")
 CHAT = "message"
 """Kind of input that goes through a chat template."""
@@ -55,6 +59,12 @@ def family_of(files: Files) -> tuple[Family, str]:
             return Family.PUBLISHED, name
         return _STUDENTS.get(name, Family.PUBLISHED), name
     return _without_modules(files) if files.modules is None else _of_modules(files, files.modules)
+
+
+def is_decoder(files: Files) -> bool:
+    """Whether the model is one of the families of language models, whose classifiers read the last token."""
+    names = str(files.config.get("model_type")).lower()
+    return any(names.startswith(family) for family in _DECODERS)
 
 
 def _without_modules(files: Files) -> tuple[Family, str]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import ModelError
 from pipeline.fingerprint import digest_json
 from teachers.checkpoints.definition import JOINT, NO_LIMIT, PROMPTED, Definition, Family, Prompts
-from teachers.checkpoints.families import CHAT, Files, family_of
+from teachers.checkpoints.families import CHAT, Files, family_of, is_decoder
 from teachers.checkpoints.known_keys import TOKENIZER_KEYS
 from teachers.checkpoints.model_files import Keys, read_object
 from teachers.checkpoints.modules import (
@@ -34,6 +34,7 @@ from teachers.checkpoints.modules import (
 
 CONFIG = "config.json"
 STUDENT_FILE = "prep.json"
+"""File beside a student's weights: its settings and the fingerprints of its inputs, as JSON."""
 LIBRARY_CONFIG = "config_sentence_transformers.json"
 _REFUSED = {
     "adapter_config.json": "a PEFT adapter",
@@ -142,7 +143,18 @@ def _prompted(found: Definition, files: Files, library: Library, tokenizer: Toke
     limits = [files.transformer.max_seq_length or tokenizer.max_length, files.transformer.max_length]
     found = replace(found, max_length_tokens=min((limit for limit in limits if limit is not None), default=None))
     if found.family is Family.ENCODER_DECODER:
+        if files.modules is not None or files.is_a("ForSequenceClassification"):
+            raise ModelError(
+                "an encoder-decoder with modules or a head of its own: not supported",
+                where=found.directory,
+                expected="an encoder-decoder that answers with a token, as monoT5 does",
+                found=found.detail,
+            )
         return found
+    if found.family is Family.CHAT_CLASSIFIER and not is_decoder(files):
+        raise ModelError(
+            f"{found.family.value}: supported for decoders alone", where=found.directory, found=found.detail
+        )
     if not tokenizer.has_template or (files.modules is not None and CHAT not in files.transformer.modalities):
         raise ModelError(
             f"{found.family.value}: without a chat template it is not supported",
