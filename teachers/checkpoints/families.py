@@ -11,8 +11,8 @@ from teachers.checkpoints.modules import MODULES_FILE, TRANSFORMERS, ListedModul
 BERT_CAT = "BERT_Cat"
 """`model_type` of the cross-encoders published from matchmaker."""
 _DECODERS = (
-    "bloom", "cohere", "falcon", "gemma", "glm", "gpt", "granite", "llama", "minicpm", "ministral", "mistral", "mixtral",
-    "olmo", "opt", "phi", "qwen", "smollm", "stablelm", "starcoder",
+    "bloom", "cohere", "falcon", "gemma", "glm", "gpt", "granite", "llama", "minicpm", "ministral", "mistral",
+    "mixtral", "olmo", "opt", "phi", "qwen", "smollm", "stablelm", "starcoder",
 )  # fmt: skip
 _PUBLISHED_TYPES = ("TK", "PreTTR", "ColBERT", "BERT_Dot")
 CHAT = "message"
