@@ -119,7 +119,7 @@ def _answering(checkpoint: Checkpoint, settings: ScoringSettings, device: torch.
         return CrossEncoder(*load_encoder_decoder(checkpoint, ids), gets_types=False)
 
     model = reload()
-    tokens = PromptTokenizer(loaded, ANSWERS[settings.form].prompt, settings.max_length_tokens)
+    tokens = PromptTokenizer(loaded, PairPrompt(*ANSWERS[settings.form].prompt), settings.max_length_tokens)
     together = _rows_together(checkpoint, model, tokens, can_pad=True)
     return _with_runner(checkpoint, settings, device, model, reload, tokens, together)
 
