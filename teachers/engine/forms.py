@@ -27,7 +27,7 @@ from teachers.engine.runners import EncoderRunner, Runner, check_ids
 from teachers.engine.torch_model import RunningModel, TorchModel, logits_of
 from teachers.scorer import Pairs, pairs_of
 from teachers.settings import ScoringSettings
-from teachers.tokens.pair_prompt import read_prompt
+from teachers.tokens.pair_prompt import PairPrompt, read_prompt
 from teachers.tokens.pair_tokenizer import EncodedPairs, PairTokenizer
 from teachers.tokens.prompted_pairs import PromptTokenizer
 from teachers.tokens.token_types import decide_token_types
