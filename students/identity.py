@@ -10,6 +10,7 @@ from pipeline.fingerprint import digest_file, digest_json
 from students.settings import STUDENT_FILE
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.checkpoints.definition import SEPARATE
+from teachers.checkpoints.inputs import is_moved_by_padding
 
 _SHAPING = ("modules.json", "*/config.json", "*/*.safetensors", "*/pytorch_model.bin")
 
@@ -49,5 +50,7 @@ def student_fingerprint(checkpoint: str | Checkpoint, dtype: str, prompts: tuple
     files = sorted(path for pattern in _SHAPING for path in found.directory.glob(pattern))
     modules = {path.relative_to(found.directory).as_posix(): digest_file(path) for path in files}
     shape = facts.get("settings", {}).get("student")
-    plain = [found.weights_hash, found.tokenizer_hash, modules, facts.get("architecture"), shape, dtype]
-    return digest_json([*plain, reading] if reading else plain)
+    made_by = [found.weights_hash, found.tokenizer_hash, modules, facts.get("architecture"), shape, dtype]
+    if is_moved_by_padding(found.config):
+        made_by.append("unpadded")
+    return digest_json([*made_by, reading] if reading else made_by)

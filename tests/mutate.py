@@ -1,8 +1,9 @@
 """Carries out small mutations of the code and counts those that the tests notice: `python -m tests.mutate`.
 
 `mutations.toml` lists them: a file, a text that occurs in it once, the text that replaces it, and the tests that must
-fail then. Each worker has a copy of the tree in a temporary directory, so the checkout is never touched. The score is
-the share of mutations that are killed; survivors are named, and the exit code is 1 if the score is below `--least`.
+fail then, and pass without the change. Each worker has a copy of the tree in a temporary directory, so the checkout is
+never touched. The score is the share of mutations that are killed; survivors are named, and the exit code is 1 if the
+score is below `--least`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from typing import Literal
 
 ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("mutations.toml")
-FAILED = 1
+FAILED, BROKEN = 1, 3
 """Exit code of pytest if a test failed; any other but 0 means that the tests did not run as they should."""
 
-PRELOADED = ("duckdb", "hypothesis", "ir_measures", "pyarrow.parquet", "pytest", "scipy.stats", "torch", "transformers")
+PRELOADED = ("duckdb", "ir_measures", "pyarrow.parquet", "pytest", "scipy.stats", "torch", "transformers")
 """Libraries that are loaded once for all runs."""
 
 Outcome = Literal["killed", "too long", "survived", "broken"]
@@ -113,9 +114,15 @@ def _pytest(root: str, arguments: list[str]) -> None:
     sys.dont_write_bytecode = True
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
         del sys.modules[name]
-    import pytest
+    code = BROKEN
+    try:
+        import pytest
 
-    os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *arguments])))
+        # Loaded libraries bring plugins of pytest along, whose assertions it cannot rewrite any more.
+        fixed = ["-q", "-x", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
+        code = int(pytest.main([*fixed, *arguments]))
+    finally:
+        os._exit(code)
 
 
 def carry_out(root: Path, mutation: Mutation, seconds: float) -> Outcome:
@@ -139,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="mutations at a time")
     parser.add_argument("--seconds", type=float, default=300, help="time limit of one mutation's tests")
     parser.add_argument("--least", type=float, default=0.9, help="lowest share of killed mutations that is a success")
-    parser.add_argument("--check", action="store_true", help="only run the tests of the list without any mutation")
+    parser.add_argument("--green", action="store_true", help="do not check that the tests pass without a change")
     options = parser.parse_args(arguments)
     chosen = [one for one in read_mutations() if options.only in one.file or options.only in one.tests]
     if not chosen:
@@ -149,22 +156,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for root in roots:
             free.put(root)
 
-        def work(mutation: Mutation) -> Outcome:
+        def passes(tests: str) -> bool:
             root = free.get()
             try:
-                if options.check:
-                    return "survived" if run_tests(root, mutation.tests, options.seconds) == 0 else "broken"
+                return run_tests(root, tests, options.seconds) == 0
+            finally:
+                free.put(root)
+
+        def work(mutation: Mutation) -> Outcome:
+            if mutation.tests not in sound:
+                return "broken"
+            root = free.get()
+            try:
                 return carry_out(root, mutation, options.seconds)
             finally:
                 free.put(root)
+
+        # Tests that fail on unchanged code would kill anything.
+        selections = list(dict.fromkeys(mutation.tests for mutation in chosen))
+        good = [True] * len(selections) if options.green else workers.map(passes, selections)
+        sound = {tests for tests, passed in zip(selections, good, strict=True) if passed}
+        for tests in selections:
+            if tests not in sound:
+                print(f"fails without any mutation: {tests}", flush=True)
 
         outcomes: list[Outcome] = []
         began = time.monotonic()
         for mutation, outcome in zip(chosen, workers.map(work, chosen), strict=True):
             outcomes.append(outcome)
             print(f"{time.monotonic() - began:5.0f} s  {outcome:8}  {mutation}", flush=True)
-    if options.check:
-        return int("broken" in outcomes)
     killed = outcomes.count("killed") + outcomes.count("too long")
     print(f"{killed} of {len(outcomes)} killed ({killed / len(outcomes):.0%}), {outcomes.count('broken')} did not run")
     return int(killed < options.least * len(outcomes))

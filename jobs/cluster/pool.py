@@ -30,7 +30,7 @@ T = TypeVar("T")
 START_ATTEMPTS = 5
 START_FACTOR = 4.0
 """An actor may take this many times the limit for its first report of a task: it may have to download, load, compile
-and tune a model, which report nothing."""
+and tune a model, and to tokenise the texts, which report nothing."""
 COPY_GAIN = 1.1
 """An idle actor starts a copy of a running task if the task needs this many times the actor's usual time."""
 LOOK_SECONDS = 10.0

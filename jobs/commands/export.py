@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import StaleOption, WorkspaceOption, with_settings
+from jobs.commands.options import StaleSettings, WorkspaceOption, with_settings
 from pipeline.exports.settings import ExportSettings
 
 
@@ -18,8 +18,8 @@ def export(
         typer.Option("--output", "-o", metavar="DIRECTORY", help="New directory for the export.", show_default=False),
     ],
     workspace: WorkspaceOption,
-    stale_ok: StaleOption = False,
     *,
+    stale: StaleSettings,
     settings: ExportSettings,
 ) -> None:
     """Write triples or lists in the format of a trainer, with a card; `datasets.load_dataset` loads the directory."""
@@ -28,7 +28,7 @@ def export(
     from pipeline.exports.export import export as run
     from pipeline.storage.workspace import Workspace
 
-    ws = Workspace.open(workspace, stale_ok=stale_ok)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     with run_summary(ws, "export") as facts:
         made = run(ws, output, settings)
         facts |= {"directory": str(made.directory), "rows": {config.name: config.rows for config in made.configs}}

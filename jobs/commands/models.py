@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import StaleOption, SummaryOption, WorkspaceOption, with_settings
+from jobs.commands.options import StaleSettings, SummaryOption, WorkspaceOption, with_settings
 from jobs.ranking.settings import MEASURES, EvaluationSettings
 
 
@@ -23,8 +23,8 @@ def evaluate(
             rich_help_panel=MEASURES,
         ),
     ] = False,
-    stale_ok: StaleOption = False,
     *,
+    stale: StaleSettings,
     settings: EvaluationSettings,
 ) -> None:
     """Evaluate systems on all judged queries of a split. Ties go to the passage that comes first in the collection."""
@@ -36,7 +36,7 @@ def evaluate(
     from jobs.terminal.console import console
     from pipeline.storage.workspace import Workspace
 
-    ws = Workspace.open(workspace, stale_ok=stale_ok)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     with run_summary(ws, "evaluate", summary) as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
         facts |= {

@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 
 from pipeline.errors import UsageError
 from pipeline.names import check_name
-from pipeline.settings import Option, build_settings, options_of
+from pipeline.settings import Option, build_settings, options_of, setting
 
 WORKSPACE_VARIABLE = "PREP_WORKSPACE"
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -46,16 +46,20 @@ SummaryOption = Annotated[
     Path | None,
     typer.Option("--summary", metavar="FILE", help="Also write the summary to this file, as JSON.", show_default=False),
 ]
-StaleOption = Annotated[
-    bool,
-    typer.Option(
-        "--stale-ok",
-        help="Use sets although what they were made from has changed since; recorded in what is made from them.",
-    ),
-]
 Processes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Number of worker processes.", show_default="one per core")
 ]
+
+
+@dataclass(frozen=True)
+class StaleSettings:
+    """Whether a command uses stale sets; see `pipeline.tables.staleness`."""
+
+    stale_ok: bool = setting(
+        False,
+        flag=True,
+        help="Use sets although what they were made from has changed since; what is made from them records it.",
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.commands.options import StaleOption, WorkspaceOption, with_settings
+from jobs.commands.options import StaleSettings, WorkspaceOption, with_settings
 from teachers.settings import ScoringSettings
 
 
@@ -28,8 +28,8 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what there is to score and how long it takes; write nothing.")
     ] = False,
-    stale_ok: StaleOption = False,
     *,
+    stale: StaleSettings,
     settings: ScoringSettings,
     cluster: ClusterSettings,
 ) -> None:
@@ -46,7 +46,7 @@ def score(
     from pipeline.storage.workspace import Workspace
     from teachers.scorer import Work
 
-    ws = Workspace.open(workspace, stale_ok=stale_ok)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     named = [parse_named("teacher", text) for text in teacher]
     teachers = [Teacher(name, name_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
     if dry_run:

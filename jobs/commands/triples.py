@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.commands.options import Options, StaleOption, WorkspaceOption, with_settings
+from jobs.commands.options import Options, StaleSettings, WorkspaceOption, with_settings
 from pipeline.triples.settings import ENSEMBLE, Resources, TripleSettings
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def build_triples(
     teacher: TeacherOption,
     name: NameOption = "default",
     audit: AuditOption = True,
-    stale_ok: StaleOption = False,
     *,
+    stale: StaleSettings,
     settings: TripleSettings,
     resources: Resources,
     cluster: Actors,
@@ -51,7 +51,16 @@ def build_triples(
     from pipeline.storage.workspace import Workspace
     from pipeline.triples.layouts import Triples
 
-    _build(Triples(), Workspace.open(workspace, stale_ok=stale_ok), settings, teacher, name, audit, resources, cluster)
+    _build(
+        Triples(),
+        Workspace.open(workspace, stale_ok=stale.stale_ok),
+        settings,
+        teacher,
+        name,
+        audit,
+        resources,
+        cluster,
+    )
 
 
 @with_settings
@@ -64,8 +73,8 @@ def build_lists(
     ] = False,
     name: NameOption = "default",
     audit: AuditOption = True,
-    stale_ok: StaleOption = False,
     *,
+    stale: StaleSettings,
     settings: Annotated[
         TripleSettings,
         Options(without=("negatives_per_query", "pairs"), defaults={"threshold": None, "strategy": "top"}),
@@ -79,7 +88,7 @@ def build_lists(
 
     _build(
         Lists(size, drop_short),
-        Workspace.open(workspace, stale_ok=stale_ok),
+        Workspace.open(workspace, stale_ok=stale.stale_ok),
         settings,
         teacher,
         name,
@@ -103,8 +112,8 @@ def explore_threshold(
         Path | None,
         typer.Option(metavar="FILE", help="Also draw the table to this .png, .svg or .pdf file.", show_default=False),
     ] = None,
-    stale_ok: StaleOption = False,
     *,
+    stale: StaleSettings,
     settings: Annotated[TripleSettings, Options(only=("ensemble", "weights", "split", "relevance_level"))],
     resources: Annotated[Resources, Options(without=("processes",))],
 ) -> None:
@@ -117,7 +126,7 @@ def explore_threshold(
     from pipeline.storage.workspace import Workspace
     from pipeline.triples.thresholds import explore_thresholds
 
-    ws = Workspace.open(workspace, stale_ok=stale_ok)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     _check_memory(resources)
     thresholds = grid(first, last, step)
     check_plot(plot)

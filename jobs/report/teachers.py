@@ -39,13 +39,13 @@ def _parts(workspace: Workspace) -> list[Figure | Missing | Caution]:
     try:
         pairs = current_pairs(workspace)
     except PrepError as error:
-        return [Missing("the teachers' scores", error.todo or "prep build-pairs -w WORKSPACE", error.reason)]
+        return [Missing("the teachers' scores", _command(error, "prep build-pairs -w WORKSPACE"), error.reason)]
     scores, missing = [], []
     for name in workspace.names("scores"):
         try:
             scores.append(load_scores(workspace, pairs, name))
         except PrepError as error:
-            missing.append(Missing(f"scores of {name}", error.todo or _SCORE, error.reason))
+            missing.append(Missing(f"scores of {name}", _command(error, _SCORE), error.reason))
     if not scores:
         return [*missing, Missing("the teachers' scores", _SCORE, _NONE)]
     agreement = score_agreement(scores)
@@ -65,6 +65,11 @@ def _parts(workspace: Workspace) -> list[Figure | Missing | Caution]:
     else:
         parts.append(Missing("agreement of the teachers", _SCORE, "this needs two teachers"))
     return [*parts, *missing]
+
+
+def _command(error: PrepError, usual: str) -> str:
+    """The command that a message names, or the usual one."""
+    return (error.todo or usual).removeprefix("run: ")
 
 
 def _distributions(agreement: Agreement, pairs: PairSet, scores: Sequence[ScoreSet], sources: list[Source]) -> Figure:

@@ -47,7 +47,7 @@ def triples_section(workspace: Workspace) -> Section:
         try:
             _, footers = usable_set(workspace, "triples", name)
         except PrepError as error:
-            parts.append(Missing(f"triples {name}", error.todo or _BUILD, error.reason))
+            parts.append(Missing(f"triples {name}", (error.todo or _BUILD).removeprefix("run: "), error.reason))
             continue
         made = triples_command(name, footers[0].recipe.settings)
         sets.append(_Set(name, footers[0], Source(made, {f"triples/{name}": content_fingerprint(footers)})))

@@ -93,11 +93,12 @@ class ShardScorer:
         new = np.flatnonzero(np.isnan(scores))
         extra: dict[str, Any] = {"reused": len(scores) - len(new), **task.facts}
         if len(new):
-            if self._holds(task):
-                on_progress(Work())  # nothing to load: from here on, silence means that the actor hangs
+            warm = self._holds(task)
             loaded = self._load(task)
             try:
                 encoded = self._encode(loaded, (ids[0][new], ids[1][new]))
+                if warm:  # nothing to compile: from here on, silence means that the actor hangs
+                    on_progress(Work())
                 scored = loaded.scorer.score_encoded(encoded, on_progress, sample=sample_rows(len(new), task.number))
             except PrecisionError:
                 raise

@@ -53,15 +53,28 @@ def prepare(
     settings: TrainSettings,
     checkpoints: AnyPath,
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    here: bool = True,
 ) -> TrainingRun:
     """Make what all workers share: the checkpoint to start from, and the token ids of all texts.
 
+    Args:
+        workspace: has the texts.
+        settings: as the user gave them.
+        checkpoints: directory of the run.
+        on_tokens: receives the texts tokenised so far and the size of the table.
+        here: whether this process trains; then what would stop it is checked before any text is tokenised.
+
     Raises:
-        ModelError: that checkpoint cannot be loaded, or its tokenizer cannot tokenise texts on their own.
+        ModelError: that checkpoint cannot be loaded, its tokenizer cannot tokenise texts on their own, or a maximum
+            length exceeds its positions.
+        UsageError: this machine does not compute in the precision.
     """
     init = name_checkpoint(workspace, settings.init)
     if Path(init).expanduser().is_file():
         init = _start_of(workspace, Path(init).expanduser(), settings, checkpoints / _START)
+    elif here:
+        _check_start(replace(settings, init=local_checkpoint(init)))
     make_stores(workspace, local_checkpoint(init), on_progress=on_tokens)
     teacher = settings.in_batch_teacher
     if teacher is not None:
@@ -99,6 +112,13 @@ def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = l
         replace_directory(staging / RESULT, run.checkpoints / RESULT)
     facts = {name: value for name, value in vars(trained).items() if name != "student"}
     (run.checkpoints / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _check_start(settings: TrainSettings) -> None:
+    from students.architectures import architecture
+    from students.training.loop import check_start
+
+    check_start(architecture(settings.architecture).from_checkpoint(settings.init, settings.student), settings)
 
 
 def read_facts(run: TrainingRun) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def train_student(
                 )
         checkpoints = _checkpoints(workspace, name, recipe)
         try:
-            run = prepare(workspace, settings, checkpoints, on_tokens)
+            run = prepare(workspace, settings, checkpoints, on_tokens, here=workers is None)
             if workers is None:
                 work(run, on_step)
             else:

@@ -273,7 +273,7 @@ class _Import:
             self._load("lines", rows.read(), f"line, query, passage, grade, {_GRADE} AS number")
             # Stored qrels have no split: a judgement remains valid when its query is held out.
             held_out = held_out_of(self._manifest, split)
-            values = {"split": split, "held_out": held_out, "keep_unknown": keep_unknown}
+            values: dict[str, Any] = {"split": split, "held_out": held_out, "keep_unknown": keep_unknown}
             self._refuse_conflict(sql("collection/qrels_conflict"), rows.where, **values)
             self._connection.execute(sql("collection/judgements"))
             self._connection.execute(sql("collection/unknown_lines"))

@@ -117,6 +117,8 @@ def _changed(workspace: Workspace, footer: Footer) -> str | None:
     settings, inputs = footer.recipe.settings, footer.recipe.inputs
     if inputs["passages"] != content_fingerprint(read_footers(workspace.parts("passages"))):
         return "mined from another state of the collection: passages have changed since"
+    if "queries" not in inputs:
+        return "mined by a version that did not record the queries"
     selections = selected_before(workspace, settings["split"], settings.get("max_queries"))
     if inputs["queries"] not in selections:
         return f"queries of split {settings['split']} have been added or changed since"

@@ -106,7 +106,8 @@ def decompressed(plain: BinaryIO) -> BinaryIO:
 
         raw = CompressedInputStream(plain, "zstd")
     else:
-        raw = _Members(plain, bz2.BZ2Decompressor if compression == "bz2" else lzma.LZMADecompressor)
+        members: Any = bz2.BZ2Decompressor if compression == "bz2" else lzma.LZMADecompressor
+        raw = _Members(plain, members)
     return _Stream(raw, plain)
 
 
@@ -149,8 +150,9 @@ class _Decompressor(Protocol):
 class _Members(io.RawIOBase):
     """The members of a bzip2 or xz file as one stream. Unlike `bz2.open`, drops no bytes after the last member."""
 
-    def __init__(self, plain: BinaryIO, make: Callable[[], _Decompressor]) -> None:
-        self._plain, self._make, self._member = plain, make, make()
+    def __init__(self, plain: BinaryIO, make: Callable[[], Any]) -> None:
+        self._plain, self._make = plain, make
+        self._member: _Decompressor = make()
 
     def readable(self) -> bool:
         return True

@@ -138,7 +138,7 @@ def _open(path: AnyPath) -> pa.NativeFile:
         head = start.read(HEAD_BYTES)
     compression = compression_of(head)
     if compression == "xz":
-        return pa.PythonFile(decompressed(io.BufferedReader(path.open("rb"))), "r")  # type: ignore[type-var, arg-type]
+        return pa.PythonFile(decompressed(io.BufferedReader(path.open("rb"))), "r")
     if isinstance(path, StorePath):
         return path.filesystem.open_input_stream(path.full, compression=compression)
     return pa.input_stream(str(path), compression=compression)

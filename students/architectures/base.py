@@ -12,12 +12,20 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModel,
+    MT5EncoderModel,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    T5EncoderModel,
+    UMT5EncoderModel,
+)
 
 from pipeline.errors import ModelError, UsageError
 from students.settings import StudentSettings
 from students.token_rows import TextRows
 from teachers.checkpoints.checkpoint import Checkpoint
+from teachers.checkpoints.cross_encoder import positions_of
 from teachers.checkpoints.definition import Definition
 
 
@@ -30,8 +38,6 @@ class Student(nn.Module, ABC):
     """Whether it can retrieve from a whole collection."""
     library_class: ClassVar[str | None] = None
     """The sentence-transformers class that loads its directory."""
-    known_by_module: ClassVar[str | None] = None
-    """The sentence-transformers module that only directories of this architecture have."""
     known_by_model_type: ClassVar[str | None] = None
     """The `model_type` that only checkpoints of this architecture have."""
     prompts: tuple[str, str] = ("", "")
@@ -81,6 +87,27 @@ class Student(nn.Module, ABC):
         features = {name: tensor.to(device) for name, tensor in self.features(*rows).items()}
         return self(**features).squeeze(1)  # type: ignore[no-any-return]
 
+    @property
+    @abstractmethod
+    def input_limit(self) -> int:
+        """The longest input in tokens that its settings allow."""
+
+    def check_lengths(self) -> None:
+        """Check that the encoder has a position for each token of the longest input.
+
+        Raises:
+            ModelError: it has fewer.
+        """
+        positions = positions_of(self.encoder, getattr(self.encoder, "config", None))
+        if positions is not None and self.input_limit > positions:
+            raise ModelError(
+                "the maximum length exceeds the encoder's positions",
+                where=getattr(getattr(self.encoder, "config", None), "name_or_path", None),
+                expected=f"{positions} tokens or less",
+                found=self.input_limit,
+                todo="lower --max-length for bert_cat, --max-query-length and --max-passage-length for the others",
+            )
+
     def head(self) -> list[nn.Parameter]:
         """The parameters above the encoder; `head_learning_rate` is their learning rate."""
         return []
@@ -122,6 +149,14 @@ def freeze_pooler(encoder: nn.Module) -> None:
     pooler = getattr(encoder, "pooler", None)
     if pooler is not None:
         pooler.requires_grad_(False)
+
+
+_ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
+
+
+def encoder_class(config: PreTrainedConfig) -> Any:
+    """The class that loads an encoder; of T5 and its kin the encoder alone, as sentence-transformers does."""
+    return _ENCODERS.get(config.model_type, AutoModel)
 
 
 def layers_override(config: PreTrainedConfig, num_layers: int | None, where: object) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from pipeline.errors import ModelError
 from students.architectures.base import freeze_pooler, layers_of, layers_override, refuse_missing
+from students.architectures.directory import save_tokenizer
 from students.architectures.published import encoder_of, is_published, write_published
 from students.architectures.separate import SeparateStudent, States
 from students.settings import StudentSettings
@@ -136,4 +137,4 @@ class PreTtr(SeparateStudent):
         """Write the published form, for which no library has a class."""
         state = {**self.encoder.state_dict(), f"{_HEAD}weight": self._classification_layer.weight}
         write_published(directory, _MODEL_TYPE, self.encoder, state)  # type: ignore[arg-type]
-        self.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory, self.settings.max_passage_tokens)

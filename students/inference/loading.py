@@ -8,8 +8,9 @@ from pipeline.errors import ModelError
 from students.architectures import ARCHITECTURES, architecture
 from students.architectures.base import Student
 from students.architectures.published import ENCODER_PREFIX, is_published
-from students.settings import StudentSettings
+from students.settings import STUDENT_FILE, StudentSettings
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
+from teachers.checkpoints.cross_encoder import learned_positions
 from teachers.checkpoints.definition import Family
 from teachers.checkpoints.loading import read_weights
 
@@ -56,7 +57,30 @@ def load_student(checkpoint: str | Checkpoint, settings: StudentSettings | None 
     student = architecture(architecture_of(found)).from_checkpoint(found, settings or _settings_of(found)).eval()
     if settings is None:
         student.read(found.definition)
+        _check_positions(found, student)
     return student
+
+
+def _check_positions(checkpoint: Checkpoint, student: Student) -> None:
+    """Refuse a model whose texts can be longer than its positions, or get other positions in a padded batch."""
+    positions, longest = learned_positions(student.encoder), student.settings.max_passage_tokens
+    longest = max(longest, student.settings.max_query_tokens)
+    if positions is not None and student.tokenizer.padding_side != "right":
+        raise ModelError(
+            "its tokenizer pads on the left, where padding moves the positions of a text",
+            where=checkpoint.directory,
+            expected="padding_side right",
+            found=student.tokenizer.padding_side,
+        )
+    stated = not checkpoint.definition.trained_here and checkpoint.definition.max_length_tokens is not None
+    if stated and positions is not None and longest > positions:
+        raise ModelError(
+            "its files state a longer text than it has positions for",
+            where=checkpoint.directory,
+            expected=f"{positions} tokens or less",
+            found=longest,
+            todo="lower max_seq_length, or model_max_length in tokenizer_config.json",
+        )
 
 
 def _settings_of(checkpoint: Checkpoint) -> StudentSettings:
@@ -65,12 +89,15 @@ def _settings_of(checkpoint: Checkpoint) -> StudentSettings:
     if definition.trained_here:
         # The model's own configuration files hold these.
         stored = {"num_layers": None, "shared_groups": None, "pooling": None, "normalize": None}
-        return StudentSettings(**{**definition.facts["settings"]["student"], **stored})
-    limits: dict[str, Any] = {
-        "max_query_tokens": definition.query_tokens,
-        "max_passage_tokens": definition.passage_tokens,
-    }
-    return StudentSettings(**{name: limit for name, limit in limits.items() if limit is not None})
+        try:
+            return StudentSettings(**{**definition.facts["settings"]["student"], **stored})
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                "not a student file of this version", where=checkpoint.directory / STUDENT_FILE, found=error
+            ) from error
+    limits = {"query": definition.query_tokens, "passage": definition.passage_tokens}
+    stated: dict[str, Any] = {f"max_{side}_tokens": limit for side, limit in limits.items() if limit is not None}
+    return StudentSettings(**stated)
 
 
 def _by_keys(checkpoint: Checkpoint) -> str:

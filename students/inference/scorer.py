@@ -25,8 +25,9 @@ from students.inference.ranking import Ranked
 from students.inference.search import search_encoded
 from students.token_rows import Frame, TextRows
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
-from teachers.engine.batching import plan_batches
+from teachers.engine.batching import PADDING_SHARE, plan_batches
 from teachers.engine.device import DTYPES, batch_tokens, choose_device
+from teachers.engine.padding import PROBES, Together, rows_together
 from teachers.scorer import Pairs, Work
 from teachers.settings import ScoringSettings
 
@@ -45,18 +46,20 @@ class SeparateScorer:
         self._dtype = DTYPES[settings.dtype]
         self._budget = batch_tokens(settings, self._device)
         student.to(self._device).eval()
+        self._together = self._rows_together()
 
     @classmethod
     def load(cls, checkpoint: str | Checkpoint, settings: ScoringSettings) -> SeparateScorer:
         """From a directory or a Hub name.
 
         Raises:
-            ModelError: it reads query and passage together.
+            ModelError: it reads query and passage together, or its maximum length exceeds its positions.
         """
         found = resolve(checkpoint)
         student = load_student(found)
         if not isinstance(student, SeparateStudent):
             raise ModelError("reads query and passage together", where=found.name, found=student.name)
+        student.check_lengths()
         student.prompts = found.definition.applied(settings).prompts
         return cls(student, settings, student_fingerprint(found, settings.dtype, student.prompts))
 
@@ -218,14 +221,18 @@ class SeparateScorer:
         )
 
     def _batches(
-        self, lengths: NDArray[np.integer], run: Callable[[NDArray[np.integer]], Result]
+        self,
+        lengths: NDArray[np.integer],
+        run: Callable[[NDArray[np.integer]], Result],
+        together: Together = "padded",
     ) -> Iterator[tuple[NDArray[np.integer], Result]]:
         """Rows (n,) of each batch and the result of `run` for them; a batch that does not fit into memory is halved.
 
         Raises:
             torch.OutOfMemoryError: a single row does not fit.
         """
-        waiting = list(reversed(plan_batches(lengths, self._budget))) if len(lengths) else []
+        budget, padding = 1 if together == "alone" else self._budget, PADDING_SHARE if together == "padded" else 0.0
+        waiting = list(reversed(plan_batches(lengths, budget, padding))) if len(lengths) else []
         while waiting:
             rows = waiting.pop()
             try:
@@ -240,6 +247,20 @@ class SeparateScorer:
                 continue
             if self._device.type == "cuda":  # after the except block, which holds the failed batch's tensors
                 torch.cuda.empty_cache()
+
+    def _rows_together(self) -> Together:
+        """Which texts may share a batch of the encoder, from its states in float32."""
+        texts = TextRows.of(self.student.tokenizer, [passage for _, passage in PROBES])
+
+        @torch.inference_mode()
+        def run(rows: NDArray[np.int64]) -> NDArray[np.floating]:
+            inputs = self.student.passage_inputs(texts.take(rows))
+            states = self.student.encode_passages(**{name: ids.to(self._device) for name, ids in inputs.items()})
+            kept = states.values * states.mask.unsqueeze(-1)
+            return torch.cat([states.values[:, 0], kept.sum(1)], dim=1).float().cpu().numpy()  # (B, 2 D)
+
+        name = getattr(getattr(self.student.encoder, "config", None), "name_or_path", "") or self.student.name
+        return rows_together(run, self.student.passage_frame.lengths(texts), name, can_pad=True)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
@@ -261,7 +282,7 @@ class SeparateScorer:
             return encode(**{name: tensor.to(self._device) for name, tensor in inputs(tokens.take(rows)).items()})
 
         def batches() -> Iterator[tuple[NDArray[np.integer], States]]:
-            for rows, encodings in self._batches(frame.lengths(tokens).clip(1), states):
+            for rows, encodings in self._batches(frame.lengths(tokens).clip(1), states, self._together):
                 yield rows, encodings
                 on_progress(rows)
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,14 +167,13 @@ class Definition:
         query, passage = settings.query_prompt, settings.passage_prompt
         own = self.prompts
         if self.unused_prompts and not passage:
-            log.warning(
-                "%s: sentence-transformers does not apply the prompt %r to passages; --passage-prompt applies a text",
-                self.directory,
-                self.unused_prompts[0],
+            _warn(
+                f"{self.directory}: sentence-transformers does not apply the prompt {self.unused_prompts[0]!r} to "
+                "passages; --passage-prompt applies a text"
             )
         limit = min(settings.max_length_tokens, self.max_length_tokens or NO_LIMIT)
         if limit < settings.max_length_tokens and self.family in JOINT:
-            log.warning("%s: pairs are cut at %d tokens, as its files state", self.directory, limit)
+            _warn(f"{self.directory}: pairs are cut at {limit} tokens, as its files state")
         return replace(
             settings,
             query_prompt=own.query if query is None else query,
@@ -185,12 +185,14 @@ class Definition:
 _READ = ("lower_case", "prefix_tokens", "truncate_dim", "splade", "max_active_dims", "mask", "expansion")
 
 
+@cache
+def _warn(message: str) -> None:
+    """Log a warning once in a process."""
+    log.warning("%s", message)
+
+
 def _is_one_projection(steps: tuple[Step, ...]) -> bool:
-    return not steps or (
-        len(steps) == 1
-        and isinstance(steps[0], DenseLayer)
-        and (steps[0].activation, steps[0].residual) == ("Identity", False)
-    )
+    return not steps or (len(steps) == 1 and isinstance(steps[0], DenseLayer) and steps[0].is_linear)
 
 
 def _plain_values(value: Any) -> Any:

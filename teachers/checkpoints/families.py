@@ -109,7 +109,7 @@ def _cross_encoder(files: Files, kinds: list[str], shown: str) -> tuple[Family, 
 def _encoder(files: Files, kinds: list[str]) -> Family:
     """The family of a model that encodes query and passage separately."""
     task, pooled = files.transformer.task, kinds[1:2] == ["Pooling"]
-    if files.config.get("is_encoder_decoder") and not (pooled and _has_encoder(files)):
+    if files.config.get("is_encoder_decoder") and not _has_encoder(files):
         return Family.ENCODER_DECODER
     if "SpladePooling" in kinds:
         masked = kinds[0] == "MLMTransformer" or task == "fill-mask"

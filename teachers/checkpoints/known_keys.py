@@ -39,10 +39,18 @@ HARMLESS_VALUES = {
 }
 """Keys of config.json that change nothing with these values; transformers 5 ignores others where no class has them."""
 
+READ_BY_MODELS = _words(
+    """
+    is_causal use_bidirectional_attention head_dim sliding_window attention_chunk_size embedding_size layer_types
+    relative_attention max_relative_positions position_buckets position_biased_input pos_att_type share_att_key
+    norm_rel_ebd talking_head conv_kernel_size conv_groups conv_act attention_head_size cls_dropout summary_activation
+    classifier_dropout hidden_dropout tie_word_embeddings legacy pooler_hidden_size pooler_dropout pooler_hidden_act
+    """
+)
+"""Keys of config.json that code of transformers reads although the configuration class does not name them."""
+
 PUBLISHED_CONFIG = _words("bert_model trainable encoder_type compression_dim dropout return_vecs")
 """Keys of matchmaker's published models, and of the directories written here in their form."""
-
-TK_CONFIG = _words("layers heads inner")
 
 TOKENIZER_KEYS = _words(
     """

@@ -42,8 +42,15 @@ class ListedModule(NamedTuple):
     directory: Path
 
     def keys(self) -> Keys:
-        """The module's configuration."""
-        return Keys.read(self.directory / "config.json")
+        """The module's configuration.
+
+        Raises:
+            ModelError: it has none, and the module cannot do without.
+        """
+        path = self.directory / "config.json"
+        if self.kind in ("Pooling", "Dense", "LayerNorm") and not path.is_file():
+            raise ModelError("a module's configuration is missing", where=self.directory, expected=path.name)
+        return Keys.read(path)
 
 
 class Pooling(NamedTuple):
@@ -65,6 +72,11 @@ class DenseLayer(NamedTuple):
     activation: str = "Tanh"
     """A class of torch.nn."""
     residual: bool = False
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a linear layer alone."""
+        return self.activation == "Identity" and not self.residual
 
 
 class LayerNorm(NamedTuple):

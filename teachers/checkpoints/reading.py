@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ModelError
-from teachers.checkpoints.definition import NO_LIMIT, Definition, Family, Prompts
+from teachers.checkpoints.definition import JOINT, NO_LIMIT, Definition, Family, Prompts
 from teachers.checkpoints.families import Files, family_of
 from teachers.checkpoints.known_keys import TOKENIZER_KEYS
 from teachers.checkpoints.model_files import Keys, read_object
@@ -31,12 +31,17 @@ from teachers.checkpoints.modules import (
 
 CONFIG = "config.json"
 STUDENT_FILE = "prep.json"
+"""File beside a student's weights: its settings and the fingerprints of its inputs, as JSON."""
 LIBRARY_CONFIG = "config_sentence_transformers.json"
 _REFUSED = {
-    "adapter_config.json": "a PEFT adapter: merge it into its base model first (merge_and_unload)",
+    "adapter_config.json": "a PEFT adapter",
     "preprocessor_config.json": "a model of images, audio or video",
     "video_preprocessor_config.json": "a model of images, audio or video",
     "processor_config.json": "a model of images, audio or video",
+}
+_SIMILARITIES = {
+    "MultiVectorEncoder": ("maxsim", "meanmaxsim"),
+    "ColBERT": ("maxsim", "meanmaxsim", "cosine", "dot"),
 }
 _TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 # Positions before the first token's, in models that count them from the padding index on.
@@ -70,7 +75,12 @@ def refuse_files(directory: Path) -> None:
     """
     for name, what in _REFUSED.items():
         if (directory / name).is_file():
-            raise ModelError(f"{what}: not supported", where=directory / name, expected="a text model with its weights")
+            raise ModelError(
+                f"{what}: not supported",
+                where=directory / name,
+                expected="a text model with all its weights",
+                todo="merge the adapter into its base model: merge_and_unload" if "adapter" in name else None,
+            )
     config = read_object(directory / CONFIG)
     for key, what in (
         ("auto_map", "code of a checkpoint is never run"),
@@ -109,7 +119,7 @@ def read_definition(directory: Path, tokenizer_directory: Path) -> Definition:
         lower_case=files.transformer.lower_case,
         facts=files.student,
     )
-    if family in (Family.CLASSIFIER, Family.BERT_CAT):
+    if family in JOINT:
         limits = [files.transformer.max_seq_length or tokenizer.max_length, files.transformer.max_length]
         stated = [limit for limit in limits if limit is not None]
         return replace(found, max_length_tokens=min(stated, default=None), prompts=Prompts(library.default_prompt))
@@ -184,7 +194,9 @@ def _read_library(directory: Path) -> Library:
     unused = () if sides["document"] else tuple(name for name in ("passage", "corpus") if prompts.get(name))
     similarity = keys.take("similarity_fn_name", str, "")
     if similarity and model_type != "CrossEncoder":
-        keys.choice("similarity_fn_name", ("maxsim", "meanmaxsim") if multi else ("cosine", "dot"), "")
+        keys.choice("similarity_fn_name", _SIMILARITIES.get(model_type, ("cosine", "dot")), "")
+    if model_type == "ColBERT" and similarity in ("cosine", "dot"):
+        similarity = ""  # of PyLate, which compares by MaxSim whatever it states
     found = Library(
         model_type,
         Prompts(sides["query"], sides["document"]),
@@ -222,11 +234,17 @@ def _separate(found: Definition, files: Files, library: Library, tokenizer: Toke
         similarity=library.similarity or "dot",
         truncate_dim=library.truncate_dim,
         max_length_tokens=limit,
-        query_tokens=transformer.query_length or limit,
-        passage_tokens=transformer.document_length or limit,
+        query_tokens=transformer.max_length or transformer.query_length or limit,
+        passage_tokens=transformer.max_length or transformer.document_length or limit,
     )
     if found.family is Family.MULTI_VECTOR:
         return _multi_vector(found, files, library)
+    if transformer.expansion is not None:
+        raise ModelError(
+            f"query_expansion is not supported in {found.family.value}",
+            where=files.directory,
+            expected="a multi-vector encoder, which scores the tokens that it adds",
+        )
     if found.family is Family.SPARSE:
         return replace(
             found,
@@ -263,8 +281,9 @@ def _multi_vector(found: Definition, files: Files, library: Library) -> Definiti
         words = pylate.skip_words if pylate is not None else None
         mask = ScoringMask(tuple(string.punctuation) if words is None else words)
         steps = (*steps, UnitLength())
+    query, passage = transformer.max_length or query, transformer.max_length or passage
     if expansion is not None:
-        query = expansion.length if expansion.fixed else max(query, expansion.length) if query else None
+        query = _expanded_length(expansion, query, transformer.max_length)
         if not masks and library.model_type != "ColBERT" and not expansion.attend:
             raise ModelError(
                 "query_expansion without a MultiVectorMask, which would score its tokens",
@@ -282,6 +301,13 @@ def _multi_vector(found: Definition, files: Files, library: Library) -> Definiti
         prefix_tokens=pylate.prefixes if pylate is not None else (),
     )
     return _as_trained(found) if found.trained_here else found
+
+
+def _expanded_length(expansion: Expansion, stated: int | None, called_with: int | None) -> int | None:
+    """The limit of a query that is filled up."""
+    if expansion.fixed:
+        return expansion.length
+    return called_with or (max(stated, expansion.length) if stated else None)
 
 
 def _as_trained(found: Definition) -> Definition:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -81,8 +82,14 @@ def rows_together(
     if can_pad and (by := moved(rows)) <= allowed:
         return "padded"
     if moved(np.repeat(rows[-1:], 2)) > allowed:
-        log.warning("%s: its scores move with other rows in the batch; every row runs alone, which is slower", name)
+        _warn_once(f"{name}: its scores move with other rows in the batch; every row runs alone, which is slower")
         return "alone"
     if can_pad:
-        log.warning("%s: padding moves its scores, by up to %.2g; rows run unpadded, which may be slower", name, by)
+        _warn_once(f"{name}: padding moves its scores, by up to {by:.2g}; rows run unpadded, which may be slower")
     return "equal lengths"
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn once in a process, however often the model is loaded."""
+    log.warning("%s", message)

@@ -21,7 +21,7 @@ from pipeline.tables.staleness import STALE_INPUTS
 from pipeline.triples.build import TripleSettings, build_triples
 from pipeline.triples.layouts import Lists
 from students.architectures.bert_dot import BertDot
-from students.settings import StudentSettings
+from students.settings import STUDENT_FILE, StudentSettings
 from tests import worlds
 from tests.jobs.test_cli import prep
 from tests.tiny_models import save_tiny
@@ -144,6 +144,7 @@ def test_status_and_verify_see_the_same(copied, change):
         "lists/default": "export lists",
         "pairs": "score",
         "retrieved/bm25": "evaluate lists",
+        "encoded/dot": "search",
     }
     expected |= {name: "stale" for name, consumer in stale.items() if consumer in refusing}
     if change == "pairs":
@@ -197,6 +198,10 @@ def test_a_trained_model_stays_usable_and_says_what_has_changed(copied, monkeypa
     assert prep(monkeypatch, capsys, *typed, "-w", workspace.root)[0] == 0
     detail = {stage.name: stage.detail for stage in workspace_status(workspace)}["students/new"]
     assert "changed" not in detail
+    workspace.path("students", ".training-new").mkdir()  # the run was killed after it had published
+    code, output, _ = prep(monkeypatch, capsys, *typed, "-w", workspace.root)
+    assert code == 0 and "trained already" in output and list(states(workspace)).count("students/new") == 1
+    assert not workspace.path("students", ".training-new").exists()
     import_msmarco(workspace, None, [("test", more(workspace, "queries", "new\tbak bal"))], [])
     import_msmarco(workspace, None, [], [("test", more(workspace, "qrels", "new\t0\tp7\t1"))])
     asked = "evaluate --split test --student new --mode retrieve"
@@ -207,7 +212,7 @@ def test_a_trained_model_stays_usable_and_says_what_has_changed(copied, monkeypa
     assert code == 2 and "triples 'default' are stale" in error
     typed[typed.index("new")] = "knowing"
     assert prep(monkeypatch, capsys, *typed, "--stale-ok", "-w", workspace.root)[0] == 0
-    facts = workspace.read_json("students", "knowing", "student.json")
+    facts = workspace.read_json("students", "knowing", STUDENT_FILE)
     assert "the pairs" in facts[STALE_INPUTS] and json.dumps(facts["settings"]).count("stale") == 0
 
 

@@ -129,6 +129,14 @@ class TestPool:
         assert not failures and done == ["hangs", "task1"] and progress == 2 * 20
         assert len((tmp_path / "hangs.tries").read_text().split()) == 2
 
+    def test_a_single_actor_that_hangs_is_replaced(self, tmp_path, monkeypatch):
+        """Nobody else is there to begin its task once more."""
+        monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.5)
+        alone = replace(CLUSTER, num_actors=1, hang_seconds=2.5)
+        failures, progress, done = run(tmp_path, ["hangs", "task1"], alone)
+        assert not failures and done == ["hangs", "task1"] and progress == 2 * 20
+        assert len(set((tmp_path / "hangs.tries").read_text().split())) == 2
+
     def test_a_slow_task_at_the_end_is_begun_once_more_by_an_idle_actor(self, tmp_path, monkeypatch):
         monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.2)
         began = time.monotonic()

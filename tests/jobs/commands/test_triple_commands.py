@@ -9,7 +9,9 @@ import pytest
 
 from jobs.cluster.settings import ClusterSettings
 from jobs.cluster.triples import actor_runner
-from pipeline.triples.build import Resources, TripleSettings, build_triples
+from pipeline.storage.atomic_files import temporary_name
+from pipeline.storage.workspace import Workspace
+from pipeline.triples.build import Resources, TripleSettings, build_triples, scratch
 from pipeline.triples.sets import load_set
 from tests import worlds
 from tests.jobs.test_cli import prep
@@ -169,3 +171,35 @@ def test_killed_in_either_pass_and_run_again(graded, monkeypatch, sign):
     build_triples(graded, TripleSettings(None), name="cut")
     assert files(graded, "triples", "cut") == files(graded, "triples", "whole")
     assert not list(graded.root.glob(".tmp-*"))
+
+
+def test_what_a_killed_build_left_under_the_temporary_directory_goes(graded, tmp_path):
+    """The next build of the workspace removes it; what another workspace or another program has there stays."""
+    other = Workspace.open(str(tmp_path / "other"), create=True)
+    resources, left = Resources(processes=1, temp_directory=tmp_path / "temp"), []
+    for workspace in (graded, other):
+        killed = scratch(workspace, resources, workspace.root / temporary_name("build-triples"))
+        left.append(killed.__enter__())
+        (left[-1] / "shard-00000.rows").write_bytes(b"left")
+    (tmp_path / "temp" / "foreign").touch()
+    build_triples(graded, TripleSettings(None), name="elsewhere", resources=resources)
+    assert sorted((tmp_path / "temp").iterdir()) == sorted([left[1], tmp_path / "temp" / "foreign"])
+    assert (left[1] / "shard-00000.rows").read_bytes() == b"left"
+    build_triples(graded, TripleSettings(None), name="usual", resources=Resources(processes=1))
+    assert files(graded, "triples", "elsewhere") == files(graded, "triples", "usual")
+
+
+@pytest.mark.parametrize("words", ["build-triples --threshold 0", "build-lists --size 3"])
+def test_a_build_killed_in_its_audit_is_audited_by_the_next(graded, monkeypatch, capsys, words):
+    typed, dataset = [*words.split(), "--name", "unread", "-w", graded.root], words[6:].split()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.triples.audit._filtered_again", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert prep(patch, capsys, *typed)[0] == 1
+    assert graded.parts(dataset, "unread")
+    code, output, _ = prep(monkeypatch, capsys, *typed)
+    assert code == 0 and "already up to date" in output and "read again: all" in output
+    code, output, _ = prep(monkeypatch, capsys, *typed)
+    assert code == 0 and "already up to date" in output and "read again" not in output
+    path = graded.parts(dataset, "unread")[0]
+    path.with_name("audited.json").write_text('{"content": "of another set"}')
+    assert "read again: all" in prep(monkeypatch, capsys, *typed)[1]

@@ -1,6 +1,6 @@
 """The stage `evaluate`: what it reads, what it leaves out, and what its facts say."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from jobs.ranking.run_facts import read_run_facts
 from jobs.ranking.settings import EvaluationSettings
 from jobs.report.result_rows import workspace_results
 from pipeline.errors import WorkspaceError
-from pipeline.imports.beir import beir_collection
-from pipeline.imports.collection_source import import_collection
+from pipeline.imports.msmarco import import_msmarco
+from pipeline.retrieval.bm25_index import Retrieved
 from pipeline.retrieval.mining import mine
 from pipeline.retrieval.retrievers import Bm25Retriever, RandomRetriever
 from pipeline.scores.pairs import build_pairs, load_pairs
@@ -73,9 +73,11 @@ def test_shards_without_the_queries_are_not_read(paired, monkeypatch):
 
 def test_lists_that_were_not_scored_are_refused(paired):
     worlds.scored(paired, {"a": 1})
+    scores = load_scores(paired, load_pairs(paired), "a")
     mine(paired, ["dev"], 12, Bm25Retriever())
+    queries = np.unique(split_qrels(paired, "dev").query_id)
     with pytest.raises(WorkspaceError, match="are not those that the teachers scored") as error:
-        evaluate(paired, EvaluationSettings(teachers=["a"]))
+        teacher_scores(paired, "bm25", "dev", queries, scores)
     assert error.value.expected == f"{12 * worlds.DEV} pairs of query and passage"
 
 
@@ -85,8 +87,6 @@ def test_a_query_of_two_splits_is_measured_by_the_lists_of_the_split(tmp_path):
     files["dev"].write_text(files["dev"].read_text() + line + "\n")
     judged = files["train.qrels"].read_text().splitlines()[0]
     files["dev.qrels"].write_text(files["dev.qrels"].read_text() + judged + "\n")
-    from pipeline.imports.msmarco import import_msmarco
-
     workspace = Workspace.open(str(tmp_path / "ws"), create=True)
     import_msmarco(
         workspace,
@@ -104,20 +104,7 @@ def test_a_query_of_two_splits_is_measured_by_the_lists_of_the_split(tmp_path):
 
 @pytest.fixture
 def arguana(tmp_path):
-    """Every query is a passage, and its own best match."""
-    folder = tmp_path / "arguana"
-    (folder / "qrels").mkdir(parents=True)
-    texts = [f"w{i} w{i + 1} w{i + 2} w{i + 3}" for i in range(30)]
-    corpus = [{"_id": f"d{i}", "title": "", "text": text} for i, text in enumerate(texts)]
-    queries = [{"_id": f"d{i}", "text": texts[i]} for i in range(0, 30, 5)]
-    for name, rows in (("corpus", corpus), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = [f"d{i}\td{i + 1}\t1\n" for i in range(0, 30, 5)]
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
-    workspace = Workspace.open(str(tmp_path / "ws"), create=True)
-    import_collection(workspace, beir_collection(folder))
-    mine(workspace, ["test"], 5, Bm25Retriever())
-    return workspace
+    return worlds.arguana(tmp_path)
 
 
 def test_a_query_that_is_its_own_passage_is_no_hit(arguana):
@@ -159,3 +146,28 @@ def test_equal_ids_mean_nothing_in_other_collections(paired):
     assert row.identical_ids is None and len(row.run.query_id) == 10 * worlds.DEV
     (row,) = evaluate(paired, EvaluationSettings(runs=["bm25"], ignore_identical_ids=True))
     assert row.identical_ids == 0
+
+
+def test_a_search_finds_a_passage_more_where_one_is_left_out(arguana, monkeypatch):
+    asked = []
+
+    class Search:
+        def __init__(self, workspace, *others):
+            pass
+
+        def search(self, request, batches, k, scratch):
+            asked.append(k)
+            count = len(request.query_ids)
+            query = np.repeat(np.arange(count, dtype=np.int32), k)
+            passage = (request.query_ids[:, None] * 5 + np.arange(k)) % 30  # the passage of the query is the first
+            yield Retrieved(query, passage.ravel().astype(np.int32), query, np.tile(-np.arange(k), count) * 1.0)
+
+    monkeypatch.setattr("jobs.ranking.evaluate.StudentRetriever", Search)
+    monkeypatch.setattr("jobs.ranking.evaluate.named_student", lambda workspace, text: (text, text))
+    monkeypatch.setattr("jobs.ranking.evaluate.find_stored", lambda *named: None)
+    monkeypatch.setattr("students.inference.loading.architecture_of", lambda name: "bert_dot")
+    settings = EvaluationSettings("test", students=["s"], modes=["retrieve"], depth=3)
+    (row,) = evaluate(arguana, settings)
+    assert np.bincount(row.run.query_id).tolist() == [3] * 6 and row.identical_ids == 6
+    evaluate(arguana, replace(settings, ignore_identical_ids=False))
+    assert asked == [4, 3]

@@ -80,6 +80,22 @@ def test_metrics_equal_ir_measures(rows, judged, level):
     assert found == pytest.approx({name: direct[measure] for name, measure in named.items()})
 
 
+def test_passes_over_queries_give_what_a_single_pass_gives(monkeypatch):
+    rng = np.random.default_rng(0)
+    query, passage = (column.ravel() for column in np.indices((9, 20)))
+    run = rank_rows(query, passage, rng.random(180))
+    # Queries 0, 3 and 6 are not judged; the judgements are in no order.
+    judged = [(q, p, 1) for q in range(9) if q % 3 for p in rng.choice(20, 2, replace=False)]
+    qrels = Qrels(*(np.array(column) for column in zip(*rng.permutation(judged), strict=True)))
+    whole = evaluate_run(run, qrels)
+    monkeypatch.setattr("pipeline.evaluation.metrics.QUERIES_PER_PASS", 2)
+    parts = evaluate_run(run, qrels)
+    assert parts.query_id.tolist() == whole.query_id.tolist() == [1, 2, 4, 5, 7, 8]
+    for name, values in whole.values.items():
+        assert parts.values[name].tolist() == values.tolist()
+    assert len(set(whole.values["MRR@10"])) > 2
+
+
 def test_a_judged_query_that_a_run_misses_scores_zero():
     run = rank_rows(np.array([0]), np.array([5]), np.array([1.0]))
     evaluation = evaluate_run(run, Qrels(np.array([0, 1]), np.array([5, 6]), np.array([1, 1])))

@@ -128,6 +128,13 @@ def test_bfloat16_comes_near_and_its_logits_are_not_rounded(tiny: Tiny) -> None:
     assert (half != torch.from_numpy(half).bfloat16().float().numpy()).mean() > 0.9
 
 
+def test_the_head_of_a_model_that_runs_as_it_is_stays_float32(tiny: Tiny) -> None:
+    scorer = load_scorer(str(tiny("modernbert")), dataclasses.replace(SETTINGS, dtype="bfloat16"))
+    scores = scorer.score(pairs_of(texts(200)))
+    assert scorer.describe()["last_layer"] == "all tokens"
+    assert (scores != torch.from_numpy(scores).bfloat16().float().numpy()).mean() > 0.9
+
+
 def test_a_low_precision_is_certified_on_a_sample(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(certificate.LEAST_TAU, "bfloat16", 0.98)  # random weights rank by little
     rows = texts(300)
