@@ -15,6 +15,7 @@ from pipeline.tokens.truncation import Truncation
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Backend = Literal["torch", "openvino"]
 Switch = Literal["on", "off"]
+AnswerForm = Literal["monot5", "mt5", "rankt5"]
 MODEL = "Model"
 
 
@@ -72,6 +73,18 @@ class ScoringSettings:
         metavar="TEXT",
         unset="as the model's files say",
         help="Text to put before every passage; an empty text for none.",
+    )
+    instruction: str | None = setting(
+        None,
+        panel=MODEL,
+        metavar="TEXT",
+        unset="as the model's files say",
+        help="Instruction to a language-model reranker, as the system message of its prompt.",
+    )
+    form: AnswerForm | None = setting(
+        None,
+        panel=MODEL,
+        help="Prompt and answer of an encoder-decoder, whose files do not say it: {choices}.",
     )
     token_types: Switch | None = setting(
         None,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PrepError
 from students.identity import student_file
 from teachers.checkpoints.checkpoint import Checkpoint
+from teachers.checkpoints.definition import PROMPTED, Family
 from teachers.checkpoints.inputs import read_object
 from teachers.scorer import Pairs
 
@@ -78,6 +79,10 @@ def cross_encoder_scores(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[st
     Raises:
         NotInstalledError: sentence-transformers is needed.
     """
+    if checkpoint.definition.family is Family.ENCODER_DECODER:
+        return _by_first_token(checkpoint, pairs, facts)
+    if checkpoint.definition.family in PROMPTED:
+        return _by_cross_encoder(checkpoint.directory, pairs, facts)
     if library_class(checkpoint.directory) == "CrossEncoder" and facts["truncation"] == "longest_first":
         return _by_cross_encoder(checkpoint.directory, pairs, facts)
     return _by_transformers(checkpoint, pairs, facts)
@@ -134,10 +139,44 @@ def _by_cross_encoder(directory: Path, pairs: Pairs, facts: Mapping[str, Any]) -
         (pairs.queries[query], passage_prompt + pairs.passages[passage])
         for query, passage in zip(*pairs[2:], strict=True)
     ]
-    scores = model.predict(
-        rows, batch_size=1, activation_fn=nn.Identity(), show_progress_bar=False, prompt=query_prompt or None
-    )
+    prompt = facts.get("instruction") or query_prompt or None
+    scores = model.predict(rows, batch_size=1, activation_fn=nn.Identity(), show_progress_bar=False, prompt=prompt)
     return Expected(np.asarray(scores, np.float32).reshape(-1), "sentence-transformers' CrossEncoder", note)
+
+
+# Prompt, the word of a relevant passage and that of another one; sources in `teachers.checkpoints.encoder_decoder`.
+_ANSWERS = {
+    "monot5": ("Query: {} Document: {} Relevant:", "▁true", "▁false"),
+    "mt5": ("Query: {} Document: {} Relevant:", "▁yes", "▁no"),
+    "rankt5": ("Query: {} Document: {}", "<extra_id_10>", None),
+}
+
+
+def _by_first_token(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, Any]) -> Expected:
+    """Logits of the first token that an encoder-decoder generates; the end of a prompt that is too long is kept."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from teachers.checkpoints.loading import quiet_loading
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    with quiet_loading():
+        model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint.directory, dtype=torch.float32, **local).eval()
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, **local)
+    prompt, *words = _ANSWERS[facts["form"]]
+    ids = [tokenizer.convert_tokens_to_ids(word) for word in words if word is not None]
+    start = torch.tensor([[model.config.decoder_start_token_id]])
+    scores = []
+    with torch.inference_mode():
+        for query, passage in zip(pairs.query, pairs.passage, strict=True):
+            text = prompt.format(pairs.queries[query], pairs.passages[passage]) + tokenizer.eos_token
+            tokens = tokenizer(text, add_special_tokens=False).input_ids
+            if len(tokens) > facts["max_length_tokens"]:
+                end = tokenizer(prompt.rpartition("{}")[2] + tokenizer.eos_token, add_special_tokens=False).input_ids
+                tokens = [*tokens[: facts["max_length_tokens"] - len(end)], *end]
+            logits = model(input_ids=torch.tensor([tokens]), decoder_input_ids=start).logits[0, 0, ids]
+            scores.append(float(logits[0] - logits[1] if len(ids) > 1 else logits[0]))
+    return Expected(np.array(scores, np.float32), "transformers")
 
 
 def _by_transformers(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, Any]) -> Expected:

@@ -47,6 +47,13 @@ def import_msmarco(
             show_default=False,
         ),
     ] = None,
+    keep_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--keep-unknown-passages",
+            help="Keep judgements of passages that are not in the collection; measures count them as never found.",
+        ),
+    ] = False,
 ) -> None:
     """Import MS MARCO files: tab-separated, without a header, plain or compressed. A later import adds rows."""
     from jobs.commands.show import show_added
@@ -60,7 +67,7 @@ def import_msmarco(
     files = split_files("--queries", queries), split_files("--qrels", qrels)
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-msmarco") as facts:
-        added = run(ws, collection, *files)
+        added = run(ws, collection, *files, keep_unknown=keep_unknown)
         facts |= vars(added)
     show_added(added)
 

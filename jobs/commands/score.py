@@ -28,16 +28,21 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what there is to score and how long it takes; write nothing.")
     ] = False,
+    show_input: Annotated[
+        bool, typer.Option("--show-input", help="Show the first pair as each teacher reads it; score nothing.")
+    ] = False,
     *,
     stale: StaleSettings,
     settings: ScoringSettings,
     cluster: ClusterSettings,
 ) -> None:
-    """Score every pair with teachers: cross-encoders, or trained students. Only missing shards are scored."""
+    """Score every pair with teachers of any form: cross-encoders, language-model rerankers, encoder-decoders, or models
+    that encode query and passage separately. Only missing shards are scored."""
     from jobs.commands.show import show_estimates
     from jobs.commands.summary import run_summary
     from jobs.models.checkpoints import name_checkpoint, parse_named
     from jobs.scoring.estimate import estimate
+    from jobs.scoring.shard import first_input
     from jobs.scoring.stage import Throughput
     from jobs.scoring.stage import score as run
     from jobs.scoring.teachers import Teacher
@@ -49,6 +54,11 @@ def score(
     ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     named = [parse_named("teacher", text) for text in teacher]
     teachers = [Teacher(name, name_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
+    if show_input:
+        for named_teacher in teachers:
+            console.rule(named_teacher.name, align="left")
+            console.print(first_input(ws, named_teacher), highlight=False, markup=False, soft_wrap=True)
+        return
     if dry_run:
         show_estimates(estimate(ws, teachers, cluster, overwrite=overwrite))
         return

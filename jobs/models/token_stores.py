@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.collection.texts import CACHE, Texts
-from pipeline.fingerprint import digest_json
+from pipeline.fingerprint import digest_files, digest_json
 from pipeline.processes import map_in_order
 from pipeline.storage.atomic_files import remove
 from pipeline.storage.workspace import Workspace
@@ -24,6 +24,7 @@ from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.tokens.pairs import TokenChunk, TokenizedTexts
 from pipeline.tokens.store import FACTS, open_store, write_store
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
+from teachers.checkpoints.inputs import is_trained_here, read_object
 
 TABLES = ("queries", "passages")
 TEXTS_PER_TASK = 8_192
@@ -93,8 +94,25 @@ def open_stores(
 def _directory(workspace: Workspace, table: str, checkpoint: Checkpoint, prompt: str) -> Path:
     content = content_fingerprint(read_footers(workspace.parts(table)))
     prompted = {"prompt": prompt} if prompt else {}
-    made_by = digest_json({"tokenizer": checkpoint.tokenizer_hash, **_libraries(), **prompted})
+    made_by = digest_json({"tokenizer": _tokenizer_identity(checkpoint), **_libraries(), **prompted})
     return workspace.local / CACHE / "tokens" / f"{table}-{content}-{made_by}"
+
+
+def _tokenizer_identity(checkpoint: Checkpoint) -> str:
+    """Identity of a tokenizer as far as texts without special tokens depend on it.
+
+    Students carry their limits in their tokenizer's files: those of one start share its store all the same.
+    """
+    directory = checkpoint.tokenizer_directory
+    path = directory / "tokenizer_config.json"
+    content, vocabulary = read_object(path), directory / "tokenizer.json"
+    definition = checkpoint.definition
+    if definition.lower_case or definition.prefix_tokens:
+        return checkpoint.tokenizer_hash
+    if not (is_trained_here(directory) and vocabulary.is_file() and content.get("model_max_length", 1e9) < 1e9):
+        return checkpoint.tokenizer_hash
+    kept = {key: value for key, value in content.items() if key not in ("model_max_length", "model_input_names")}
+    return digest_json([digest_files([vocabulary]), kept])
 
 
 def _libraries() -> dict[str, str]:

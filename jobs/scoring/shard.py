@@ -19,7 +19,7 @@ from jobs.models.token_stores import open_stores
 from jobs.scoring.teachers import ResolvedTeacher, Teacher, tuned_batch_tokens
 from pipeline.collection.texts import Texts
 from pipeline.errors import ModelError, PrepError, WorkspaceError
-from pipeline.scores.pairs import load_pairs
+from pipeline.scores.pairs import current_pairs, load_pairs
 from pipeline.scores.reuse import take_scores
 from pipeline.scores.scores import read_pair_ids, write_scores
 from pipeline.storage.location import AnyPath
@@ -68,6 +68,17 @@ def pairs_with_texts(ids: tuple[np.ndarray, np.ndarray], queries: Texts, passage
     query_ids, query = np.unique(ids[0], return_inverse=True)
     passage_ids, passage = np.unique(ids[1], return_inverse=True)
     return Pairs(queries.take(query_ids), passages.take(passage_ids), query.astype(np.int32), passage.astype(np.int32))
+
+
+def first_input(workspace: Workspace, teacher: Teacher) -> str:
+    """The first pair of the workspace as a teacher reads it.
+
+    Raises:
+        PrepError: no pairs, or the teacher cannot be loaded.
+    """
+    ids = read_pair_ids(current_pairs(workspace).paths[0])
+    first = pairs_with_texts((ids[0][:1], ids[1][:1]), Texts(workspace, "queries"), Texts(workspace, "passages"))
+    return teacher.resolve().load(workspace).shown(first.queries[0], first.passages[0])
 
 
 class ShardScorer:

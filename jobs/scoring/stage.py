@@ -18,7 +18,7 @@ from jobs.cluster.ledger import Failure, Ledger
 from jobs.cluster.settings import ClusterSettings
 from jobs.models.token_stores import TABLES, make_stores
 from jobs.scoring.shard import ShardScorer, ShardTask
-from jobs.scoring.teachers import ResolvedTeacher, Teacher
+from jobs.scoring.teachers import ResolvedTeacher, Teacher, check_options
 from pipeline.errors import IncompleteError, PrepError, UsageError
 from pipeline.names import check_name
 from pipeline.scores.pairs import PairSet, current_pairs
@@ -103,19 +103,17 @@ def plan_scoring(
         raise UsageError("two teachers with the same name", found=", ".join(teacher.name for teacher in teachers))
     pairs = current_pairs(workspace)
     tasks: list[ShardTask] = []
-    resolved = []
-    for teacher in teachers:
-        resolved.append(teacher.resolve())
-        description = resolved[-1].description
+    resolved = [teacher.resolve() for teacher in teachers]
+    check_options(resolved)
+    for teacher, found in zip(teachers, resolved, strict=True):
+        description = found.description
         missing = missing_shards(
             workspace, pairs, check_name("teacher", teacher.name), description, overwrite=overwrite
         )
         if keep:
             workspace.remove_leftovers("scores", teacher.name)
         old = find_old_scores(workspace, pairs, teacher.name, description, keep=keep) if missing else []
-        own_tasks = [
-            replace(_task(resolved[-1], number, pairs, old), facts=stale_facts(workspace)) for number in missing
-        ]
+        own_tasks = [replace(_task(found, number, pairs, old), facts=stale_facts(workspace)) for number in missing]
         tuned = sum(task.pairs for task in own_tasks) >= MIN_PAIRS_TO_TUNE
         tasks += (replace(task, tuned=tuned) for task in sorted(own_tasks, key=lambda task: -task.pairs))
     return ScoringPlan(tasks, len(pairs.paths) * len(teachers), resolved)
@@ -207,7 +205,9 @@ def _worth_storing(
     by_name = {teacher.teacher.name: teacher for teacher in teachers}
     pairs: Counter[tuple[str, ...]] = Counter()
     for task in tasks:
-        pairs[by_name[task.teacher.name].tokens_key] += task.pairs
+        teacher = by_name[task.teacher.name]
+        if not teacher.reads_prompt:
+            pairs[teacher.tokens_key] += task.pairs
     texts = sum(footer.rows for table in TABLES for footer in read_footers(workspace.parts(table)))
     by_tokens = {teacher.tokens_key: teacher for teacher in reversed(teachers)}
     return [by_tokens[key] for key, count in pairs.items() if count > texts]

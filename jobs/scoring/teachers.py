@@ -7,6 +7,7 @@ compares the two fingerprints, so that a node with other files is refused. Shard
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from pipeline.storage.atomic_files import write_if_absent
 from pipeline.storage.workspace import Workspace
 from students.identity import apart_fingerprint, reads_apart
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
+from teachers.checkpoints.definition import PROMPTED, Family
 from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:  # torch is loaded where scoring happens, not where it is planned
@@ -72,6 +74,11 @@ class ResolvedTeacher:
         return self.checkpoint.definition.applied(self.teacher.settings).prompts
 
     @property
+    def reads_prompt(self) -> bool:
+        """Whether query and passage are tokenised inside a prompt, so that stored tokens of texts are of no use."""
+        return self.checkpoint.definition.family in PROMPTED
+
+    @property
     def tokens_key(self) -> tuple[str, ...]:
         """What decides the token ids of texts: the tokenizer and the prompts."""
         return (self.checkpoint.tokenizer_hash, *self.prompts)
@@ -94,6 +101,23 @@ class ResolvedTeacher:
         from teachers.engine.engine import load_scorer
 
         return load_scorer(self.checkpoint, settings)
+
+
+def check_options(teachers: Sequence[ResolvedTeacher]) -> None:
+    """Refuse options of families that none of the teachers belongs to.
+
+    Raises:
+        UsageError: names the option.
+    """
+    families = {resolved.checkpoint.definition.family for resolved in teachers}
+    for option, value, users in (
+        ("--form", "form", {Family.ENCODER_DECODER}),
+        ("--instruction", "instruction", PROMPTED - {Family.ENCODER_DECODER}),
+    ):
+        given = {getattr(resolved.teacher.settings, value) for resolved in teachers} - {None}
+        if given and not families & users:
+            expected = " or ".join(sorted(family.value for family in users))
+            raise UsageError(f"no teacher takes {option}", expected=expected, found=", ".join(map(str, given)))
 
 
 def tuned_batch_tokens(workspace: Workspace, scorer: CrossEncoderScorer) -> int:
@@ -120,6 +144,7 @@ def _describe_cross_encoder(teacher: Teacher, checkpoint: Checkpoint) -> dict[st
         "max_length_tokens": settings.max_length_tokens,
         "truncation": settings.truncation,
         **_prompts(checkpoint, settings),
+        **checkpoint.definition.prompting(settings),
         "activation": "identity",
         "dtype": settings.dtype,
     }
@@ -133,11 +158,12 @@ def _prompts(checkpoint: Checkpoint, settings: ScoringSettings) -> dict[str, Any
 
 def _describe_separate(teacher: Teacher, checkpoint: Checkpoint) -> dict[str, Any]:
     settings = checkpoint.definition.applied(teacher.settings)
-    if settings.engine != "torch" or settings.compile:
+    if settings.engine != "torch" or settings.compile or settings.token_types:
+        compiled = "--compile" if settings.compile else settings.engine
         raise UsageError(
-            "only cross-encoders run on another backend or compiled",
+            "only cross-encoders run on another backend, compiled, or with token types given",
             where=teacher.checkpoint,
-            found="--compile" if settings.compile else settings.engine,
+            found=f"--token-types {settings.token_types}" if settings.token_types else compiled,
             todo="score with this teacher in a separate run, without these options",
         )
     return {

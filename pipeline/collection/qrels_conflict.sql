@@ -11,7 +11,7 @@ SELECT what, expected, found FROM (
         CASE
             WHEN number IS NULL THEN 'an integer from -128 to 127'
             WHEN queries.query_id IS NULL THEN 'a query id of the workspace'
-            WHEN known_passages.passage_id IS NULL AND NOT $keep_unknown THEN 'a passage id of the workspace'
+            WHEN known_passages.passage_id IS NULL AND NOT $keep_unknown THEN 'a passage id of the workspace (--keep-unknown-passages keeps the judgement)'
             ELSE 'a query of split ' || $split
         END AS expected,
         CASE

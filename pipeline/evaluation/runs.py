@@ -151,7 +151,7 @@ def ranks_of(batch: pa.RecordBatch, path: AnyPath) -> np.ndarray:
     """The ranks (N,) int64 of rows of query, passage and rank, without scores.
 
     Judgements, triples and scores have three columns, too. So ranks have to be whole numbers from 1, each once for a
-    query, and not 1 throughout.
+    query, some of them 1 and not all of them, and a query has a passage once.
 
     Raises:
         InputError: they are not; names the first line.
@@ -162,14 +162,17 @@ def ranks_of(batch: pa.RecordBatch, path: AnyPath) -> np.ndarray:
     wrong = (rank < 1) | (rank > MOST_RANKS)
     order = np.lexsort((rank, query))
     wrong[order[1:][(np.diff(query[order]) == 0) & (np.diff(rank[order]) == 0)]] = True
-    wrong |= len(rank) > 1 and bool((rank == 1).all())
+    passage = pc.dictionary_encode(batch.column("passage")).indices.to_numpy()
+    order = np.lexsort((passage, query))
+    wrong[order[1:][(np.diff(query[order]) == 0) & (np.diff(passage[order]) == 0)]] = True
+    wrong |= len(rank) > 1 and bool((rank == 1).all() or not (rank == 1).any())
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         line, name, text = (batch.column(column)[first].as_py() for column in ("line", "query", "rank"))
         raise InputError(
             f"line {line} has no rank in its third column",
             where=path,
-            expected=f"query, passage and rank: whole numbers from 1 to {MOST_RANKS}, each once for a query, not all 1",
+            expected=f"query, passage and rank: whole numbers from 1 to {MOST_RANKS}, some 1, each once for a query",
             found=f"{text} for query {name}",
             todo="write a run of scores in TREC's six columns; judgements and triples are imported by other commands",
         )

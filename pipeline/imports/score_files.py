@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +87,13 @@ def read_tevatron(path: Path) -> Iterator[CandidateBatch]:
         query = value.get("query_id")
         sides = [value.get(f"{side}_passages") for side in ("positive", "negative")]
         positives, negatives = (_scored(passages, inner, line) for passages in sides)
+        if any(isinstance(passages, list) and passages and _lack_scores(passages) for passages in sides):
+            raise InputError(
+                f"line {line} has passages without scores",
+                where=path,
+                expected='{"docid", "score"} for each passage',
+                todo="import positives and negatives without scores as lists: prep import hub DIRECTORY --as lists",
+            )
         if not is_id(query) or positives is None or negatives is None:
             raise bad_line(path, line, '{"query_id", "positive_passages": [{"docid", "score"}], …}', value)
         for pairs in (positives, negatives):
@@ -94,6 +101,10 @@ def read_tevatron(path: Path) -> Iterator[CandidateBatch]:
         batches.add(line, query, [passage for passage, _ in positives], [0.0] * len(positives), POSITIVES)
         yield from batches.full()
     yield from batches.rest()
+
+
+def _lack_scores(passages: list[Any]) -> bool:
+    return all(isinstance(passage, dict) and passage.get("score") is None for passage in passages)
 
 
 def _scored(passages: object, check: ColumnCheck, line: int) -> list[tuple[int | str, float]] | None:

@@ -160,8 +160,15 @@ def score_columns(schema: pa.Schema, where: object, *, texts: bool = False) -> S
         todo = None
         if "negative_id" in schema.names:
             todo = "margins of two passages do not give the scores of each: import the table of scores"
-        elif not texts and any(name in schema.names for name in PASSAGE_TEXTS):
-            todo = "if passages are looked up by text, import the data set with: prep import hub DIRECTORY --texts"
+        of_texts = next((name for name in PASSAGE_TEXTS if name in schema.names), None)
+        if not texts and of_texts and names[2] is not None and names[1] is None:
+            raise InputError(
+                f"column {of_texts!r} holds texts, not ids",
+                where=where,
+                expected=expected,
+                found=", ".join(schema.names),
+                todo="look passages up by text: prep import hub DIRECTORY --texts; the workspace must have them",
+            )
         raise InputError("not a table of scores", where=where, expected=expected, found=schema.names, todo=todo)
     query, passage, score = (schema.field(name).type for name in names)
     lists = [is_list(data_type) for data_type in (passage, score)]
@@ -171,8 +178,8 @@ def score_columns(schema: pa.Schema, where: object, *, texts: bool = False) -> S
     if lists[0] != lists[1] or is_list(query) or not all(map(_is_id, inner[:2])) or not (is_number or written):
         types = ", ".join(f"{name} {schema.field(name).type}" for name in names)
         raise InputError("columns of the wrong types", where=where, expected=expected, found=types)
-    found = [str(name) for name in names]
-    return ScoreColumns(found[0], found[1], found[2], None if texts else positives_column(schema.names))
+    positives = None if texts else positives_column(schema.names)
+    return ScoreColumns(str(names[0]), str(names[1]), str(names[2]), positives)
 
 
 def pairs_of(batch: pa.RecordBatch, columns: ScoreColumns, first: int, where: object) -> Iterator[CandidateBatch]:

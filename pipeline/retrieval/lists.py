@@ -131,9 +131,8 @@ def _command(footer: Footer) -> str:
     system, split = settings["system"], settings["split"]
     if split == IMPORTED:
         return f"prep import again, from {settings.get('source')}, with --overwrite"
-    words = ["prep mine", f"--system {system}", f"--split {split}", f"--k {settings['k']}"]
-    if settings.get("max_queries") is not None:
-        words.append(f"--max-queries {settings['max_queries']}")
+    words = ["prep mine", f"--system {system}", f"--split {split}"]
+    words += [f"--{name.replace('_', '-')} {settings[name]}" for name in ("k", "max_queries") if settings.get(name)]
     if "student" in settings:
         words.append("--student CHECKPOINT")
     if settings.get("seed"):

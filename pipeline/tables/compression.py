@@ -150,8 +150,9 @@ class _Decompressor(Protocol):
 class _Members(io.RawIOBase):
     """The members of a bzip2 or xz file as one stream. Unlike `bz2.open`, drops no bytes after the last member."""
 
-    def __init__(self, plain: BinaryIO, make: Callable[[], _Decompressor]) -> None:
-        self._plain, self._make, self._member = plain, make, make()
+    def __init__(self, plain: BinaryIO, make: Callable[[], Any]) -> None:
+        self._plain, self._make = plain, make
+        self._member: _Decompressor = make()
 
     def readable(self) -> bool:
         return True

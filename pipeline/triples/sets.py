@@ -64,6 +64,8 @@ def usable_set(workspace: Workspace, dataset: str, name: str) -> tuple[list[AnyP
     """
     paths, footers = load_set(workspace, dataset, name)
     made, what, where = footers[0].recipe, f"{dataset} {name!r}", paths[0].parent
+    if not made.inputs:  # No build writes such a set: another program did, and from nothing that could change here.
+        return paths, footers
     command = build_command(footers[0], name)
     try:
         scored = current_scored_pairs(workspace, made.settings["teachers"])

@@ -174,6 +174,20 @@ def layers_override(config: PreTrainedConfig, num_layers: int | None, where: obj
     return {"num_hidden_layers": num_layers}
 
 
+def refuse_unused(settings: StudentSettings, where: object, *names: str) -> None:
+    """Check that settings are not given which this form of a checkpoint has no use for.
+
+    Raises:
+        UsageError: one of them is.
+    """
+    for name in names:
+        if getattr(settings, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} has no effect on this checkpoint", where=where,
+                found=getattr(settings, name), todo="leave it out, or name a checkpoint of transformers",
+            )  # fmt: skip
+
+
 def refuse_missing(info: dict[str, Any], where: object, *, may_be_new: tuple[str, ...]) -> None:
     """Check transformers' loading info: only weights whose names contain one of `may_be_new` may be newly initialised.
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError, UsageError
-from students.architectures.base import Student, layers_override, refuse_missing
+from students.architectures.base import Student, layers_override, refuse_missing, refuse_unused
 from students.architectures.directory import save_tokenizer
 from students.architectures.published import ENCODER_PREFIX, write_published
 from students.architectures.shared_layers import share_layers
@@ -56,6 +56,7 @@ class BertCat(Student):
         checkpoint = resolve(init)
         directory = checkpoint.directory
         if checkpoint.is_bert_cat:
+            refuse_unused(settings, directory, "num_layers", "shared_groups")
             with loading("a BERT_Cat", directory):
                 published = load_bert_cat(checkpoint).float()
             tokenizer = load_tokenizer(checkpoint, published.config)

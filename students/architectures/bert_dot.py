@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from students.architectures.base import encoder_class, freeze_pooler, layers_override, refuse_missing
+from students.architectures.base import (
+    encoder_class,
+    freeze_pooler,
+    layers_override,
+    refuse_missing,
+    refuse_unused,
+)
 from students.architectures.directory import Module, save_tokenizer, write_modules
 from students.architectures.layers import build_layers, layer_modules, pool
 from students.architectures.one_vector import OneVectorStudent
@@ -49,6 +55,7 @@ class BertDot(OneVectorStudent):
         directory, definition = checkpoint.directory, checkpoint.definition
         with loading("a dense encoder", directory):
             if is_published(checkpoint):
+                refuse_unused(settings, directory, "num_layers")
                 encoder = encoder_of(checkpoint, read_weights(checkpoint), ENCODER_PREFIX, rest=())
             else:
                 config = load_config(directory)

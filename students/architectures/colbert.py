@@ -25,7 +25,14 @@ from torch.nn import functional
 from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError
-from students.architectures.base import encoder_class, freeze_pooler, layers_override, load_strictly, refuse_missing
+from students.architectures.base import (
+    encoder_class,
+    freeze_pooler,
+    layers_override,
+    load_strictly,
+    refuse_missing,
+    refuse_unused,
+)
 from students.architectures.directory import Module, save_tokenizer, transformer_facts, write_modules
 from students.architectures.layers import build_layers, layer_modules, read_layer
 from students.architectures.published import ENCODER_PREFIX, encoder_of, is_published
@@ -94,6 +101,7 @@ class ColBert(SeparateStudent):
         weights: dict[str, Tensor] = {}
         with loading("an encoder of token vectors", directory):
             if is_published(checkpoint):
+                refuse_unused(settings, directory, "num_layers")
                 state = read_weights(checkpoint)
                 encoder = encoder_of(checkpoint, state, ENCODER_PREFIX, rest=(_PROJECTION,))
                 weights = {k.removeprefix(_PROJECTION): v for k, v in state.items() if k.startswith(_PROJECTION)}

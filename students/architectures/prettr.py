@@ -19,7 +19,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_bidirectional_mask
 
 from pipeline.errors import ModelError
-from students.architectures.base import freeze_pooler, layers_of, layers_override, refuse_missing
+from students.architectures.base import freeze_pooler, layers_of, layers_override, refuse_missing, refuse_unused
 from students.architectures.directory import save_tokenizer
 from students.architectures.published import encoder_of, is_published, write_published
 from students.architectures.separate import SeparateStudent, States
@@ -77,6 +77,7 @@ class PreTtr(SeparateStudent):
                 encoder, info = load_model(AutoModel, where, **layers)
             refuse_missing(info, where, may_be_new=("pooler",))
             return cls(encoder.float(), tokenizer, settings, None)
+        refuse_unused(settings, where, "num_layers")
         state = read_weights(checkpoint)
         head = state.get(f"{_HEAD}weight")
         if head is None or head.shape[0] != 1 or f"{_HEAD}bias" in state:

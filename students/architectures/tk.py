@@ -27,7 +27,7 @@ from torch.nn import functional
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError, UsageError
-from students.architectures.base import load_strictly, refuse_missing
+from students.architectures.base import load_strictly, refuse_missing, refuse_unused
 from students.architectures.directory import save_tokenizer, write_json
 from students.architectures.separate import SeparateStudent, States, exactly
 from students.architectures.word_vectors import embedding_of, read_word_vectors
@@ -68,6 +68,7 @@ class Tk(SeparateStudent):
     @classmethod
     def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student; `init` may also be a file of word vectors, or any encoder."""
+        refuse_unused(settings, init, "num_layers")
         if isinstance(init, str) and (file := Path(init).expanduser()).is_file():
             return cls(*read_word_vectors(file), settings)
         checkpoint = resolve(init)

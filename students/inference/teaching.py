@@ -100,6 +100,15 @@ class SeparateTeacher:
             "dtype": self._settings.dtype,
         }
 
+    def shown(self, query: str, passage: str) -> str:
+        """A pair as the model reads it: the token ids of both texts as text, special tokens included."""
+        student = self._scorer.student
+        inputs = (
+            student.query_inputs(self._scorer.query_rows([query])),
+            student.passage_inputs(self._scorer.passage_rows([passage])),
+        )
+        return "\n".join(str(student.tokenizer.decode(one["input_ids"][0].tolist())) for one in inputs)
+
     def encode(self, pairs: Pairs) -> TokenPairs:
         """The tokens of pairs (N,)."""
         queries, passages = self._scorer.query_rows(pairs.queries), self._scorer.passage_rows(pairs.passages)

@@ -130,6 +130,7 @@ class Checkpoint:
             {
                 **lowered,
                 **prompts,
+                **self.definition.prompting(settings),
                 **inputs_identity(self.directory, self.tokenizer_directory, settings),
                 "weights": self.weights_hash,
                 "tokenizer": self.tokenizer_hash,

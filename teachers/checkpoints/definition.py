@@ -12,8 +12,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import ModelError
 from teachers.checkpoints.modules import (
@@ -57,6 +58,8 @@ JOINT = frozenset({Family.CLASSIFIER, Family.BERT_CAT, Family.ENCODER})
 """Families that the teachers' engine runs; an encoder is refused there if its weights have no head."""
 SEPARATE = frozenset({Family.BI_ENCODER, Family.MULTI_VECTOR, Family.SPARSE, Family.PUBLISHED})
 """Families that encode query and passage separately."""
+PROMPTED = frozenset({Family.CAUSAL_LM, Family.LOGIT_SCORE, Family.CHAT_CLASSIFIER, Family.ENCODER_DECODER})
+"""Families that read query and passage inside a prompt; the teachers' engine runs them too."""
 STARTS = frozenset({Family.CAUSAL_LM, Family.ENCODER_DECODER})
 """Families that do not score as they are, but whose weights a student may start from."""
 
@@ -115,6 +118,14 @@ class Definition:
     """Largest values of a sparse vector that are kept."""
     mask: ScoringMask = _ALL_TOKENS
     expansion: Expansion | None = None
+    instruction: str | None = None
+    """Text of a system message in the prompt; None: the template has its own, or none."""
+    template: str = ""
+    """Digest of the chat template of a family that reads a prompt."""
+    message_format: Literal["flat", "structured"] = "flat"
+    """How the chat template gets a text: as the content of a message, or as an entry in it."""
+    answer: tuple[int | str, int | str | None] | None = None
+    """Tokens, by id or text, whose logits are the score of a language model: the first, less the second if any."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """The student file."""
 
@@ -143,12 +154,15 @@ class Definition:
         Raises:
             ModelError: names the family.
         """
-        if self.family in JOINT | SEPARATE:
-            return
+        if self.family not in JOINT | SEPARATE | PROMPTED:
+            self._refuse(role)
+
+    def _refuse(self, role: str) -> None:
         raise ModelError(
             f"{self.family.value}: not supported yet as {role}",
             where=self.directory,
-            expected="a sequence classifier, BERT_Cat, bi-encoder, multi-vector or sparse encoder",
+            expected="a sequence classifier, BERT_Cat, language-model reranker, encoder-decoder, bi-encoder, "
+            "multi-vector or sparse encoder",
             found=self.detail or None,
         )
 
@@ -158,31 +172,53 @@ class Definition:
         Raises:
             ModelError: names the family.
         """
-        if self.family not in STARTS:
-            self.check_runs("the start of a student")
+        if self.family not in STARTS | JOINT | SEPARATE:
+            self._refuse("the start of a student")
 
     def applied(self, settings: ScoringSettings) -> ScoringSettings:
         """The settings with the model's prompts where none are set, and with the model's limit where it is lower."""
         query, passage = settings.query_prompt, settings.passage_prompt
         own = self.prompts
         if self.unused_prompts and not passage:
-            log.warning(
-                "%s: sentence-transformers does not apply the prompt %r to passages; --passage-prompt applies a text",
-                self.directory,
-                self.unused_prompts[0],
+            _warn(
+                f"{self.directory}: sentence-transformers does not apply the prompt {self.unused_prompts[0]!r} to "
+                "passages; --passage-prompt applies a text"
             )
         limit = min(settings.max_length_tokens, self.max_length_tokens or NO_LIMIT)
-        if limit < settings.max_length_tokens and self.family in JOINT:
-            log.warning("%s: pairs are cut at %d tokens, as its files state", self.directory, limit)
+        together = self.family in JOINT | PROMPTED
+        if limit < settings.max_length_tokens and together:
+            _warn(f"{self.directory}: pairs are cut at {limit} tokens, as its files state")
         return replace(
             settings,
             query_prompt=own.query if query is None else query,
             passage_prompt=own.passage if passage is None else passage,
-            max_length_tokens=limit if self.family in JOINT else settings.max_length_tokens,
+            max_length_tokens=limit if together else settings.max_length_tokens,
+            instruction=self.instruction if settings.instruction is None else settings.instruction,
         )
+
+    def prompting(self, settings: ScoringSettings) -> dict[str, Any]:
+        """What the scores of a family that reads a prompt depend on besides; empty for the other families.
+
+        `settings` have the model's prompts applied.
+        """
+        if self.family not in PROMPTED:
+            return {}
+        return {
+            "template": self.template,
+            "message_format": self.message_format,
+            "instruction": settings.instruction,
+            "answer": self.answer and list(self.answer),
+            "form": settings.form,
+        }
 
 
 _READ = ("lower_case", "prefix_tokens", "truncate_dim", "splade", "max_active_dims", "mask", "expansion")
+
+
+@cache
+def _warn(message: str) -> None:
+    """Log a warning once in a process."""
+    log.warning("%s", message)
 
 
 def _is_one_projection(steps: tuple[Step, ...]) -> bool:

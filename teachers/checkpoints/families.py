@@ -10,8 +10,13 @@ from teachers.checkpoints.modules import MODULES_FILE, TRANSFORMERS, ListedModul
 
 BERT_CAT = "BERT_Cat"
 """`model_type` of the cross-encoders published from matchmaker."""
+_DECODERS = (
+    "bloom", "cohere", "falcon", "gemma", "glm", "gpt", "granite", "llama", "minicpm", "ministral", "mistral",
+    "mixtral", "olmo", "opt", "phi", "qwen", "smollm", "stablelm", "starcoder",
+)  # fmt: skip
 _PUBLISHED_TYPES = ("TK", "PreTTR", "ColBERT", "BERT_Dot")
-_CHAT = "message"
+CHAT = "message"
+"""Kind of input that goes through a chat template."""
 _STUDENTS = {
     "bert_cat": Family.CLASSIFIER,
     "bert_dot": Family.BI_ENCODER,
@@ -56,6 +61,12 @@ def family_of(files: Files) -> tuple[Family, str]:
     return _without_modules(files) if files.modules is None else _of_modules(files, files.modules)
 
 
+def is_decoder(files: Files) -> bool:
+    """Whether the model is one of the families of language models, whose classifiers read the last token."""
+    names = str(files.config.get("model_type")).lower()
+    return any(names.startswith(family) for family in _DECODERS)
+
+
 def _without_modules(files: Files) -> tuple[Family, str]:
     config, shown = files.config, ", ".join(files.architectures)
     if "HF_ColBERT" in files.architectures:
@@ -63,7 +74,7 @@ def _without_modules(files: Files) -> tuple[Family, str]:
     if config.get("model_type") in _PUBLISHED_TYPES or "bert_model" in config or "encoder_type" in config:
         return Family.PUBLISHED, str(config.get("model_type"))
     if files.is_a("ForSequenceClassification"):
-        return _classifier(files, _CHAT if files.has_template else "")
+        return _classifier(files, CHAT if files.has_template else "")
     if files.is_a("ForCausalLM"):
         return Family.CAUSAL_LM, shown
     if config.get("is_encoder_decoder"):
@@ -92,8 +103,8 @@ def _of_modules(files: Files, modules: tuple[ListedModule, ...]) -> tuple[Family
     if any(_gives_scores(module) for module in modules):
         return Family.MODULAR, shown
     if files.model_type == "SentenceTransformer" and len(kinds) == 1 and files.is_a("ForSequenceClassification"):
-        return _classifier(files, _CHAT if files.has_template else "")
-    if _CHAT in files.transformer.modalities:
+        return _classifier(files, CHAT if files.has_template else "")
+    if CHAT in files.transformer.modalities:
         return Family.OTHER, f"{shown}, behind a chat template"
     return _encoder(files, kinds), shown
 
@@ -102,7 +113,7 @@ def _cross_encoder(files: Files, kinds: list[str], shown: str) -> tuple[Family, 
     if len(kinds) > 1:
         return Family.MODULAR, shown
     if files.transformer.task == "sequence-classification":
-        return _classifier(files, _CHAT if _CHAT in files.transformer.modalities else "")
+        return _classifier(files, CHAT if CHAT in files.transformer.modalities else "")
     return Family.OTHER, f"{shown}, with transformer_task {files.transformer.task!r}"
 
 

@@ -140,6 +140,8 @@ class TransformerConfig:
     """Whether `query_expansion` is stated, if only as null."""
     lower_case: bool = False
     modalities: tuple[str, ...] = ("text",)
+    message_format: str = "auto"
+    """How a chat template gets a text: "flat", as the content of a message; "structured", as an entry in it."""
 
 
 def read_modules(directory: Path) -> tuple[ListedModule, ...] | None:
@@ -271,6 +273,21 @@ def read_splade(module: ListedModule) -> Splade:
     return Splade(strategy, activation)
 
 
+def read_logit_score(module: ListedModule) -> tuple[int, int | None]:
+    """The ids of the tokens whose logits make a score: logit(true) - logit(false), or logit(true) alone.
+
+    Raises:
+        ModelError: an unknown key or value.
+    """
+    keys = module.keys()
+    keys.choice("module_input_name", ("causal_logits",), "causal_logits")
+    true_id, false_id = keys.take("true_token_id", int, -1), keys.take("false_token_id", int, -1)
+    if true_id < 0:
+        keys.refuse("true_token_id", expected="the id of a token")
+    keys.close()
+    return true_id, None if false_id < 0 else false_id
+
+
 def read_mask(module: ListedModule) -> ScoringMask:
     """The mask of a multi-vector encoder.
 
@@ -315,7 +332,7 @@ def read_transformer(directory: Path) -> TransformerConfig:
     if path is None:
         return TransformerConfig()
     keys = Keys.read(path, harmless=("unpad_inputs", "cache_dir"))
-    task, modalities = keys.take("transformer_task", str, ""), _modalities(keys)
+    task, (modalities, message_format) = keys.take("transformer_task", str, ""), _modalities(keys)
     if keys.take("tokenizer_name_or_path", str, ""):
         keys.refuse("tokenizer_name_or_path", expected="the tokenizer beside the weights")
     most = keys.number("max_seq_length")
@@ -337,6 +354,7 @@ def read_transformer(directory: Path) -> TransformerConfig:
         expansion=read_expansion(keys),
         lower_case=keys.take("do_lower_case", bool, False),
         modalities=modalities,
+        message_format=message_format,
     )
     keys.close()
     return found
@@ -345,18 +363,23 @@ def read_transformer(directory: Path) -> TransformerConfig:
 _OUTPUTS = {TOKENS: ("last_hidden_state", "logits"), "scores": ("logits",), "causal_logits": ("logits",)}
 
 
-def _modalities(keys: Keys) -> tuple[str, ...]:
-    """Kinds of input. Text must go through the model's forward pass, to the output that its task has by default."""
+def _modalities(keys: Keys) -> tuple[tuple[str, ...], str]:
+    """Kinds of input, and the format of messages.
+
+    Text must go through the model's forward pass, to the output that its task has by default.
+    """
     output = keys.choice("module_output_name", tuple(_OUTPUTS), TOKENS)
     own = keys.nested("modality_config")
-    names = tuple(keys.take("modality_config", dict, {})) or ("text",)
+    names, message_format = tuple(keys.take("modality_config", dict, {})) or ("text",), "auto"
     for name in names:
-        entry = own.nested(name, harmless=("format",))
+        entry = own.nested(name, harmless=() if name == "message" else ("format",))
         if name in ("text", "message"):
+            if name == "message":
+                message_format = entry.choice("format", ("flat", "structured", "auto"), "auto")
             entry.choice("method", ("forward",), "forward")
             entry.choice("method_output_name", _OUTPUTS[output], _OUTPUTS[output][0])
             entry.close()
-    return names
+    return names, message_format
 
 
 def _called_with(keys: Keys) -> int | None:
@@ -369,6 +392,8 @@ def _called_with(keys: Keys) -> int | None:
     common = own.nested("common", harmless=("padding",))
     common.choice("return_tensors", ("pt",), "pt")
     common.close()
-    own.take("chat_template", dict, {})
+    template = own.nested("chat_template")
+    template.choice("restore_suffix", (True,), True)
+    template.close()
     own.close()
     return length

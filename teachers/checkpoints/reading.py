@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import string
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ModelError
-from teachers.checkpoints.definition import JOINT, NO_LIMIT, Definition, Family, Prompts
-from teachers.checkpoints.families import Files, family_of
+from pipeline.fingerprint import digest_json
+from teachers.checkpoints.definition import JOINT, NO_LIMIT, PROMPTED, Definition, Family, Prompts
+from teachers.checkpoints.families import CHAT, Files, family_of, is_decoder
 from teachers.checkpoints.known_keys import TOKENIZER_KEYS
 from teachers.checkpoints.model_files import Keys, read_object
 from teachers.checkpoints.modules import (
@@ -21,6 +23,7 @@ from teachers.checkpoints.modules import (
     UnitLength,
     check_module,
     read_expansion,
+    read_logit_score,
     read_mask,
     read_modules,
     read_pooling,
@@ -31,6 +34,7 @@ from teachers.checkpoints.modules import (
 
 CONFIG = "config.json"
 STUDENT_FILE = "prep.json"
+"""File beside a student's weights: its settings and the fingerprints of its inputs, as JSON."""
 LIBRARY_CONFIG = "config_sentence_transformers.json"
 _REFUSED = {
     "adapter_config.json": "a PEFT adapter",
@@ -42,7 +46,10 @@ _SIMILARITIES = {
     "MultiVectorEncoder": ("maxsim", "meanmaxsim"),
     "ColBERT": ("maxsim", "meanmaxsim", "cosine", "dot"),
 }
-_TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+_MORE_TEMPLATES = "additional_chat_templates"
+# What sentence-transformers takes for the sign of a template whose contents are lists (InputFormatter._infer_format).
+_STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 # Positions before the first token's, in models that count them from the padding index on.
 _COUNTED_FROM_PADDING = (
     "roberta",
@@ -124,16 +131,69 @@ def read_definition(directory: Path, tokenizer_directory: Path) -> Definition:
         return replace(found, max_length_tokens=min(stated, default=None), prompts=Prompts(library.default_prompt))
     if family in (Family.BI_ENCODER, Family.MULTI_VECTOR, Family.SPARSE):
         return _separate(found, files, library, tokenizer)
+    if family in PROMPTED:
+        return _prompted(found, files, library, tokenizer)
     for module in modules or ():
         check_module(module)
     return found
+
+
+def _prompted(found: Definition, files: Files, library: Library, tokenizer: Tokenizer) -> Definition:
+    """A definition of a model that reads query and passage inside a prompt."""
+    limits = [files.transformer.max_seq_length or tokenizer.max_length, files.transformer.max_length]
+    found = replace(found, max_length_tokens=min((limit for limit in limits if limit is not None), default=None))
+    if found.family is Family.ENCODER_DECODER:
+        if files.modules is not None or files.is_a("ForSequenceClassification"):
+            raise ModelError(
+                "an encoder-decoder with modules or a head of its own: not supported",
+                where=found.directory,
+                expected="an encoder-decoder that answers with a token, as monoT5 does",
+                found=found.detail,
+            )
+        return found
+    if found.family is Family.CHAT_CLASSIFIER and not is_decoder(files):
+        raise ModelError(
+            f"{found.family.value}: supported for decoders alone", where=found.directory, found=found.detail
+        )
+    if not tokenizer.has_template or (files.modules is not None and CHAT not in files.transformer.modalities):
+        raise ModelError(
+            f"{found.family.value}: without a chat template it is not supported",
+            where=found.directory,
+            expected="a chat template that renders messages of the roles query and document",
+            found=found.detail,
+            todo="save the tokenizer with the template that the model was trained with (tokenizer.chat_template)",
+        )
+    scores = [module for module in files.modules or () if module.kind == "LogitScore"]
+    if files.modules is not None and len(files.modules) > 1 + len(scores):
+        raise ModelError(f"{found.family.value}: with further modules it is not supported", where=found.directory)
+    answer: tuple[int | str, int | str | None] | None = ("yes", "no")
+    if found.family is Family.CHAT_CLASSIFIER:
+        answer = None
+    elif scores:
+        answer = read_logit_score(scores[0])
+    stated, texts = files.transformer.message_format, tokenizer.templates
+    structured = any(pattern in texts[0] for pattern in _STRUCTURED)
+    return replace(
+        found,
+        chat_template=True,
+        instruction=library.default_prompt or None,
+        template=digest_json(texts),
+        message_format="structured" if (structured if stated == "auto" else stated == "structured") else "flat",
+        answer=answer,
+    )
 
 
 class Tokenizer(NamedTuple):
     """What tokenizer_config.json says that the tokenizer does not do by itself."""
 
     max_length: int | None
-    has_template: bool
+    templates: tuple[str, ...]
+    """Chat templates, as transformers looks for them: the one in use first."""
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(self.templates)
 
 
 def _read_tokenizer(directory: Path) -> Tokenizer:
@@ -142,9 +202,20 @@ def _read_tokenizer(directory: Path) -> Tokenizer:
         keys.refuse("auto_map", what="not supported: code of a checkpoint is never run")
     lengths = [keys.take(name, object, None) for name in ("model_max_length", "max_len")]
     stated = next((int(length) for length in lengths if isinstance(length, int | float)), NO_LIMIT)
-    template = bool(keys.take("chat_template", object, None)) or any((directory / name).exists() for name in _TEMPLATES)
+    in_config = keys.take("chat_template", object, None)
     keys.close()
-    return Tokenizer(stated if 0 < stated < NO_LIMIT else None, template)
+    in_files = [path.read_text(encoding="utf-8") for path in _template_files(directory)]
+    templates = (
+        *in_files,
+        *([json.dumps(in_config) if isinstance(in_config, list) else str(in_config)] if in_config else []),
+    )
+    return Tokenizer(stated if 0 < stated < NO_LIMIT else None, templates)
+
+
+def _template_files(directory: Path) -> list[Path]:
+    """Files with chat templates; the file of one template comes first, as it does in transformers."""
+    found = [directory / name for name in _TEMPLATES if (directory / name).is_file()]
+    return [*found, *sorted((directory / _MORE_TEMPLATES).glob("*.jinja"))]
 
 
 class Library(NamedTuple):

@@ -32,7 +32,7 @@ from teachers.settings import ScoringSettings
 
 # Options of one command that say where, under which name or how it reports, and shape nothing that is stored as a set.
 COMMAND_ONLY = {
-    "import msmarco": {"queries", "qrels", "collection"},
+    "import msmarco": {"queries", "qrels", "collection", "keep_unknown"},
     "import hard-negatives": {"file"},
     "import scores": {"file", "teacher"},
     "import run": {"file", "system"},

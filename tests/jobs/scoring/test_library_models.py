@@ -319,6 +319,8 @@ CASES = {
         dense=[tokens_dense(32, 24, nn.GELU()), tokens_dense(24, 8, nn.Identity(), use_residual=True)]
     ),
     "multi activation": multi(dense=[tokens_dense(32, 16, nn.Tanh(), bias=False)]),
+    "decoder with a template": edited(plain("qwen3"), ("tokenizer_config.json", {"chat_template": TEMPLATE})),
+    "decoder with a template, saved": cross("qwen3", template=TEMPLATE),
     "pylate": (pylate, "MultiVectorEncoder"),
     "pylate defaults": (lambda d: pylate(d, query_length=None, skiplist_words=None), "MultiVectorEncoder"),
     "pylate no expansion": (
@@ -332,11 +334,6 @@ REFUSED = {
     "logits left": (language_model("qwen3", "left"), "LogitScore"),
     "logits right": (language_model("qwen3", "right"), "LogitScore"),
     "a language model": (causal, "language model, which scores a pair by the logits of yes and no"),
-    "decoder with a template": (
-        edited(plain("qwen3"), ("tokenizer_config.json", {"chat_template": TEMPLATE})),
-        "a classifier that reads a pair through a chat template",
-    ),
-    "decoder with a template, saved": (cross("qwen3", template=TEMPLATE), "through a chat template"),
     "encoder with a template": (with_file(plain("bert"), "chat_template.jinja", TEMPLATE), "through a chat template"),
     "modular": ((modular, "CrossEncoder"), "modular cross-encoder"),
     "encoder-decoder": (plain("bart"), "encoder-decoder"),

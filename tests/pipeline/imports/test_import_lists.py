@@ -226,7 +226,8 @@ def test_a_name_that_differs_from_another_in_case_only_is_refused(ws, tmp_path):
         (read_run_rows, "10 110 1\n10 111 2\n10 112 1\n", "line 3 has no rank"),
         (read_run_rows, "10 110 0\n10 111 1\n", "line 1 has no rank"),
         (read_run_rows, "10 110 7.5\n10 111 3\n", "line 1 has no rank"),  # scores
-        (read_run_rows, "10 110 103\n10 110 103\n", "line 2 has no rank"),  # triples
+        (read_run_rows, "10 110 103\n10 110 104\n", "line 1 has no rank"),  # triples
+        (read_run_rows, "10 110 1\n10 110 104\n", "line 2 has no rank"),  # triples
         (read_run_rows, "10 110 -3\n", "line 1 has no rank"),
         (read_run_rows, "10 110 99999999999999999999\n", "line 1 has no rank"),
         (read_run_rows, "query passage rank\n10 110 1\n", "line 1 is a header"),

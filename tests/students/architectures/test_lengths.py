@@ -7,12 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline.errors import ModelError
+from jobs.models.token_stores import _tokenizer_identity
+from pipeline.errors import ModelError, UsageError
 from students.architectures import architecture
 from students.inference.scorer import SeparateScorer
 from students.inference.scoring import load_student_scorer
 from students.settings import StudentSettings, TrainSettings
 from students.training.loop import check_start
+from teachers.checkpoints.checkpoint import resolve
 from teachers.scorer import pairs_of
 from teachers.settings import ScoringSettings
 from tests.tiny_models import POSITIONS, sample_texts, save_tiny
@@ -120,3 +122,27 @@ def test_training_refuses_more_tokens_than_positions_at_its_start(kind, start, l
 def test_a_limit_as_long_as_the_positions_is_scored(tiny, tmp_path):
     student, _ = made("bert_dot", tiny["bert"], tmp_path / "saved", max_passage_tokens=POSITIONS)
     assert torch.isfinite(student.score(["ice"], ["water " * 99])).all()
+
+
+@pytest.mark.parametrize("kind", ["bert_cat", "bert_dot", "colbert", "prettr", "tk"])
+def test_layers_are_not_cut_in_silence_where_they_cannot_be(kind, tiny, tmp_path):
+    """A student saved in a published form, which has no configuration of its own to cut."""
+    _, directory = made(kind, tiny["distilbert"], tmp_path / "saved", split_layer=1)
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    if kind in ("bert_cat", "bert_dot", "colbert"):
+        kept = {key: config[key] for key in ("dim", "n_heads")}
+        names = {"bert_cat": "BERT_Cat", "bert_dot": "BERT_Dot", "colbert": "ColBERT"}
+        (tmp_path / "saved" / "config.json").write_text(json.dumps({"model_type": names[kind], **kept}))
+    with pytest.raises(UsageError, match="--num-layers has no effect"):
+        architecture(kind).from_checkpoint(directory, StudentSettings(**LIMITS, num_layers=1, split_layer=1))
+
+
+def test_students_of_one_start_share_a_store_of_tokens_whatever_their_limits(tiny, tmp_path):
+    found = set()
+    for number, limits in enumerate(({}, {"max_passage_tokens": 33})):
+        _, directory = made("bert_dot", tiny["bert"], tmp_path / str(number), **limits)
+        found.add(_tokenizer_identity(resolve(directory)))
+    other, _ = made("colbert", tiny["bert"], tmp_path / "marked", query_marker="[Q]")
+    other.tokenizer.add_tokens(["[Q]"])
+    other.save(tmp_path / "marked")
+    assert len(found) == 1 and _tokenizer_identity(resolve(str(tmp_path / "marked"))) not in found
