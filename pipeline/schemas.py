@@ -26,6 +26,8 @@ def _logit(name: str) -> pa.Field:
 PASSAGES = pa.schema([_PASSAGE, _EXTERNAL, _TEXT, _TEXT_HASH])
 QUERIES = pa.schema([_QUERY, _EXTERNAL, _TEXT, _TEXT_HASH, pa.field("splits", pa.list_(pa.string()), nullable=False)])
 QRELS = pa.schema([_QUERY, _PASSAGE, pa.field("grade", pa.int8(), nullable=False)])
+# Judgements of passages that are not in the collection. No system can find them, but measures count them as relevant.
+UNKNOWN_JUDGEMENTS = pa.schema([_QUERY, _EXTERNAL, pa.field("grade", pa.int8(), nullable=False)])
 RETRIEVED = pa.schema(
     [
         _QUERY,

@@ -8,7 +8,7 @@ Forms that no library has a class for are scored by this project's forward pass,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PrepError
 from students.identity import student_file
 from teachers.checkpoints.checkpoint import Checkpoint
+from teachers.checkpoints.definition import PROMPTED, Family
 from teachers.checkpoints.inputs import read_object
 from teachers.scorer import Pairs
 
@@ -78,6 +79,10 @@ def cross_encoder_scores(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[st
     Raises:
         NotInstalledError: sentence-transformers is needed.
     """
+    if checkpoint.definition.family is Family.ENCODER_DECODER:
+        return _by_first_token(checkpoint, pairs, facts)
+    if checkpoint.definition.family in PROMPTED:
+        return _by_cross_encoder(checkpoint.directory, pairs, facts)
     if library_class(checkpoint.directory) == "CrossEncoder" and facts["truncation"] == "longest_first":
         return _by_cross_encoder(checkpoint.directory, pairs, facts)
     return _by_transformers(checkpoint, pairs, facts)
@@ -95,22 +100,32 @@ def separate_scores(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, An
     if name is None or name == "CrossEncoder" or settings.get("query_masks"):
         from students.inference.teaching import plain_apart_scores
 
-        scores = plain_apart_scores(str(checkpoint.directory), pairs)
+        prompts = tuple(facts["prompts"]) if "prompts" in facts else None
+        scores = plain_apart_scores(str(checkpoint.directory), pairs, prompts)
         return Expected(scores, "this project's own pass, one pair at a time")
     model = _load(name, checkpoint.directory)
     if settings and not settings["expand_queries"]:
         # Students saved by earlier versions do not carry the limit of their queries.
         model[0].query_length, model[0].document_length = settings["max_query_tokens"], settings["max_passage_tokens"]
+    if "prompts" in facts:
+        _set_prompts(model, checkpoint, facts["prompts"])
     options: dict[str, Any] = {"batch_size": 1, "show_progress_bar": False, **_OPTIONS[name]}
     queries, passages = model.encode_query(pairs.queries, **options), model.encode_document(pairs.passages, **options)
-    found = [
+    similar = [
         float(model.similarity([queries[query]], [passages[passage]])[0, 0])
         if name == "MultiVectorEncoder"
         else float(model.similarity(queries[query][None], passages[passage][None])[0, 0])
         for query, passage in zip(pairs.query, pairs.passage, strict=True)
     ]
     scale = np.float32(facts.get("scale") or 1)
-    return Expected(np.array(found, np.float32) * scale, f"sentence-transformers' {name}")
+    return Expected(np.array(similar, np.float32) * scale, f"sentence-transformers' {name}")
+
+
+def _set_prompts(model: Any, checkpoint: Checkpoint, prompts: Sequence[str]) -> None:
+    """Give the library's model the prompts that the scores were made with, behind markers that it has of its own."""
+    for side, stated, used in zip(("query", "document"), checkpoint.definition.prompts, prompts, strict=True):
+        marker = (model.prompts.get(side) or "").removesuffix(stated)
+        model.prompts[side] = marker + used
 
 
 def _by_cross_encoder(directory: Path, pairs: Pairs, facts: Mapping[str, Any]) -> Expected:
@@ -119,9 +134,50 @@ def _by_cross_encoder(directory: Path, pairs: Pairs, facts: Mapping[str, Any]) -
     length = facts["max_length_tokens"]
     model = _load("CrossEncoder", directory, max_length=length)
     note = _set_types(model.tokenizer, facts)
-    rows = [(pairs.queries[query], pairs.passages[passage]) for query, passage in zip(*pairs[2:], strict=True)]
-    scores = model.predict(rows, batch_size=1, activation_fn=nn.Identity(), show_progress_bar=False)
+    query_prompt, passage_prompt = facts.get("prompts") or ("", "")
+    model.default_prompt_name = None
+    rows = [
+        (pairs.queries[query], passage_prompt + pairs.passages[passage])
+        for query, passage in zip(*pairs[2:], strict=True)
+    ]
+    prompt = facts.get("instruction") or query_prompt or None
+    scores = model.predict(rows, batch_size=1, activation_fn=nn.Identity(), show_progress_bar=False, prompt=prompt)
     return Expected(np.asarray(scores, np.float32).reshape(-1), "sentence-transformers' CrossEncoder", note)
+
+
+# Prompt, the word of a relevant passage and that of another one; sources in `teachers.checkpoints.encoder_decoder`.
+_ANSWERS = {
+    "monot5": ("Query: {} Document: {} Relevant:", "▁true", "▁false"),
+    "mt5": ("Query: {} Document: {} Relevant:", "▁yes", "▁no"),
+    "rankt5": ("Query: {} Document: {}", "<extra_id_10>", None),
+}
+
+
+def _by_first_token(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, Any]) -> Expected:
+    """Logits of the first token that an encoder-decoder generates; the end of a prompt that is too long is kept."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from teachers.checkpoints.loading import quiet_loading
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    with quiet_loading():
+        model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint.directory, dtype=torch.float32, **local).eval()
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, **local)
+    prompt, *words = _ANSWERS[facts["form"]]
+    ids = [tokenizer.convert_tokens_to_ids(word) for word in words if word is not None]
+    start = torch.tensor([[model.config.decoder_start_token_id]])
+    scores = []
+    with torch.inference_mode():
+        for query, passage in zip(pairs.query, pairs.passage, strict=True):
+            text = prompt.format(pairs.queries[query], pairs.passages[passage]) + tokenizer.eos_token
+            tokens = tokenizer(text, add_special_tokens=False).input_ids
+            if len(tokens) > facts["max_length_tokens"]:
+                end = tokenizer(prompt.rpartition("{}")[2] + tokenizer.eos_token, add_special_tokens=False).input_ids
+                tokens = [*tokens[: facts["max_length_tokens"] - len(end)], *end]
+            logits = model(input_ids=torch.tensor([tokens]), decoder_input_ids=start).logits[0, 0, ids]
+            scores.append(float(logits[0] - logits[1] if len(ids) > 1 else logits[0]))
+    return Expected(np.array(scores, np.float32), "transformers")
 
 
 def _by_transformers(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, Any]) -> Expected:
@@ -144,6 +200,7 @@ def _by_transformers(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, A
             tokenizer = AutoTokenizer.from_pretrained(where, **local)
             takes = inspect.signature(model.forward).parameters
     note = _set_types(tokenizer, facts)
+    pairs = pairs.prompted(tuple(facts.get("prompts") or ("", "")))
     scores = []
     with torch.inference_mode():
         for query, passage in zip(pairs.query, pairs.passage, strict=True):

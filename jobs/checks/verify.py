@@ -82,7 +82,7 @@ def _audited(workspace: Workspace, dataset: str, name: str) -> Iterator[Problem]
     try:
         audit_set(workspace, dataset, name)
     except WorkspaceError as error:
-        yield Problem(workspace.path(dataset, name), f"{error.what}: {error.found}")
+        yield Problem(workspace.path(dataset, name), error.reason, error.todo or "")
 
 
 def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found: Verified) -> Iterator[Problem]:
@@ -100,7 +100,8 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
         checkpoint = resolve(local_checkpoint(made[0]["teacher"]), revision=made[0]["revision"])
         separate = settings.get("reads") == SEPARATELY
         if separate:
-            same = apart_fingerprint(checkpoint, settings["dtype"]) == settings["fingerprint"]
+            prompts = tuple(settings["prompts"]) if "prompts" in settings else None
+            same = apart_fingerprint(checkpoint, settings["dtype"], prompts) == settings["fingerprint"]
         else:
             hashes = (checkpoint.weights_hash, checkpoint.tokenizer_hash)
             same = hashes == (settings["weights_hash"], settings["tokenizer_hash"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from jobs.commands.options import Processes, WorkspaceOption, split_files, with_settings
+from jobs.commands.options import Processes, StaleSettings, WorkspaceOption, split_files, with_settings
 from pipeline.retrieval.settings import Bm25Settings
 from pipeline.scores.settings import PairSettings
 
@@ -47,8 +47,15 @@ def import_msmarco(
             show_default=False,
         ),
     ] = None,
+    keep_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--keep-unknown-passages",
+            help="Keep judgements of passages that are not in the collection; measures count them as never found.",
+        ),
+    ] = False,
 ) -> None:
-    """Import MS MARCO files: tab-separated, without a header, plain or .gz. A later import adds rows."""
+    """Import MS MARCO files: tab-separated, without a header, plain or compressed. A later import adds rows."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
     from pipeline.errors import UsageError
@@ -60,7 +67,7 @@ def import_msmarco(
     files = split_files("--queries", queries), split_files("--qrels", qrels)
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-msmarco") as facts:
-        added = run(ws, collection, *files)
+        added = run(ws, collection, *files, keep_unknown=keep_unknown)
         facts |= vars(added)
     show_added(added)
 
@@ -200,7 +207,7 @@ def _student_retriever(
 
 
 @with_settings
-def build_pairs(workspace: WorkspaceOption, settings: PairSettings) -> None:
+def build_pairs(workspace: WorkspaceOption, settings: PairSettings, stale: StaleSettings) -> None:
     """Merge judgements and retrieved lists into shards of pairs."""
     from jobs.commands.summary import run_summary
     from jobs.terminal.console import console
@@ -208,7 +215,7 @@ def build_pairs(workspace: WorkspaceOption, settings: PairSettings) -> None:
     from pipeline.scores.pairs import build_pairs as run
     from pipeline.storage.workspace import Workspace
 
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     with run_summary(ws, "build-pairs") as facts, progress("pairs", "shards") as meter:
         built = run(ws, settings.pairs_per_shard, all_judged=settings.all_judged, on_progress=meter.set)
         facts |= vars(built)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.imports.lists import CandidateSource
     from pipeline.imports.scores import ImportedScores
 
-FileArgument = Annotated[Path, typer.Argument(help="File to import, plain or .gz.", show_default=False)]
+FileArgument = Annotated[Path, typer.Argument(help="File to import, plain or compressed.", show_default=False)]
 SystemOption = Annotated[
     str, typer.Option(metavar="NAME", help="Name of the lists, in retrieved/ of the workspace.", show_default=False)
 ]
@@ -82,7 +82,9 @@ def import_triples(
 def import_scores(
     file: Annotated[
         Path,
-        typer.Argument(help="File to import, plain or .gz, or a directory of Parquet files.", show_default=False),
+        typer.Argument(
+            help="File to import, plain or compressed, or a directory of Parquet files.", show_default=False
+        ),
     ],
     teacher: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the teacher, in scores/ of the workspace.", show_default=False)
@@ -105,7 +107,9 @@ def import_scores(
 def import_beir(
     directory: Annotated[
         Path,
-        typer.Argument(help="Directory with corpus.jsonl, queries.jsonl and qrels/, plain or .gz.", show_default=False),
+        typer.Argument(
+            help="Directory with corpus.jsonl, queries.jsonl and qrels/, plain or compressed.", show_default=False
+        ),
     ],
     workspace: WorkspaceOption,
 ) -> None:
@@ -118,9 +122,10 @@ def import_beir(
 
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-beir") as facts:
-        added = import_collection(ws, beir_collection(directory))
-        facts |= vars(added)
-    show_added(added)
+        source = beir_collection(directory)
+        added = import_collection(ws, source)
+        facts |= {**vars(added), "unused_columns": list(source.unused_columns)}
+    show_added(added, source.unused_columns)
 
 
 def import_ir_dataset(
@@ -138,9 +143,10 @@ def import_ir_dataset(
     dataset = load(name)
     ws = Workspace.open(workspace, create=True)
     with run_summary(ws, "import-ir-dataset") as facts:
-        added = import_collection(ws, ir_collection(name, dataset, split))
-        facts |= vars(added)
-    show_added(added)
+        source = ir_collection(name, dataset, split)
+        added = import_collection(ws, source)
+        facts |= {**vars(added), "unused_columns": list(source.unused_columns)}
+    show_added(added, source.unused_columns)
 
 
 @with_settings
@@ -150,45 +156,49 @@ def import_hub(
     ],
     workspace: WorkspaceOption,
     queries_split: Annotated[
-        str, typer.Option(metavar="SPLIT", help="For queries: split of the workspace to import them into.")
+        str, typer.Option(metavar="SPLIT", help="For queries and judgements: split of the workspace.")
     ] = "train",
     teacher: Annotated[
         str | None, typer.Option(metavar="NAME", help="For scores: name of the teacher.", show_default=False)
     ] = None,
     system: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For triples: name of the lists.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="For triples and lists: name of the lists.", show_default=False)
     ] = None,
     *,
     part: HubOptions,
     pairs: Annotated[dict[str, Any], Options(ScoreOptions, only=("as_pairs",))],
     options: Annotated[ListOptions, Options(without=("prefix",))],
 ) -> None:
-    """Import passages, queries, scores or triples of ids from a Hugging Face data set, as a stream."""
+    """Import passages, queries, judgements, scores, triples or lists from a Hugging Face data set, as a stream."""
     from jobs.commands.show import show_added
     from jobs.commands.summary import run_summary
     from pipeline.imports.collection_source import import_collection
-    from pipeline.imports.hub import HubTable
+    from pipeline.imports.hub.data_set import HubTable
     from pipeline.imports.lists import CandidateSource
     from pipeline.imports.scores import import_score_source
     from pipeline.storage.workspace import Workspace
 
-    table = HubTable(name, part.config, part.split, part.revision)
-    kind = part.kind or table.kind
-    if kind == "passages" or kind == "queries":
+    table = HubTable(name, part.config, part.split, part.revision, part.kind, part.texts)
+    kind = table.kind
+    if kind == "passages" or kind == "queries" or kind == "qrels":
         ws = Workspace.open(workspace, create=True)
         source = table.collection(kind, queries_split)
         with run_summary(ws, "import-hub") as facts:
             added = import_collection(ws, source)
-            facts |= vars(added)
-        show_added(added)
-    elif kind == "triples":
+            facts |= {**vars(added), "unused_columns": list(source.unused_columns)}
+        show_added(added, source.unused_columns)
+    elif kind == "triples" or kind == "lists":
         lists = _required("--system", system)
         content = digest_json([table.content, lists])
-        source_of_lists = CandidateSource(table.where, content, partial(_one_list, lists, table.triples), "row")
+        source_of_lists = CandidateSource(
+            table.where, content, partial(_one_list, lists, table.lists), "row", part.texts
+        )
         _import_lists(workspace, source_of_lists, options)
     else:
         scorer = _required("--teacher", teacher)
-        source_of_scores = CandidateSource(table.where, table.content, partial(_one_list, scorer, table.scores), "row")
+        source_of_scores = CandidateSource(
+            table.where, table.content, partial(_one_list, scorer, table.scores), "row", part.texts
+        )
         more = {key: getattr(options, key) for key in ("add_positives", "strict", "overwrite")}
         ws, score_options = Workspace.open(workspace), ScoreOptions(**pairs, **more)
         with run_summary(ws, "import-hub") as facts:
@@ -222,8 +232,8 @@ def _show_scores(teacher: str, imported: ImportedScores) -> None:
         console.print(f"{imported.unused:,} scores are of pairs that the workspace does not have")
     if imported.judgements:
         console.print(f"added {imported.judgements:,} positives to the judgements")
-    for text, count in counts.lines():
-        console.print(f"{count:,} {text}")
+    for line in counts.lines():
+        console.print(line)
 
 
 def _import_lists(location: str, source: CandidateSource, options: ListOptions) -> None:
@@ -243,5 +253,5 @@ def _import_lists(location: str, source: CandidateSource, options: ListOptions) 
         console.print(f"retrieved/{system}: {rows:,} rows")
     if imported.judgements:
         console.print(f"added {imported.judgements:,} positives to the judgements")
-    for text, count in imported.counts.lines():
-        console.print(f"{count:,} {text}")
+    for line in imported.counts.lines():
+        console.print(line)

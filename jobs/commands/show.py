@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.terminal.console import console
+from pipeline.imports.columns import unused_line
 
 if TYPE_CHECKING:
     from jobs.checks.status import Stage
@@ -29,14 +31,21 @@ SNIPPET = 90
 _STYLES = {"done": "green", "missing": "dim", "incomplete": "yellow", "stale": "yellow"}
 
 
-def show_added(added: Imported) -> None:
-    """Show what an import of passages, queries and judgements added."""
+def show_added(added: Imported, unused: Collection[str] = ()) -> None:
+    """Show what an import of passages, queries and judgements added, and the columns that it did not use."""
     if added.unchanged:
         console.print("these files are in the workspace already; nothing to do")
         return
     console.print(f"added {added.passages:,} passages, {added.queries:,} queries, {added.qrels:,} judgements")
     if added.repeated_lines:
         console.print(f"{added.repeated_lines:,} lines repeat an id and its text")
+    if added.repeated_judgements:
+        console.print(f"{added.repeated_judgements:,} judgements repeat another")
+    if added.unknown_passages:
+        what = "judgements are of passages that are not in the collection; measures count them as never found"
+        console.print(f"{added.unknown_passages:,} {what}")
+    if unused:
+        console.print(unused_line(unused))
 
 
 def show_funnel(built: BuiltTriples) -> None:
@@ -62,6 +71,25 @@ def show_funnel(built: BuiltTriples) -> None:
         pairs = [f"{names[i]}-{names[j]} {built.correlations[i][j]:.2f}" for i in range(len(names)) for j in range(i)]
         console.print(f"correlations between teachers, on a sample: {', '.join(pairs)}")
     console.print("margins, on a sample: " + ", ".join(f"{name} {value:.3g}" for name, value in built.margins.items()))
+
+
+def show_scale_warnings(warnings: Sequence[str], again: tuple[str, list[str]] | None, location: str) -> None:
+    """Show the warnings about the scales of teachers, and the command that averages their z-scores instead.
+
+    Args:
+        warnings: sentences.
+        again: the command, and options that have to be chosen again; see `zscore_command`.
+        location: of the workspace.
+    """
+    for warning in warnings:
+        console.print(f"WARNING: {warning}", style="bold red", soft_wrap=True, highlight=False, markup=False)
+    if warnings and again is not None:
+        command, left_out = again
+        console.print("to average the teachers in units of their spreads (z-scores), run:", style="bold red")
+        command = command.replace("WORKSPACE", shlex.quote(location))
+        console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
+        if left_out:
+            console.print(f"  with {', '.join(left_out)} chosen again: bounds are then in standard deviations")
 
 
 def show_thresholds(explored: Explored) -> None:
@@ -101,6 +129,9 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
                 f"{row.system} has no list for {row.missing_queries:,} judged queries; they count with 0",
                 style="yellow",
             )
+    if any(row.identical_ids for row in rows):
+        dropped = ", ".join(f"{row.system} {row.identical_ids or 0:,}" for row in rows)
+        console.print(f"passages left out because they have their query's id, as in BEIR: {dropped}")
 
 
 def show_answers(searched: Searched) -> None:

@@ -23,7 +23,7 @@ from pipeline.storage.location import AnyPath, StorePath
 from pipeline.storage.published_sets import current_version, replace_directory
 from pipeline.storage.workspace import Workspace
 from students.settings import TrainSettings
-from teachers.checkpoints.checkpoint import CONFIG
+from teachers.checkpoints.checkpoint import CONFIG, resolve
 from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class TrainingRun:
     """With an `init` that is a checkpoint directory or a Hub name."""
     checkpoints: AnyPath
     """Directory of checkpoints and result, which all workers can read."""
+    stale_ok: bool = False
+    """Whether the run goes on with stale sets."""
 
 
 def prepare(
@@ -77,8 +79,10 @@ def prepare(
     teacher = settings.in_batch_teacher
     if teacher is not None:
         teacher = name_checkpoint(workspace, teacher)
-        make_stores(workspace, local_checkpoint(teacher), on_progress=on_tokens)
-    return TrainingRun(workspace.location, replace(settings, init=init, in_batch_teacher=teacher), checkpoints)
+        checkpoint = resolve(local_checkpoint(teacher))
+        make_stores(workspace, checkpoint, prompts=checkpoint.definition.prompts, on_progress=on_tokens)
+    settings = replace(settings, init=init, in_batch_teacher=teacher)
+    return TrainingRun(workspace.location, settings, checkpoints, workspace.stale_ok)
 
 
 def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None) -> None:
@@ -91,7 +95,7 @@ def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = l
     from students.training.step_inputs import Workers
     from teachers.checkpoints.loading import quiet_loading
 
-    workspace = Workspace.open(run.location)
+    workspace = Workspace.open(run.location, stale_ok=run.stale_ok)
     settings = replace(run.settings, init=local_checkpoint(run.settings.init))
     source = batch_source(workspace, settings)
     measure = reranking_measure(workspace, settings) if settings.eval_steps else None
@@ -123,10 +127,10 @@ def read_facts(run: TrainingRun) -> dict[str, Any]:
     return facts
 
 
-def _tokens(workspace: Workspace, init: str) -> Tokens:
+def _tokens(workspace: Workspace, init: str, prompts: tuple[str, str] = ("", "")) -> Tokens:
     from students.token_rows import Tokens
 
-    stores = open_stores(workspace, init)
+    stores = open_stores(workspace, init, prompts)
     if stores is None:
         raise ModelError(
             "texts cannot be tokenised in advance", where=init, expected="a fast tokenizer", found="a slow one"
@@ -144,7 +148,8 @@ def _in_batch_teacher(workspace: Workspace, settings: TrainSettings) -> InBatchT
     checkpoint, dtype = local_checkpoint(settings.in_batch_teacher), settings.precision
     stored = find_stored(workspace, Path(checkpoint).name, checkpoint, dtype)
     scorer = SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
-    return InBatchTeacher(scorer, _tokens(workspace, checkpoint), stored.take if stored else None)
+    tokens = _tokens(workspace, checkpoint, scorer.student.prompts)
+    return InBatchTeacher(scorer, tokens, stored.take if stored else None)
 
 
 def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: AnyPath) -> str:

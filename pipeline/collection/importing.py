@@ -17,18 +17,21 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.collection.hold_out import held_out_of, remove_held_out
+from pipeline.collection.hold_out import remove_held_out
 from pipeline.collection.new_rows import chunks, numbered
-from pipeline.errors import InputError, MissingError
+from pipeline.collection.selection import UNKNOWN, held_out_of
+from pipeline.errors import InputError, MissingError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.storage.atomic_files import publish_file
 from pipeline.storage.workspace import MANIFEST, Workspace
 from pipeline.tables.database import connect, single_row, sql, view_parquet
-from pipeline.tables.parts import part_name, write_part
+from pipeline.tables.parts import part_name, read_footers, write_part
 from pipeline.tables.provenance import Recipe
 
 PASSAGES_PER_PART = 1 << 20
-
+TABLES = ("passages", "queries", "qrels")
+ROWS = "rows"
+"""Key of the manifest: the number of rows of each table after the last import."""
 
 # Accepts whole numbers in any notation, such as 1.0; a cast alone would round 1.5.
 _GRADE = "if(try_cast(grade AS DOUBLE) = try_cast(grade AS TINYINT), try_cast(grade AS TINYINT), NULL)"
@@ -59,6 +62,10 @@ class Imported:
     """Lines of the collection whose id and text were known already."""
     unchanged: bool
     """True if the same files were imported before."""
+    unknown_passages: int = 0
+    """Judgements of passages that are not in the collection; measures count them as never found."""
+    repeated_judgements: int = 0
+    """Lines of judgements that were known already."""
 
 
 def import_tables(
@@ -67,8 +74,13 @@ def import_tables(
     queries: Sequence[SplitRows],
     qrels: Sequence[SplitRows],
     source: str = "msmarco",
+    *,
+    keep_unknown: bool = False,
 ) -> Imported:
     """Import a collection, queries and qrels; the collection may be None if the workspace has one.
+
+    With `keep_unknown`, judgements of passages that are not in the collection become `unknown_judgements`; otherwise
+    they are an error.
 
     Raises:
         InputError: a line is malformed, an id is unknown, an id has two texts, or a pair has two grades.
@@ -83,21 +95,78 @@ def import_tables(
             ]
         )
         manifest = workspace.read_json(MANIFEST)
-        if digest in manifest.get("imports", []):
+        wanted = {
+            "passages": collection is not None,
+            "queries": bool(queries),
+            "qrels": bool(qrels),
+            UNKNOWN: bool(qrels),
+        }
+        lost = _lost_tables(workspace, manifest)
+        _refuse_renumbering(workspace, manifest, lost, digest)
+        is_known = digest in manifest.get("imports", [])
+        if is_known and not any(name in lost for name, needed in wanted.items() if needed):
             return Imported(0, 0, 0, 0, unchanged=True)
         with workspace.staging("import") as staging, connect(staging / "spill") as connection:
-            _Import(workspace, connection, staging, source, digest, manifest).run(collection, queries, qrels)
+            run = _Import(workspace, connection, staging, source, digest, manifest)
+            run.run(collection, queries, qrels, keep_unknown)
             added = _publish(workspace, connection, staging)
-        workspace.write_json({**manifest, "imports": [*manifest.get("imports", []), digest]}, MANIFEST)
+        imports = [*manifest.get("imports", []), *([] if is_known else [digest])]
+        workspace.write_json({**manifest, "imports": imports, ROWS: _rows(workspace)}, MANIFEST)
         return added
 
 
+def _rows(workspace: Workspace) -> dict[str, int]:
+    """Number of rows of each table."""
+    return {name: sum(footer.rows for footer in read_footers(workspace.parts(name))) for name in (*TABLES, UNKNOWN)}
+
+
+def _lost_tables(workspace: Workspace, manifest: Mapping[str, Any]) -> list[str]:
+    """Tables that have lost files since they were imported.
+
+    Older manifests do not record the number of rows: there a table counts as lost if it is empty.
+    """
+    if not manifest.get("imports"):
+        return []
+    recorded, rows = manifest.get(ROWS, {}), _rows(workspace)
+    return [name for name in rows if rows[name] < recorded.get(name, int(name != UNKNOWN))]
+
+
+def _refuse_renumbering(workspace: Workspace, manifest: Mapping[str, Any], lost: Sequence[str], digest: str) -> None:
+    """Refuse to fill a table of texts again if its rows might get other ids than judgements and lists have for them.
+
+    The only import of a workspace gives the same ids when it is repeated.
+
+    Raises:
+        WorkspaceError: texts are missing, and this import is not the only one that the workspace had; or a part of the
+            passages is missing that is not the last.
+    """
+    numbers = [footer.part for footer in read_footers(workspace.parts("passages"))]
+    if numbers != list(range(len(numbers))):
+        again = "remove all files of the table and run the same import again"
+        raise WorkspaceError(
+            "parts of the passages are missing",
+            where=workspace.path("passages"),
+            expected=f"parts 0 to {numbers[-1]}",
+            found=numbers,
+            todo=f"restore the files from a copy{', or ' + again if manifest['imports'] == [digest] else ''}",
+        )
+    texts = [name for name in lost if name not in ("qrels", UNKNOWN)]
+    used = bool(workspace.parts("qrels")) or bool(workspace.names("retrieved"))
+    if texts and used and manifest["imports"] != [digest]:
+        raise WorkspaceError(
+            f"files of the table {texts[0]!r} are missing",
+            where=workspace.path(texts[0]),
+            expected="every row that was imported: ids in judgements and retrieved lists are row numbers of it",
+            todo="restore the files from a copy, or import everything into a new workspace",
+        )
+
+
 def _publish(workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path) -> Imported:
-    for dataset in ("passages", "queries", "qrels"):
+    for dataset in (*TABLES, UNKNOWN):
         for staged in sorted(staging.glob(f"{dataset}/*.parquet")):
             publish_file(staged, workspace.current_path(dataset) / staged.name)
-    passages, queries, qrels, repeated = single_row(connection, "SELECT passages, queries, qrels, repeated FROM added")
-    return Imported(passages, queries, qrels, repeated, unchanged=False)
+    passages, queries, qrels, repeated, unknown, judged_before = single_row(connection, "FROM added")
+    return Imported(passages, queries, qrels, repeated, False, unknown, judged_before)
 
 
 class _Import:
@@ -116,13 +185,18 @@ class _Import:
         self._manifest = manifest
         self._settings = {"source": source}
         self._inputs = {"files": digest}
-        connection.execute("CREATE TABLE added (passages BIGINT, queries BIGINT, qrels BIGINT, repeated BIGINT)")
-        connection.execute("INSERT INTO added VALUES (0, 0, 0, 0)")
+        connection.execute(
+            "CREATE TABLE added AS SELECT 0::BIGINT AS passages, 0::BIGINT AS queries, 0::BIGINT AS qrels, "
+            "0::BIGINT AS repeated, 0::BIGINT AS unknown_passages, 0::BIGINT AS repeated_judgements"
+        )
 
-    def run(self, collection: Rows | None, queries: Sequence[SplitRows], qrels: Sequence[SplitRows]) -> None:
+    def run(
+        self, collection: Rows | None, queries: Sequence[SplitRows], qrels: Sequence[SplitRows], keep_unknown: bool
+    ) -> None:
         self._existing("passages", schemas.PASSAGES, ["passage_id", "external_id", "text_hash"])
         self._existing("queries", schemas.QUERIES, schemas.QUERIES.names)
         self._existing("qrels", schemas.QRELS, schemas.QRELS.names)
+        self._existing(UNKNOWN, schemas.UNKNOWN_JUDGEMENTS, schemas.UNKNOWN_JUDGEMENTS.names)
         if collection:
             self._passages(collection)
         elif self._workspace.parts("passages"):
@@ -130,7 +204,7 @@ class _Import:
         else:
             raise MissingError("no passages yet", where=self._workspace.root, todo="give --collection")
         self._queries(queries)
-        self._qrels(qrels)
+        self._qrels(qrels, keep_unknown)
 
     def _existing(self, name: str, schema: pa.Schema, columns: list[str]) -> None:
         """Create the table `old_<name>` from the rows of the workspace."""
@@ -190,24 +264,28 @@ class _Import:
         )
         self._write("queries", schemas.QUERIES, "SELECT * FROM queries ORDER BY query_id")
 
-    def _qrels(self, files: Sequence[SplitRows]) -> None:
-        if not files:
-            return
+    def _qrels(self, files: Sequence[SplitRows], keep_unknown: bool) -> None:
         self._connection.execute("CREATE TABLE judgements (query_id INT, passage_id INT, grade TINYINT)")
+        self._connection.execute(
+            "CREATE TABLE new_unknown_judgements (query_id INT, external_id VARCHAR, grade TINYINT)"
+        )
         for split, rows in files:
             self._load("lines", rows.read(), f"line, query, passage, grade, {_GRADE} AS number")
             # Stored qrels have no split: a judgement remains valid when its query is held out.
             held_out = held_out_of(self._manifest, split)
-            self._refuse_conflict(sql("collection/qrels_conflict"), rows.where, split=split, held_out=held_out)
+            values: dict[str, Any] = {"split": split, "held_out": held_out, "keep_unknown": keep_unknown}
+            self._refuse_conflict(sql("collection/qrels_conflict"), rows.where, **values)
             self._connection.execute(sql("collection/judgements"))
+            self._connection.execute(sql("collection/unknown_lines"))
+            self._refuse_conflict(sql("collection/nothing_known"), rows.where)
             self._refuse_conflict(sql("collection/grade_conflict"), rows.where)
+        self._connection.execute(sql("collection/unknown_judgements"))
         self._connection.execute("CREATE TABLE qrels AS SELECT * FROM old_qrels UNION SELECT * FROM judgements")
-        if self._unchanged("qrels"):
-            return
-        self._connection.execute(
-            "UPDATE added SET qrels = (SELECT count(*) FROM qrels) - (SELECT count(*) FROM old_qrels)"
-        )
-        self._write("qrels", schemas.QRELS, "SELECT * FROM qrels ORDER BY query_id, passage_id")
+        self._connection.execute(sql("collection/judgements_added"))
+        if not self._unchanged("qrels"):
+            self._write("qrels", schemas.QRELS, "SELECT * FROM qrels ORDER BY query_id, passage_id")
+        if not self._unchanged(UNKNOWN):
+            self._write(UNKNOWN, schemas.UNKNOWN_JUDGEMENTS, f"FROM {UNKNOWN} ORDER BY query_id, external_id")
 
     def _load(self, table: str, batches: Iterator[pa.RecordBatch], columns: str) -> None:
         """Stream batches into a table; an InputError of theirs is raised unchanged."""
@@ -230,7 +308,7 @@ class _Import:
         if failure:
             raise failure[0]
 
-    def _refuse_conflict(self, query: str, path: Path, **values: str | list[str]) -> None:
+    def _refuse_conflict(self, query: str, path: Path, **values: str | list[str] | bool) -> None:
         """Raise InputError for the conflict that the query returns as a row (what, expected, found), if any."""
         for what, expected, found in self._connection.execute(query, values or None).fetchall():
             raise InputError(what, where=path, expected=expected, found=found)

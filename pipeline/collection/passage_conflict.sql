@@ -13,6 +13,11 @@ SELECT what, expected, found FROM (
     SELECT line, 'line ' || line || ' has an empty id' AS what, 'an id and a text' AS expected, NULL AS found
     FROM keys WHERE external_id = ''
     UNION ALL
+    SELECT line, 'line ' || line || ' has an id with white space or a control character',
+           'an id that fits into a run file, whose fields are separated by white space', '"' || external_id || '"'
+    FROM keys ANTI JOIN old_passages USING (external_id)
+    WHERE regexp_matches(external_id, '[\s\p{Z}\p{Cc}\x{FEFF}]')
+    UNION ALL
     SELECT keys.line, 'line ' || keys.line || ' gives passage ' || external_id || ' a second text',
            'one text for an id',
            CASE first_text.line WHEN 0 THEN 'another one in the workspace' ELSE 'another one on line ' || first_text.line END

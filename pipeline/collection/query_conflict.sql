@@ -13,6 +13,11 @@ SELECT what, expected, found FROM (
     SELECT file, line, 'line ' || line || ' has an empty id' AS what, 'an id and a text' AS expected, NULL AS found
     FROM query_lines WHERE external_id = ''
     UNION ALL
+    SELECT file, line, 'line ' || line || ' has an id with white space or a control character',
+           'an id that fits into a run file, whose fields are separated by white space', '"' || external_id || '"'
+    FROM query_lines ANTI JOIN old_queries USING (external_id)
+    WHERE regexp_matches(external_id, '[\s\p{Z}\p{Cc}\x{FEFF}]')
+    UNION ALL
     SELECT file, line, 'line ' || line || ' gives query ' || external_id || ' a second text',
            first_text.text, query_lines.text
     FROM query_lines JOIN first_text USING (external_id) WHERE query_lines.text <> first_text.text

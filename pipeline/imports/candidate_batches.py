@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeGuard
 
 import numpy as np
@@ -16,7 +16,9 @@ ROWS_PER_BATCH = 1 << 18
 class CandidateBatchBuilder:
     """Collects lists. Call `full` after each query, and `rest` at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, unused: Iterable[str] = ()) -> None:
+        """`unused`: columns that the reader does not use; may still grow."""
+        self._unused = unused
         self._clear()
 
     def _clear(self) -> None:
@@ -53,6 +55,7 @@ class CandidateBatchBuilder:
                 id_array(self._passages),
                 np.array(self._scores, np.float64),
                 np.array(self._lists, np.int16)[owner],
+                list(self._unused),
             )
         self._clear()
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
+from pipeline.evaluation.runs import ranks_of
 from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.tables.delimited import first_line, read_fields, read_tsv
 
@@ -24,12 +25,15 @@ def read_run_rows(path: Path) -> Iterator[CandidateBatch]:
     """Read a run: TREC's six columns with scores, or MS MARCO's query, passage and rank, scored by minus the rank.
 
     Raises:
-        InputError: a line is malformed, or a score is not a number.
+        InputError: a line is malformed, a score is not a number, or a column that should hold ranks holds anything else
+            (as in files of judgements, of triples, or of scores).
     """
     columns = MS_MARCO if len(first_line(path).split()) == len(MS_MARCO) else TREC
     for batch in read_fields(path, columns):
-        score = numbers(batch, columns[-2] if columns is TREC else columns[-1], path)
-        yield _rows(batch, "passage", score if columns is TREC else -score, 0)
+        if columns is TREC:
+            yield _rows(batch, "passage", numbers(batch, "score", path), 0)
+        else:
+            yield _rows(batch, "passage", -ranks_of(batch, path).astype(np.float64), 0)
 
 
 def read_top1000(path: Path) -> Iterator[CandidateBatch]:
@@ -39,6 +43,7 @@ def read_top1000(path: Path) -> Iterator[CandidateBatch]:
         InputError: a line is malformed.
     """
     for batch in read_tsv(path, ["query", "passage", "query_text", "passage_text"]):
+        _refuse_numbers(batch, ["query_text", "passage_text"], path)
         yield _rows(batch, "passage", np.zeros(batch.num_rows), 0)
 
 
@@ -49,6 +54,7 @@ def read_id_triples(path: Path) -> Iterator[CandidateBatch]:
         InputError: a line is malformed.
     """
     for batch in read_fields(path, ["query", "positive", "negative"]):
+        _refuse_ranks(batch, path)
         yield _rows(batch, "negative", np.zeros(batch.num_rows), 0)
         yield _rows(batch, "positive", np.zeros(batch.num_rows), POSITIVES)
 
@@ -62,6 +68,36 @@ def read_text_triples(path: Path) -> Iterator[CandidateBatch]:
     for batch in read_tsv(path, ["query", "positive", "negative"]):
         yield _rows(batch, "negative", np.zeros(batch.num_rows), 0)
         yield _rows(batch, "positive", np.zeros(batch.num_rows), POSITIVES)
+
+
+def _refuse_numbers(batch: pa.RecordBatch, columns: list[str], path: Path) -> None:
+    """Refuse columns of texts that hold numbers alone, as a file of judgements has them."""
+    for name in columns:
+        if pc.all(pc.match_substring_regex(batch.column(name), r"^[-+]?\d+(\.\d+)?$")).as_py():
+            first = batch.column(name)[0].as_py()
+            todo = "judgements are imported by: prep import msmarco --qrels SPLIT=FILE"
+            raise InputError(f"its {name} are numbers", where=path, expected="texts", found=first, todo=todo)
+
+
+def _refuse_ranks(batch: pa.RecordBatch, path: Path) -> None:
+    """Refuse a third column of grades, ranks or scores: it repeats few numbers, or counts up, or has fractions."""
+    third = batch.column("negative")
+    number = third.cast(pa.float64()).to_numpy() if _all_numbers(third) else None
+    if number is None:
+        return
+    query = pc.dictionary_encode(batch.column("query")).indices.to_numpy()
+    counts_up = (np.diff(query) == 0) & (np.diff(number) == 1)
+    few = len(np.unique(number)) <= 5 and number.max() <= 4  # grades from 0 to 4
+    begins = np.flatnonzero(np.diff(query, prepend=-1))
+    ranked = counts_up.sum() == len(number) - len(begins) > 0 and (number[begins] <= 1).all()
+    if few or ranked or (number != np.floor(number)).any():
+        what = "its third column holds no ids of negatives: these are grades, ranks or scores"
+        expected = "query, positive and negative id"
+        raise InputError(what, where=path, expected=expected, found=third[0].as_py(), todo="prep import run reads runs")
+
+
+def _all_numbers(texts: pa.Array) -> bool:
+    return bool(pc.all(pc.match_substring_regex(texts, r"^-?\d+(\.\d+)?$")).as_py())
 
 
 def numbers(batch: pa.RecordBatch, column: str, path: Path) -> np.ndarray:

@@ -6,8 +6,8 @@ rows, checks them and publishes them, and knows no format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.collection.importing import Imported, Rows, SplitRows, import_tables
 from pipeline.storage.workspace import Workspace
@@ -30,6 +30,10 @@ class CollectionSource:
     """(split, ids and texts); a query may be in several splits."""
     qrels: Sequence[SplitRows] = ()
     """(split, judgements); each query of the judgements must be in the split."""
+    keep_unknown: bool = False
+    """Whether judgements of passages that are not in the collection come in, to be counted as never found."""
+    unused_columns: Mapping[str, None] = field(default_factory=dict)
+    """Columns that the reader does not use, in their order; filled while the rows are read."""
 
 
 def import_collection(workspace: Workspace, source: CollectionSource) -> Imported:
@@ -39,4 +43,6 @@ def import_collection(workspace: Workspace, source: CollectionSource) -> Importe
         InputError: a malformed line, an unknown id, an id with two texts, a pair with two grades.
         WorkspaceError: neither the source nor the workspace has passages; another import is running.
     """
-    return import_tables(workspace, source.passages, source.queries, source.qrels, source.name)
+    return import_tables(
+        workspace, source.passages, source.queries, source.qrels, source.name, keep_unknown=source.keep_unknown
+    )

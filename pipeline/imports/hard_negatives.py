@@ -12,11 +12,16 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import InputError, UsageError
 from pipeline.imports.candidate_batches import CandidateBatchBuilder, is_id, is_score
+from pipeline.imports.columns import ColumnCheck, Layout
 from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.names import check_name
 from pipeline.tables.json_lines import bad_line, read_objects
 
 _EXPECTED = '{"qid": …, "pos": [ids], "neg": {"system": [ids]}}, or lists of {"pid", "ce-score"}'
+
+_LINE = Layout("lists of hard negatives", frozenset({"qid", "pos", "neg"}))
+_PASSAGE_OF_LISTS = Layout("passages of a list", frozenset({"pid"}))
+_SCORED_PASSAGE = Layout("passages with scores", frozenset({"pid", "ce-score"}))
 
 
 class _Line(NamedTuple):
@@ -31,20 +36,22 @@ def read_lists(path: Path, systems: dict[str, int]) -> Iterator[CandidateBatch]:
     """Read the negatives as lists, scored by minus the rank, and the positives.
 
     Args:
-        path: the file, plain or .gz.
+        path: the file, plain or compressed.
         systems: filled with the number of each system's list, in the order of their appearance.
 
     Raises:
         InputError: a line is malformed, or the name of a system cannot be the name of a file.
     """
-    batches = CandidateBatchBuilder()
-    for line, (query, positives, negatives) in _lines(path):
+    check = ColumnCheck(_LINE, path)
+    inner = ColumnCheck(_PASSAGE_OF_LISTS, path, lenient=True, unused=check.unused)
+    batches = CandidateBatchBuilder(check.unused)
+    for line, (query, positives, negatives) in _lines(path, check):
         for system, values in negatives.items():
             if system not in systems:
                 systems[_checked(path, line, system)] = len(systems)
-            passages = [_passage(path, line, value) for value in values]
+            passages = [_passage(path, line, value, inner) for value in values]
             batches.add(line, query, passages, range(-1, -1 - len(passages), -1), systems[system])
-        passages = [_passage(path, line, value) for value in positives]
+        passages = [_passage(path, line, value, inner) for value in positives]
         batches.add(line, query, passages, [0.0] * len(passages), POSITIVES)
         yield from batches.full()
     yield from batches.rest()
@@ -56,17 +63,20 @@ def read_list_scores(path: Path) -> Iterator[CandidateBatch]:
     Raises:
         InputError: a line is malformed, or of the newer schema, which has no scores.
     """
-    batches = CandidateBatchBuilder()
-    for line, (query, positives, negatives) in _lines(path):
+    check = ColumnCheck(_LINE, path)
+    inner = ColumnCheck(_SCORED_PASSAGE, path, unused=check.unused)
+    batches = CandidateBatchBuilder(check.unused)
+    for line, (query, positives, negatives) in _lines(path, check):
         for values in (positives, *negatives.values()):
-            passages = [_passage(path, line, value) for value in values]
+            passages = [_passage(path, line, value, inner) for value in values]
             batches.add(line, query, passages, [_score(path, line, value) for value in values])
         yield from batches.full()
     yield from batches.rest()
 
 
-def _lines(path: Path) -> Iterator[tuple[int, _Line]]:
+def _lines(path: Path, check: ColumnCheck) -> Iterator[tuple[int, _Line]]:
     for line, value in read_objects(path):
+        check.see(value, line)
         query, positives, negatives = value.get("qid"), value.get("pos", []), value.get("neg")
         lists = [positives, *negatives.values()] if isinstance(negatives, dict) else [None]
         if not is_id(query) or not isinstance(negatives, dict) or not all(isinstance(values, list) for values in lists):
@@ -82,7 +92,9 @@ def _checked(path: Path, line: int, system: str) -> str:
         raise InputError(what, where=path, expected=error.expected, found=error.found) from error
 
 
-def _passage(path: Path, line: int, value: Any) -> int | str:
+def _passage(path: Path, line: int, value: Any, check: ColumnCheck) -> int | str:
+    if isinstance(value, dict):
+        check.see(value, line)
     passage: object = value.get("pid") if isinstance(value, dict) else value
     if not is_id(passage):
         raise bad_line(path, line, "a passage id", value)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pipeline.collection.external_ids import TABLE_KEYS, UNKNOWN, ExternalIds
 from pipeline.collection.texts_by_content import IdsByText
 from pipeline.errors import InputError
+from pipeline.imports.columns import unused_line
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parquet import metadata_of
 
@@ -42,6 +43,8 @@ class CandidateBatch(NamedTuple):
     """(N,) float64"""
     list: np.ndarray
     """(N,) int16: number of the system's list, or POSITIVES."""
+    unused: Iterable[str] = ()
+    """Columns seen so far that the reader does not use."""
 
 
 def existing(path: Path) -> Path:
@@ -72,9 +75,11 @@ class Counts:
     """Largest difference between two scores of the same pair."""
     not_judged: int = 0
     """Positives of the file that the workspace has no judgement for."""
+    unused_columns: list[str] = field(default_factory=list)
+    """Columns that the reader does not use."""
 
-    def lines(self) -> list[tuple[str, int]]:
-        """Messages with their counts, for those that are not 0."""
+    def lines(self) -> list[str]:
+        """Messages for what is not 0, and for the columns that were not used."""
         messages = [
             ("rows name a query that is not in the workspace", self.unknown_queries),
             ("rows name a passage that is not in the workspace", self.unknown_passages),
@@ -83,7 +88,8 @@ class Counts:
             ("pairs have scores that contradict each other; their mean is taken", self.contradictions),
             ("positives are not among the judgements", self.not_judged),
         ]
-        return [(text, count) for text, count in messages if count]
+        lines = [f"{count:,} {text}" for text, count in messages if count]
+        return lines + ([unused_line(self.unused_columns)] if self.unused_columns else [])
 
 
 @dataclass
@@ -115,8 +121,11 @@ class Intake:
         Raises:
             InputError: from the reader; a score is no finite float32; an id is unknown, and `strict`.
         """
+        unused: dict[str, None] = {}
         for rows in batches:
             self._take(rows)
+            unused |= dict.fromkeys(rows.unused)
+        self.counts.unused_columns = list(unused)
         self.counts.ambiguous = sum(finder.ambiguous for finder in self._finders if isinstance(finder, IdsByText))
 
     def _take(self, rows: CandidateBatch) -> None:

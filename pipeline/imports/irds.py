@@ -17,9 +17,12 @@ import pyarrow as pa
 from pipeline.collection.importing import Rows
 from pipeline.errors import InputError, UsageError
 from pipeline.imports.collection_source import JUDGEMENT_COLUMNS, TEXT_COLUMNS, CollectionSource
+from pipeline.imports.columns import ColumnCheck, Layout
 from pipeline.imports.text_rows import string_rows
 from pipeline.names import check_name
 from pipeline.tables.content import ContentHash
+
+_QRELS = Layout("judgements", frozenset({"query_id", "doc_id", "relevance"}), frozenset({"iteration"}))
 
 
 class Dataset(Protocol):
@@ -42,6 +45,15 @@ class Dataset(Protocol):
 
     def qrels_iter(self) -> Iterable[Any]:
         """Judgements, with `query_id`, `doc_id`, `relevance`."""
+
+    def qrels_cls(self) -> type:
+        """The named tuple of a judgement."""
+
+    def has_scoreddocs(self) -> bool:
+        """Whether there are candidates of a system."""
+
+    def has_docpairs(self) -> bool:
+        """Whether there are triples."""
 
 
 def load(name: str) -> Dataset:
@@ -73,6 +85,9 @@ def ir_collection(name: str, dataset: Dataset, split: str) -> CollectionSource:
     """
     check_name("split", split)
     where = Path(f"ir_datasets:{name}")
+    more = [kind for kind in ("scoreddocs", "docpairs") if getattr(dataset, f"has_{kind}")()]
+    if dataset.has_qrels():
+        ColumnCheck(_QRELS, where).see(dataset.qrels_cls()._fields)  # type: ignore[attr-defined]
     docs = _rows(where, partial(_docs, dataset), TEXT_COLUMNS) if dataset.has_docs() else None
     queries = _rows(where, partial(_queries, dataset), TEXT_COLUMNS) if dataset.has_queries() else None
     qrels = _rows(where, partial(_qrels, dataset), JUDGEMENT_COLUMNS) if dataset.has_qrels() else None
@@ -83,6 +98,8 @@ def ir_collection(name: str, dataset: Dataset, split: str) -> CollectionSource:
         docs,
         [(split, queries)] if queries else [],
         [(split, qrels)] if qrels else [],
+        keep_unknown=True,
+        unused_columns=dict.fromkeys(more),
     )
 
 

@@ -16,12 +16,11 @@ import pyarrow as pa
 
 from pipeline import schemas
 from pipeline.errors import InputError
+from pipeline.evaluation.runs import MOST_RANKS
 from pipeline.imports.intake import POSITIVES, Counts, Intake, reconcile
 from pipeline.retrieval.lists import IMPORTED
 from pipeline.tables.parts import part_name, write_part
 from pipeline.tables.provenance import Recipe
-
-MOST_RANKS = np.iinfo(np.int16).max
 
 
 class ListWriter:

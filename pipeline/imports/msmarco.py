@@ -21,9 +21,11 @@ SplitFile = tuple[str, Path]
 
 
 def msmarco_collection(
-    collection: Path | None, queries: Sequence[SplitFile], qrels: Sequence[SplitFile]
+    collection: Path | None, queries: Sequence[SplitFile], qrels: Sequence[SplitFile], *, keep_unknown: bool = False
 ) -> CollectionSource:
-    """The collection in these files, each plain or .gz.
+    """The collection in these files, each plain or compressed.
+
+    With `keep_unknown`, judgements of passages that are not in the collection come in as never found.
 
     Raises:
         InputError: a file is missing.
@@ -40,11 +42,17 @@ def msmarco_collection(
         texts(collection) if collection else None,
         [(split, texts(path)) for split, path in queries],
         [(split, judgements(path)) for split, path in qrels],
+        keep_unknown=keep_unknown,
     )
 
 
 def import_msmarco(
-    workspace: Workspace, collection: Path | None, queries: Sequence[SplitFile], qrels: Sequence[SplitFile]
+    workspace: Workspace,
+    collection: Path | None,
+    queries: Sequence[SplitFile],
+    qrels: Sequence[SplitFile],
+    *,
+    keep_unknown: bool = False,
 ) -> Imported:
     """Import a collection (may be left out once there is one), queries and qrels, each with its split.
 
@@ -52,4 +60,4 @@ def import_msmarco(
         InputError: a file is missing, or what `import_collection` refuses.
         WorkspaceError: no collection yet and none given; another import is running.
     """
-    return import_collection(workspace, msmarco_collection(collection, queries, qrels))
+    return import_collection(workspace, msmarco_collection(collection, queries, qrels, keep_unknown=keep_unknown))

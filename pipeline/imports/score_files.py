@@ -15,20 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.imports.candidate_batches import CandidateBatchBuilder, is_id, is_score
 from pipeline.imports.candidate_files import numbers, read_run_rows
+from pipeline.imports.columns import ColumnCheck, Layout
 from pipeline.imports.hard_negatives import read_list_scores
 from pipeline.imports.intake import POSITIVES, CandidateBatch
 from pipeline.imports.score_process import read_score_pickle
-from pipeline.imports.score_tables import read_score_tables
+from pipeline.imports.score_tables import read_score_tables, refuse_grades
+from pipeline.tables.compression import open_binary, peek
 from pipeline.tables.delimited import first_line, read_tsv
 from pipeline.tables.json_lines import bad_line, read_objects, read_values
 
+_TEVATRON = Layout(
+    "scored passages of Tevatron",
+    frozenset({"query_id", "positive_passages", "negative_passages"}),
+    frozenset({"query"}),
+)
+_TEVATRON_PASSAGE = Layout("passages with scores", frozenset({"docid", "score"}), frozenset({"title", "text"}))
 _KD = ["positive_score", "negative_score", "query", "positive", "negative"]
 
 
@@ -70,10 +79,21 @@ def read_tevatron(path: Path) -> Iterator[CandidateBatch]:
     Raises:
         InputError: a line is malformed, or a passage has no score.
     """
-    batches = CandidateBatchBuilder()
+    check = ColumnCheck(_TEVATRON, path)
+    inner = ColumnCheck(_TEVATRON_PASSAGE, path, unused=check.unused)
+    batches = CandidateBatchBuilder(check.unused)
     for line, value in read_objects(path):
+        check.see(value, line)
         query = value.get("query_id")
-        positives, negatives = (_scored(value.get(f"{side}_passages")) for side in ("positive", "negative"))
+        sides = [value.get(f"{side}_passages") for side in ("positive", "negative")]
+        positives, negatives = (_scored(passages, inner, line) for passages in sides)
+        if any(isinstance(passages, list) and passages and _lack_scores(passages) for passages in sides):
+            raise InputError(
+                f"line {line} has passages without scores",
+                where=path,
+                expected='{"docid", "score"} for each passage',
+                todo="import positives and negatives without scores as lists: prep import hub DIRECTORY --as lists",
+            )
         if not is_id(query) or positives is None or negatives is None:
             raise bad_line(path, line, '{"query_id", "positive_passages": [{"docid", "score"}], …}', value)
         for pairs in (positives, negatives):
@@ -83,10 +103,16 @@ def read_tevatron(path: Path) -> Iterator[CandidateBatch]:
     yield from batches.rest()
 
 
-def _scored(passages: object) -> list[tuple[int | str, float]] | None:
+def _lack_scores(passages: list[Any]) -> bool:
+    return all(isinstance(passage, dict) and passage.get("score") is None for passage in passages)
+
+
+def _scored(passages: object, check: ColumnCheck, line: int) -> list[tuple[int | str, float]] | None:
     """Ids and scores of a list of Tevatron's passages; None for any other value."""
     if not isinstance(passages, list) or not all(isinstance(passage, dict) for passage in passages):
         return None
+    for passage in passages:
+        check.see(passage, line)
     pairs = [[passage.get("docid"), passage.get("score")] for passage in passages]
     return [(pair[0], float(pair[1])) for pair in pairs] if all(map(_is_scored, pairs)) else None
 
@@ -115,27 +141,45 @@ FORMS = {
 
 
 def form_of(path: Path) -> str:
-    """The format of a file, recognised by its name and its first line.
+    """The format of a file, recognised by its first bytes and its first line, never by its name.
 
     Raises:
-        InputError: no format is recognised, or no such file.
+        InputError: no format is recognised, no such file, or a table of whole numbers, which may be judgements.
     """
-    names = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    suffix = names[-1].lower() if names else ""
-    if path.is_dir() or suffix == ".parquet":
+    head = b""
+    if not path.is_dir():
+        with open_binary(path, text=False) as stream:
+            head = peek(stream)
+    if path.is_dir() or head.startswith(b"PAR1"):
+        try:
+            refuse_grades(path)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError("unreadable Parquet file", where=path, found=str(error)[:300]) from error
         return "parquet"
-    if suffix in (".pkl", ".pickle"):
+    # Protocols 0 and 1 begin with an opcode; the reader refuses them by name.
+    if head[:1] == b"\x80" or {".pkl", ".pickle"}.intersection(path.suffixes):
         return "pickle"
-    if suffix in (".json", ".jsonl"):
-        _, value = next(read_values(path))
-        if isinstance(value, list):
-            return "colbert"
-        return "tevatron" if isinstance(value, dict) and "positive_passages" in value else "lists"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+        return _json_form(path)
     line = first_line(path)
     if len(line.split("\t")) == len(_KD):
         return "kd"
     if len(line.split()) == 6:
         return "run"
-    raise InputError(
-        "not a known format of scores", where=path, expected=", ".join(FORMS), todo="pass --form to name the format"
-    )
+    raise _unknown(path)
+
+
+def _json_form(path: Path) -> str:
+    _, value = next(read_values(path))
+    if isinstance(value, list):
+        return "colbert"
+    if "positive_passages" in value:
+        return "tevatron"
+    if "neg" in value and "qid" in value:
+        return "lists"
+    raise _unknown(path, f"an object with {', '.join(value)}")
+
+
+def _unknown(path: Path, found: str | None = None) -> InputError:
+    todo = "pass --form to name the format; a directory of tables with columns is imported by: prep import hub"
+    return InputError("not a known format of scores", where=path, expected=", ".join(FORMS), found=found, todo=todo)

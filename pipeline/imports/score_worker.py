@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.imports.score_pickle import ENTRY, Entries, RefusedError, read_pickle
-from pipeline.tables.json_lines import DAMAGED, open_binary
+from pipeline.tables.compression import DAMAGED, open_binary
 
 _BYTES_PER_BATCH = 4 << 20
 _EXPECTED = "a pickled dict of dicts, query -> {passage -> score}, of integers, floats and strings alone"
@@ -29,7 +29,7 @@ def send_scores(path: str, sender: Connection, memory_bytes: int) -> None:
     integers), and the entries, or the scores of these passages.
 
     Args:
-        path: the pickle, plain or .gz.
+        path: the pickle, plain or compressed.
         sender: connection to the process that imports the scores.
         memory_bytes: address space that this process may use beyond what it has now.
     """
@@ -37,7 +37,7 @@ def send_scores(path: str, sender: Connection, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        with open_binary(Path(path)) as stream:
+        with open_binary(Path(path), text=False) as stream:
             _send_all(read_pickle(stream), sender)
         _send_facts(sender, end=True)
     except RefusedError as error:

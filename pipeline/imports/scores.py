@@ -22,6 +22,7 @@ from pipeline.fingerprint import digest_file, digest_files, digest_json
 from pipeline.imports.intake import CandidateBatch, Counts, Intake, existing, reconcile
 from pipeline.imports.lists import SMALL_MEMORY, CandidateSource, import_lists, refuse_contradictions
 from pipeline.imports.score_files import FORMS, form_of
+from pipeline.imports.score_tables import has_positives
 from pipeline.imports.settings import ListOptions, ScoreOptions
 from pipeline.names import check_name
 from pipeline.scores.pairs import PairSet, build_pairs, current_pairs
@@ -58,6 +59,8 @@ def import_scores(workspace: Workspace, path: Path, teacher: str, options: Score
     check_name("teacher", teacher)
     form = options.form or form_of(path)
     content = digest_files(path.rglob("*.parquet"), path) if path.is_dir() else digest_file(existing(path))
+    # The positives of tables were not read before they had an identity of their own.
+    marks = ["positives"] if form == "parquet" and has_positives(path) else []
     read, unit = FORMS[form]
 
     def rows(systems: dict[str, int]) -> Iterator[CandidateBatch]:
@@ -65,7 +68,7 @@ def import_scores(workspace: Workspace, path: Path, teacher: str, options: Score
         return read(path)
 
     return import_score_source(
-        workspace, CandidateSource(path, digest_json([form, content]), rows, unit), teacher, form, options
+        workspace, CandidateSource(path, digest_json([form, content, *marks]), rows, unit), teacher, form, options
     )
 
 
@@ -130,7 +133,7 @@ def _align(
 ) -> tuple[Counts, int]:
     """Stage the scores of the workspace's pairs. Returns the counts, and how many scores have no pair."""
     edges = np.array([0, *(footer.extra["first_query"] for footer in pairs.footers[1:])], np.int32)
-    intake = Intake(workspace, source.where, staging / "rows", edges, options.strict, source.unit)
+    intake = Intake(workspace, source.where, staging / "rows", edges, options.strict, source.unit, source.by_text)
     intake.take(source.read({}))
     first_missing: list[tuple[int, int]] = []
     missing = unused = 0

@@ -12,7 +12,7 @@ from pipeline.settings import check_settings, setting
 
 ScoreForm = Literal["pickle", "kd", "parquet", "lists", "colbert", "tevatron", "run"]
 """Formats of score files; `score_files.FORMS` has their readers."""
-HubKind = Literal["scores", "passages", "queries", "triples"]
+HubKind = Literal["passages", "queries", "qrels", "scores", "triples", "lists"]
 """Contents of a Hugging Face data set."""
 
 
@@ -84,7 +84,12 @@ class HubOptions:
         option="--as",
         metavar="KIND",
         unset="recognised by the columns",
-        help="Content of the data set: {choices}.",
+        help="Content of the data set: {choices}. Only the columns of this content are read; others are named.",
+    )
+    texts: bool = setting(
+        False,
+        flag=True,
+        help="Look up queries and passages of scores, triples or lists by their text; the workspace must have them.",
     )
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ Each batch has its columns as strings, and `line` int64 from 1 for messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -39,24 +39,27 @@ def string_rows(records: Iterable[tuple[int, tuple[str, ...]]], columns: list[st
 
 
 def table_rows(
-    batches: Iterable[pa.RecordBatch], columns: dict[str, str], where: Path | str
+    batches: Iterable[pa.RecordBatch], columns: dict[str, str], where: Path | str, numbers: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
     """Select and rename columns (old name → new name), as strings; `line` is the number of the row.
 
     Raises:
-        InputError: a column has a null, or is neither text nor integers.
+        InputError: a column has a null, or is neither text nor integers; those in `numbers` (new names) may have
+            fractions.
     """
     line = 1
     for batch in batches:
-        arrays = [_strings(batch.column(old), old, line, where) for old in columns]
+        arrays = [_strings(batch.column(old), old, line, where, new in numbers) for old, new in columns.items()]
         lines = pa.array(np.arange(line, line + batch.num_rows))
         yield pa.RecordBatch.from_arrays([*arrays, lines], names=[*columns.values(), "line"])
         line += batch.num_rows
 
 
-def _strings(array: pa.Array, name: str, line: int, where: Path | str) -> pa.Array:
-    data_type = array.type
-    if not any(check(data_type) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer)):
+def _strings(array: pa.Array, name: str, line: int, where: Path | str, is_number: bool) -> pa.Array:
+    array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    data_type, allowed = array.type, [pa.types.is_string, pa.types.is_large_string, pa.types.is_integer]
+    allowed += [pa.types.is_string_view, *([pa.types.is_floating] if is_number else [])]
+    if not any(check(data_type) for check in allowed):
         what = f"column {name} is of the wrong type"
         raise InputError(what, where=where, expected="text or integers", found=data_type)
     if array.null_count:

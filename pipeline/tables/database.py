@@ -81,17 +81,24 @@ def sql(name: str) -> str:
 
 
 def view_parquet(connection: duckdb.DuckDBPyConnection, name: str, paths: Sequence[AnyPath]) -> None:
-    """Create a view over Parquet files; rows keep the order of files and rows."""
-    connection.read_parquet(parquet_names(connection, paths)).create_view(name, replace=True)
+    """Create a view over Parquet files; rows keep the order of files and rows.
+
+    The rows are those of the files, whatever their directories are called. All SQL reads files through this function.
+    """
+    # A directory called query_id=5 would replace the column query_id (Hive partitioning).
+    files = connection.read_parquet(_names(connection, paths), hive_partitioning=False)
+    files.create_view(name, replace=True)
 
 
-def parquet_names(connection: duckdb.DuckDBPyConnection, paths: Sequence[AnyPath]) -> list[str]:
-    """The names under which the connection can read the files, on disk or in a store."""
+def _names(connection: duckdb.DuckDBPyConnection, paths: Sequence[AnyPath]) -> list[str]:
+    """The names under which the connection reads the files, on disk or in a store."""
+    names = [str(path) for path in paths]
     if any(isinstance(path, StorePath) for path in paths):
         from pipeline.tables.duckdb_files import duckdb_name
 
-        return [duckdb_name(connection, path) if isinstance(path, StorePath) else str(path) for path in paths]
-    return [str(path) for path in paths]
+        names = [duckdb_name(connection, path) if isinstance(path, StorePath) else str(path) for path in paths]
+    # DuckDB takes a name for a pattern: in a directory called a*b it would also read the files of a directory axb.
+    return [re.sub(r"([*?[])", r"[\1]", name) for name in names]
 
 
 def single_row(

@@ -12,12 +12,21 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModel,
+    MT5EncoderModel,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    T5EncoderModel,
+    UMT5EncoderModel,
+)
 
 from pipeline.errors import ModelError, UsageError
 from students.settings import StudentSettings
 from students.token_rows import TextRows
+from teachers.checkpoints.checkpoint import Checkpoint
 from teachers.checkpoints.cross_encoder import positions_of
+from teachers.checkpoints.definition import Definition
 
 
 class Student(nn.Module, ABC):
@@ -29,10 +38,10 @@ class Student(nn.Module, ABC):
     """Whether it can retrieve from a whole collection."""
     library_class: ClassVar[str | None] = None
     """The sentence-transformers class that loads its directory."""
-    known_by_module: ClassVar[str | None] = None
-    """The sentence-transformers module that only directories of this architecture have."""
     known_by_model_type: ClassVar[str | None] = None
     """The `model_type` that only checkpoints of this architecture have."""
+    prompts: tuple[str, str] = ("", "")
+    """Texts put before every query and before every passage where a loaded checkpoint scores; none in training."""
     penalties: Tensor | None = None
     """Regularisation terms of the last forward pass, (2,): of queries and of passages."""
 
@@ -42,8 +51,8 @@ class Student(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """Load a checkpoint, a Hub name or a local directory.
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
+        """Load a checkpoint, a Hub name, a local directory, or a resolved checkpoint.
 
         A checkpoint of the same architecture is loaded with all its weights. From any other, the encoder is loaded, and
         new weights above it are drawn by torch's global generator.
@@ -51,6 +60,10 @@ class Student(nn.Module, ABC):
         Raises:
             ModelError: the architecture cannot start from this checkpoint.
         """
+
+    def read(self, definition: Definition) -> None:
+        """Score as the checkpoint's files say; for inference, since in training the settings alone decide."""
+        self.prompts = definition.prompts
 
     @abstractmethod
     def features(self, queries: TextRows, passages: TextRows) -> dict[str, Tensor]:
@@ -66,7 +79,10 @@ class Student(nn.Module, ABC):
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> Tensor:
         """Raw scores (B,) of pairs: query i with passage i."""
-        rows = (TextRows.of(self.tokenizer, texts) for texts in (queries, passages))
+        rows = (
+            TextRows.of(self.tokenizer, texts, prompt)
+            for texts, prompt in zip((queries, passages), self.prompts, strict=True)
+        )
         device = next(self.parameters()).device
         features = {name: tensor.to(device) for name, tensor in self.features(*rows).items()}
         return self(**features).squeeze(1)  # type: ignore[no-any-return]
@@ -133,6 +149,14 @@ def freeze_pooler(encoder: nn.Module) -> None:
     pooler = getattr(encoder, "pooler", None)
     if pooler is not None:
         pooler.requires_grad_(False)
+
+
+_ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
+
+
+def encoder_class(config: PreTrainedConfig) -> Any:
+    """The class that loads an encoder; of T5 and its kin the encoder alone, as sentence-transformers does."""
+    return _ENCODERS.get(config.model_type, AutoModel)
 
 
 def layers_override(config: PreTrainedConfig, num_layers: int | None, where: object) -> dict[str, Any]:

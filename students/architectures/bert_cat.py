@@ -28,7 +28,7 @@ from students.settings import StudentSettings
 from students.token_rows import TextRows
 from teachers.checkpoints.bert_cat import HEAD, load_bert_cat
 from teachers.checkpoints.bert_cat import BertCat as PublishedBertCat
-from teachers.checkpoints.checkpoint import BERT_CAT, resolve
+from teachers.checkpoints.checkpoint import BERT_CAT, Checkpoint, resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading
 from teachers.tokens.pair_tokenizer import PairTokenizer
 from teachers.tokens.token_types import decide_token_types, takes_token_types
@@ -51,7 +51,7 @@ class BertCat(Student):
         self.with_types = with_types
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student; a checkpoint without a head gets a new one."""
         checkpoint = resolve(init)
         directory = checkpoint.directory

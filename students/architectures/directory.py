@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-MODULES_FILE = "modules.json"
+from teachers.checkpoints.modules import MODULES_FILE
 
 
 class Module(NamedTuple):
@@ -81,19 +81,6 @@ def transformer_facts(task: str, output: str, **lengths: Any) -> dict[str, Any]:
     }
 
 
-def read_modules(directory: Path) -> dict[str, Path]:
-    """Class name of each module, without its path, → the module's directory; empty without modules.json."""
-    listed = read_json(directory / MODULES_FILE)
-    if not isinstance(listed, list):
-        return {}
-    return {module["type"].rsplit(".", 1)[-1]: directory / module["path"] for module in listed}
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write JSON values."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """The JSON values of a file; None if there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -25,7 +25,7 @@ from students.architectures.published import encoder_of, is_published, write_pub
 from students.architectures.separate import SeparateStudent, States
 from students.settings import StudentSettings
 from students.token_rows import Frame
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _MODEL_TYPE = "PreTTR"
@@ -66,7 +66,7 @@ class PreTtr(SeparateStudent):
             self._classification_layer.weight.data = head.float()
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student. The head is loaded from a directory of this architecture or from the published form."""
         checkpoint = resolve(init)
         where = checkpoint.directory

@@ -53,13 +53,21 @@ class CrossEncoder(NamedTuple):
 
 def positions_of(model: nn.Module, config: object) -> int | None:
     """The longest input of a model in tokens, or None where nothing limits it."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa and its kin count from the padding index on.
-            unused = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - unused
+    learned = learned_positions(model)
+    if learned is not None:
+        return learned
     stated = getattr(config, "max_position_embeddings", None)
     return stated if stated is not None and stated > 0 else None  # XLNet has no limit, and states -1
+
+
+def learned_positions(module: nn.Module) -> int | None:
+    """The tokens for which a model has position embeddings; None if it computes positions."""
+    for name, part in module.named_modules():
+        if name.endswith(("position_embeddings", "wpe")) and isinstance(part, nn.Embedding):
+            # RoBERTa and its kin count from the padding index on.
+            unused = 0 if part.padding_idx is None else part.padding_idx + 1
+            return part.num_embeddings - unused
+    return None
 
 
 def load_cross_encoder(checkpoint: Checkpoint) -> CrossEncoder:

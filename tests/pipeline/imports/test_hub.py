@@ -4,7 +4,7 @@ import pytest
 
 from jobs.cli import app
 from pipeline.errors import InputError
-from pipeline.imports.hub import HubTable
+from pipeline.imports.hub.data_set import HubTable
 from pipeline.storage.workspace import Workspace
 from tests.pipeline.imports.test_import_lists import stored as stored_lists
 from tests.pipeline.imports.test_import_scores import stored
@@ -91,7 +91,7 @@ def test_triples_of_ids(tmp_path, published, capsys):
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("margins", "cannot tell"), ("beir", "cannot tell"), ("nothing", "cannot be read")],
+    [("margins", "holds margins of two passages"), ("beir", "cannot tell"), ("nothing", "cannot be read")],
 )
 def test_a_table_of_unclear_content_or_none_is_refused(published, config, message):
     with pytest.raises(InputError, match=message):

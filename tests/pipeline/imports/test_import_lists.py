@@ -2,6 +2,7 @@ import duckdb
 import pytest
 
 from pipeline.errors import InputError, UsageError, WorkspaceError
+from pipeline.evaluation import runs
 from pipeline.imports.candidate_files import read_id_triples, read_run_rows, read_top1000
 from pipeline.imports.hard_negatives import read_lists
 from pipeline.imports.lists import ListOptions, file_source, import_lists, system_source
@@ -216,3 +217,48 @@ def test_a_name_that_differs_from_another_in_case_only_is_refused(ws, tmp_path):
     with pytest.raises(WorkspaceError, match="differ in case only"):
         import_lists(ws, system_source(file, "run", "BM25", read_run_rows), DEFAULT)
     assert ws.names("retrieved") == ["bm25"]
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "message"),
+    [
+        (read_run_rows, "10 110 1\n11 111 1\n", "no rank in its third column"),  # judgements
+        (read_run_rows, "10 110 1\n10 111 2\n10 112 1\n", "line 3 has no rank"),
+        (read_run_rows, "10 110 0\n10 111 1\n", "line 1 has no rank"),
+        (read_run_rows, "10 110 7.5\n10 111 3\n", "line 1 has no rank"),  # scores
+        (read_run_rows, "10 110 103\n10 110 104\n", "line 1 has no rank"),  # triples
+        (read_run_rows, "10 110 1\n10 110 104\n", "line 2 has no rank"),  # triples
+        (read_run_rows, "10 110 -3\n", "line 1 has no rank"),
+        (read_run_rows, "10 110 99999999999999999999\n", "line 1 has no rank"),
+        (read_run_rows, "query passage rank\n10 110 1\n", "line 1 is a header"),
+        (read_id_triples, "10 110 1\n11 111 0\n", "holds no ids of negatives"),  # judgements
+        (read_id_triples, "10 110 1\n10 111 2\n10 112 3\n11 110 1\n", "holds no ids"),  # a run
+        (read_id_triples, "10 110 9.25\n10 111 103\n", "holds no ids"),  # scores
+        (read_id_triples, "qid pos neg\n10 110 103\n", "line 1 is a header"),
+        (read_top1000, "10\t0\t110\t1\n", "its query_text are numbers"),  # judgements
+        (read_top1000, "qid\tpid\tquery\tpassage\n", "line 1 is a header"),
+    ],
+)
+def test_another_kind_of_file_is_not_read_by_position(ws, tmp_path, read, content, message):
+    path = write(tmp_path / "f.tsv", content.encode())
+    with pytest.raises(InputError, match=message):
+        import_lists(ws, system_source(path, "x", "x", read), DEFAULT)
+    if read is read_run_rows:
+        with pytest.raises(InputError, match=message):
+            runs.read_run(ws, path)
+    assert not ws.names("retrieved")
+
+
+def test_ids_of_negatives_may_be_numbers_of_any_order(ws, tmp_path):
+    path = write(tmp_path / "f.tsv", b"10 110 100\n10 110 101\n11 111 102\n")
+    assert import_lists(ws, system_source(path, "x", "x", read_id_triples), DEFAULT).systems == {"x": 3}
+
+
+def test_keys_that_are_not_used_are_named_and_scores_beside_the_lists_refused(ws, tmp_path):
+    values = [{"qid": 10, "query": "q", "pos": [{"pid": 110, "ce-score": 1.0}], "neg": {"bm25": [101]}}]
+    counts = take(ws, write(tmp_path / "a.jsonl", lines(values))).counts
+    assert counts.unused_columns == ["query", "ce-score"] and "query, ce-score" in counts.lines()[-1]
+    for name in ("pos_scores", "neg_scores", "label"):
+        path = write(tmp_path / f"{name}.jsonl", lines([*NEWER, {**NEWER[0], name: [1.0]}]))
+        with pytest.raises(InputError, match=f"line 4: column '{name}' holds"):
+            take(ws, path)

@@ -71,7 +71,7 @@ def test_every_form_gives_the_same_scores_to_the_last_bit(ws, tmp_path, form):
 
 def test_files_of_one_name_in_two_folders_both_count(ws, tmp_path):
     halves = [{q: passages for q, passages in make_scores().items() if q % 2 == half} for half in (0, 1)]
-    changed = {q: dict.fromkeys(passages, 7.0) for q, passages in halves[0].items()}
+    changed = {q: dict.fromkeys(passages, 7.5) for q, passages in halves[0].items()}
     for number, half in enumerate(halves):
         (tmp_path / f"s/part={number}").mkdir(parents=True)
         write_parquet_pairs(tmp_path / f"s/part={number}/data_0.parquet", half)
@@ -199,7 +199,7 @@ BAD = {
     "vast.pkl": (pickle.dumps({10: {100: 10**400}}), "an entry 100 of 1329 bits"),
     "vast.jsonl": (b"[10, [100, 1" + b"0" * 400 + b"]]\n", "line 1 is malformed"),
     "half.jsonl": (rb'[10, ["\ud83d", 1.0]]', "line 1 is malformed"),
-    "packed.tar.gz": (gzip.compress(b"1\t0\t10\t110\t100\n"), "an archive of files"),
+    "packed.zip": (b"PK\x03\x04rest", "it is a zip archive"),
     "d.jsonl": (b"[[[[", "line 1 is malformed"),
     "empty.jsonl": (b"", "empty file"),
     "prose": (b"just some words\n", "not a known format of scores"),
@@ -223,11 +223,11 @@ def test_bad_files_are_refused_and_leave_nothing(ws, tmp_path, name):
     [
         ({"query_id": ["10"], "text": ["x"], "score": [1.0]}, "not a table of scores"),
         ({"query_id": ["10"], "positive_id": ["1"], "negative_id": ["2"], "score": [1.0]}, "margins of two passages"),
-        ({"query_id": ["10"], "passage_id": ["100"], "score": ["1.0"]}, "columns of the wrong types"),
+        ({"query_id": ["10"], "passage_id": ["100"], "score": ["1.0"]}, "has no list in a string"),
         ({"query_id": ["10"], "passage_id": [["100"]], "score": [1.0]}, "columns of the wrong types"),
-        ({"query_id": ["10"], "passage_id": [["100"]], "score": [[1.0, 2.0]]}, "row 1 has more passages than scores"),
-        ({"query_id": ["10", None], "passage_id": ["1", "2"], "score": [1.0, 2.0]}, "row 2 has a null"),
-        ({"query_id": [1, 2], "passage_id": [[1], None], "score": [[1.0], [2.0]]}, "row 2 has"),
+        ({"query_id": ["10"], "passage_id": [["100"]], "score": [[1.5, 2.0]]}, "row 1 has more passages than scores"),
+        ({"query_id": ["10", None], "passage_id": ["1", "2"], "score": [1.5, 2.0]}, "row 2 has a null"),
+        ({"query_id": [1, 2], "passage_id": [[1], None], "score": [[1.5], [2.0]]}, "row 2 has"),
     ],
 )
 def test_bad_tables_are_refused(ws, tmp_path, columns, message):

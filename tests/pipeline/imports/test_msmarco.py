@@ -2,11 +2,17 @@ import gzip
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from pipeline import schemas
+from pipeline.collection.external_ids import ExternalIds
 from pipeline.errors import InputError, WorkspaceError
+from pipeline.evaluation.runs import rank_rows, read_run, write_run
 from pipeline.imports.msmarco import import_msmarco
 from pipeline.storage.workspace import Workspace
+from pipeline.tables.parts import footer_of, write_part
 
 
 @pytest.fixture
@@ -81,12 +87,19 @@ def test_a_second_import_adds_and_never_renumbers(empty, tmp_path):
     assert first_part.read_bytes() == before[first_part]
 
 
+BAD_IDS = [
+    (table, name) for table in ("collection", "queries") for name in ("7 ", " 7", "a b", "a\xa0b", "a\u3000", "a\0b")
+]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("collection", "p0\tzero\np0\tother\n", "line 2 gives passage p0 a second text"),
         ("collection", "p0\tzero\n\tno id\n", "line 2 has an empty id"),
         ("collection", "p0\tzero\textra\n", "line 1 is malformed"),
+        ("collection", "pid\tpassage\np0\tzero\n", "line 1 is a header"),
+        *((table, f"{name}\ttext\n", "line 1 has an id with white space") for table, name in BAD_IDS),
         ("queries", "10\ta\n10\tb\n", "line 2 gives query 10 a second text"),
         ("queries", "", "empty file"),
         ("qrels", "10 0 p7 1\n", "line 1 names an unknown passage"),
@@ -148,3 +161,57 @@ def test_parts_are_cut_by_rows(empty, tmp_path, monkeypatch):
     counts = [duckdb.sql(f"SELECT count(*) FROM '{p}'").fetchall()[0][0] for p in empty.parts("passages")]
     assert counts == [40, 40, 20]
     assert table(empty, "passages", "passage_id, external_id, text") == [(i, str(i), f"text {i}") for i in range(100)]
+
+
+def test_ids_are_strings_as_they_are_written(empty, tmp_path):
+    names = [
+        "7",
+        "007",
+        "7.0",
+        "+7",
+        "-0",
+        "1e5",
+        str(2**53 + 1),
+        str(2**64),
+        "NA",
+        "null",
+        "true",
+        '"7"',
+        "é",
+        "#",
+        "a\u200cb",
+    ]
+    rows = "".join(f"{name}\ttext of {name}\n" for name in names)
+    qrels = "".join(f"{name} 0 {name} 1\n" for name in names)
+    import_msmarco(
+        empty, write(tmp_path, "c", rows), [("t", write(tmp_path, "q", rows))], [("t", write(tmp_path, "r", qrels))]
+    )
+    for kind in ("passages", "queries"):
+        found = table(empty, kind, "external_id, text")
+        assert sorted(found) == sorted((name, f"text of {name}") for name in names)
+    judged = duckdb.sql(
+        f"SELECT q.external_id, p.external_id FROM '{empty.path('qrels')}/*.parquet' "
+        f"JOIN '{empty.path('queries')}/*.parquet' q USING (query_id) "
+        f"JOIN '{empty.path('passages')}/*.parquet' p USING (passage_id)"
+    ).fetchall()
+    assert sorted(judged) == sorted((name, name) for name in names)
+    numbers = ExternalIds(empty, "passages").find(pa.array(names))
+    assert numbers.tolist() == list(range(len(names)))
+    run = rank_rows(numbers, numbers, np.ones(len(names), np.float32))
+    assert read_run(empty, write_run(empty, "r", run)).passage_id.tolist() == sorted(numbers)
+
+
+def test_an_older_workspace_with_white_space_in_ids_writes_no_run(empty, tmp_path):
+    import_msmarco(empty, *files(tmp_path))
+    with duckdb.connect() as connection:
+        path = empty.parts("passages")[0]
+        rows = connection.sql(f"SELECT * REPLACE (replace(external_id, 'p1', 'p 1') AS external_id) FROM '{path}'")
+        batches = rows.to_arrow_table().to_batches()
+    write_part(path, batches, schemas.PASSAGES, footer_of(path).recipe)
+    zero = np.zeros(1, np.int32)
+    write_run(empty, "r", rank_rows(zero, zero, np.ones(1)))
+    with pytest.raises(WorkspaceError, match="the passages have an id with white space"):
+        write_run(empty, "r", rank_rows(zero, zero + 1, np.ones(1)))
+    # Its other rows can still be added to.
+    added = import_msmarco(empty, write(tmp_path, "c3", "p 1\tone\np3\tthree\n"), [], [])
+    assert added.passages == 1

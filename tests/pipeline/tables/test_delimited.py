@@ -48,14 +48,6 @@ def test_a_late_bad_line_is_counted_from_the_start(tmp_path, monkeypatch):
         rows(read_tsv, path, ["id", "text"])
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not gzip"])
-def test_a_damaged_gzip_is_an_error(tmp_path, damage):
-    path = tmp_path / "f.tsv.gz"
-    path.write_bytes(damage(gzip.compress(b"0\ttext\n" * 1000)))
-    with pytest.raises(InputError, match="unreadable"):
-        rows(read_tsv, path, ["id", "text"])
-
-
 def test_fields_by_tabs_or_spaces(tmp_path):
     path = tmp_path / "qrels"
     path.write_text("1 Q0 5 2\n1\t0\t7\t1\n 3   0  4  -1 \r\n")
@@ -64,3 +56,23 @@ def test_fields_by_tabs_or_spaces(tmp_path):
     path.write_text("1 0 5 2\n\n")
     with pytest.raises(InputError, match="line 2 is malformed"):
         rows(read_fields, path, ["q", "i", "p", "g"])
+
+
+@pytest.mark.parametrize(
+    "header", ["id\ttext", "pid\tpassage", "passage_id\ttext", "QID\tQuery", "_id\tTitle", "query-id\tcorpus-id"]
+)
+def test_a_header_is_no_row(tmp_path, header):
+    path = tmp_path / "f.tsv"
+    path.write_text(f"{header}\n7\tthe heart\n")
+    with pytest.raises(InputError, match="line 1 is a header"):
+        rows(read_tsv, path, ["id", "text"])
+    assert rows(lambda path, names: read_tsv(path, names, header.split("\t")), path, ["i", "t"]) == [
+        ("7", "the heart", 2)
+    ]
+
+
+@pytest.mark.parametrize("first", ["p1\ttext", "id\tthe heart", "7\tquery", "q\td"])
+def test_a_row_is_no_header(tmp_path, first):
+    path = tmp_path / "f.tsv"
+    path.write_text(f"{first}\n")
+    assert rows(read_tsv, path, ["id", "text"]) == [(*first.split("\t"), 1)]
