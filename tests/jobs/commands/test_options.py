@@ -212,4 +212,6 @@ def test_every_command_takes_whole_settings_or_says_which():
     used = {listed.setting.owner for listed in LISTED if listed.setting}
     assert used >= set(KINDS)
     trained = {listed.setting.key for listed in LISTED if listed.command == "train" and listed.setting}
-    assert trained == {option.key for kind in (TrainSettings, TrainCluster, StaleSettings) for option in options_of(kind)}
+    assert trained == {
+        option.key for kind in (TrainSettings, TrainCluster, StaleSettings) for option in options_of(kind)
+    }
