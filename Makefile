@@ -9,8 +9,9 @@ export HF_HUB_OFFLINE ?= 1
 demo: $(VENV)/ready
 	$(BIN)/prep demo
 
+# Two to four processes, each with whole files: what a file's tests share is made once.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

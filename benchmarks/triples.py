@@ -33,6 +33,7 @@ import pyarrow as pa
 from meter import Meter
 
 from pipeline import schemas
+from pipeline.collection.selection import selected_before
 from pipeline.collection.texts_by_content import same_texts
 from pipeline.scores.pairs import pairs_recipe
 from pipeline.scores.scores import score_recipe
@@ -62,12 +63,13 @@ def make(folder: Path, pairs: int, teachers: int) -> None:
     qrels = [pa.RecordBatch.from_pydict({"query_id": [0], "passage_id": [0], "grade": [1]}, schema=schemas.QRELS)]
     write_part(ws.path("qrels", part_name(0)), qrels, schemas.QRELS, made)
     passages_content = content_fingerprint(read_footers(ws.parts("passages")))
+    selected = next(selected_before(ws, "train", None))
     row = {"query_id": [0], "passage_id": [1], "rank": [1], "score": [1.0]}
     write_part(
         ws.path("retrieved", "bm25", part_name(0, "train")),
         [pa.RecordBatch.from_pydict(row, schema=schemas.RETRIEVED)],
         schemas.RETRIEVED,
-        Recipe("retrieved", {"split": "train", "system": "bm25"}, {"passages": passages_content}),
+        Recipe("retrieved", {"split": "train", "system": "bm25"}, {"passages": passages_content, "queries": selected}),
     )
     recipe = pairs_recipe(ws, PAIRS_PER_SHARD, False)
     shards = max(1, round(pairs / PAIRS_PER_SHARD))

@@ -3,7 +3,8 @@
     PrepError                 1  the command failed
     ├── InputError            1  an input file is malformed or contradicts the workspace
     ├── WorkspaceError        1  data in the workspace is missing, stale, foreign or of a newer version
-    │   └── MissingError      1  a stage that others need has not run at all
+    │   ├── MissingError      1  a stage that others need has not run at all
+    │   └── StaleError        2  what a set was made from has changed since; --stale-ok uses it all the same
     ├── ModelError            1  a checkpoint cannot be used for its purpose
     ├── UsageError            2  options are invalid or do not fit together
     └── IncompleteError       3  the run ended in order, but some shards failed after their retries
@@ -41,6 +42,11 @@ class PrepError(Exception):
         lines += [f"  to do:    {todo}"] if todo is not None else []
         super().__init__("\n".join(lines))
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, with what was found, on one line."""
+        return self.what if self.found is None else f"{self.what}: {self.found}"
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with all fields: errors are sent from workers and actors."""
         return _rebuild, (type(self), self.what, self.where, self.expected, self.found, self.todo)
@@ -62,6 +68,12 @@ class WorkspaceError(PrepError):
 
 class MissingError(WorkspaceError):
     """A stage has not run: nothing of its output exists, so that `prep status` calls it missing, not incomplete."""
+
+
+class StaleError(WorkspaceError):
+    """What a set was made from has changed since: using it would give numbers that look right and are not."""
+
+    exit_code = 2
 
 
 class ModelError(PrepError):

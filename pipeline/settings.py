@@ -35,7 +35,7 @@ class Description:
     """What a field says about its setting beside its name, type and default."""
 
     help: str
-    """A sentence that is understood without the lines around it. `{choices}` in it stands for the choices."""
+    """A sentence that is understood without the lines around it. `{choices}` in it is replaced by the choices."""
     panel: str = ""
     """Group of related options in the help of a command."""
     option: str | None = ""

@@ -9,8 +9,10 @@ from typing import Any
 from pipeline.fingerprint import digest_file, digest_json
 from students.settings import STUDENT_FILE
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
+from teachers.checkpoints.definition import SEPARATE
+from teachers.checkpoints.inputs import is_moved_by_padding
 
-_SHAPING = ("modules.json", "*/config.json", "*/*.safetensors")
+_SHAPING = ("modules.json", "*/config.json", "*/*.safetensors", "*/pytorch_model.bin")
 
 
 def student_file(directory: Path) -> dict[str, Any] | None:
@@ -27,25 +29,28 @@ def reads_apart(checkpoint: Checkpoint) -> bool:
 
     False for a bare encoder, whose files do not say: naming it as a teacher may be a mistake.
     """
-    facts = student_file(checkpoint.directory)
-    if facts is not None:
-        return bool(facts["architecture"] != "bert_cat")
-    names = checkpoint.config.get("architectures") or []
-    if checkpoint.is_bert_cat or any(name.endswith("ForSequenceClassification") for name in names):
-        return False
-    return (checkpoint.directory / "modules.json").is_file()
+    return checkpoint.definition.family in SEPARATE
 
 
-def apart_fingerprint(checkpoint: str | Checkpoint, dtype: str) -> str:
-    """Identity of the scores that a student gives as a teacher."""
-    return digest_json(["times the scale of training", student_fingerprint(checkpoint, dtype)])
+def apart_fingerprint(checkpoint: str | Checkpoint, dtype: str, prompts: tuple[str, str] | None = None) -> str:
+    """Identity of the scores that a student gives as a teacher; see `student_fingerprint`."""
+    return digest_json(["times the scale of training", student_fingerprint(checkpoint, dtype, prompts)])
 
 
-def student_fingerprint(checkpoint: str | Checkpoint, dtype: str) -> str:
-    """Identity of a student's states and scores: weights, tokenizer, modules, lengths, arithmetic."""
+def student_fingerprint(checkpoint: str | Checkpoint, dtype: str, prompts: tuple[str, str] | None = None) -> str:
+    """Identity of a student's states and scores: weights, tokenizer, modules, lengths, prompts, arithmetic.
+
+    Prompts are those of the model unless others are given.
+    """
     found = resolve(checkpoint)
+    own = found.definition
+    used = own.prompts if prompts is None else prompts
+    reading = own.reading() | ({"prompts": list(used)} if any(used) else {})
     facts = student_file(found.directory) or {}
     files = sorted(path for pattern in _SHAPING for path in found.directory.glob(pattern))
     modules = {path.relative_to(found.directory).as_posix(): digest_file(path) for path in files}
     shape = facts.get("settings", {}).get("student")
-    return digest_json([found.weights_hash, found.tokenizer_hash, modules, facts.get("architecture"), shape, dtype])
+    made_by = [found.weights_hash, found.tokenizer_hash, modules, facts.get("architecture"), shape, dtype]
+    if is_moved_by_padding(found.config):
+        made_by.append("unpadded")
+    return digest_json([*made_by, reading] if reading else made_by)

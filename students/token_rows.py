@@ -40,10 +40,10 @@ class TextRows(NamedTuple):
     """(N,) row numbers in `texts`."""
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Self:
-        """Tokenise texts in memory."""
+    def of(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt: str = "") -> Self:
+        """Tokenise texts in memory, each after the prompt."""
         starts = range(0, len(texts), CHUNK_TEXTS)
-        chunks = (tokenise(tokenizer, texts[start : start + CHUNK_TEXTS]) for start in starts)
+        chunks = (tokenise(tokenizer, texts[start : start + CHUNK_TEXTS], prompt) for start in starts)
         return cls(TokenizedTexts.concatenate(chunks), np.arange(len(texts)))
 
     def take(self, chosen: NDArray[np.integer]) -> TextRows:
@@ -65,17 +65,31 @@ class Frame:
     def of(cls, tokenizer: PreTrainedTokenizerBase, limit: int) -> Self:
         """The frame that the tokenizer puts around a single text.
 
+        Texts are padded on the right whichever side the tokenizer pads: padding is not attended to.
+
         Raises:
-            ModelError: the tokenizer does not truncate and pad on the right, or adds tokens inside the text.
+            ModelError: the tokenizer does not truncate on the right, adds tokens inside the text, or gives token types.
         """
         ids, bare = (tokenizer("a b", add_special_tokens=special)["input_ids"] for special in (True, False))
+        kinds = "token_type_ids" in tokenizer.model_input_names and tokenizer("a b")["token_type_ids"]
+        if kinds and any(kinds):
+            raise ModelError(
+                "this tokenizer gives the tokens of a single text several token types", where=type(tokenizer).__name__,
+                expected="0 for all of them", found=kinds, todo="name a checkpoint with another tokenizer",
+            )  # fmt: skip
         start = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), None)
         pad_id = tokenizer.pad_token_id
         if start is not None and pad_id is not None and tokenizer.is_fast:
             frame = cls(tuple(ids[:start]), tuple(ids[start + len(bare) :]), limit, pad_id)
-            call = tokenizer(list(_PROBES), truncation=True, max_length=limit, padding=True, return_tensors="np")
-            ours = frame.padded(TextRows.of(tokenizer, _PROBES))
-            if np.array_equal(ours["input_ids"].numpy(), call["input_ids"]):
+            call = tokenizer(list(_PROBES), truncation=True, max_length=limit)
+            ours, lengths = frame.padded(TextRows.of(tokenizer, _PROBES)), map(len, call["input_ids"])
+            rows = [ids[:length] for ids, length in zip(ours["input_ids"].tolist(), lengths, strict=True)]
+            types = [kind for kinds in call.get("token_type_ids", []) for kind in kinds]
+            if rows == call["input_ids"] and frame.lengths(TextRows.of(tokenizer, _PROBES)).tolist() == [
+                len(ids) for ids in call["input_ids"]
+            ]:
+                if any(types):  # which students do not pass on
+                    raise ModelError("token types of a single text", where=type(tokenizer).__name__, expected="zeros")
                 return frame
         raise ModelError(
             "this tokenizer's inputs cannot be assembled from token ids",

@@ -25,6 +25,13 @@ class Pairs(NamedTuple):
     passage: NDArray[np.int32]
     """(N,) row in `passages`."""
 
+    def prompted(self, prompts: tuple[str, str]) -> Pairs:
+        """The pairs with a text put before every query and one before every passage."""
+        query, passage = prompts
+        queries = [query + text for text in self.queries] if query else self.queries
+        passages = [passage + text for text in self.passages] if passage else self.passages
+        return self._replace(queries=queries, passages=passages)
+
 
 @dataclass(frozen=True)
 class Work:

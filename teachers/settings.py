@@ -14,6 +14,8 @@ from pipeline.tokens.truncation import Truncation
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 Backend = Literal["torch", "openvino"]
+Switch = Literal["on", "off"]
+AnswerForm = Literal["monot5", "mt5", "rankt5"]
 MODEL = "Model"
 
 
@@ -58,6 +60,39 @@ class ScoringSettings:
         help="Library that runs the model: torch, or openvino on a CPU.",
     )
     compile: bool = setting(False, panel=MODEL, flag=True, help="Compile the model with torch.compile.")
+    query_prompt: str | None = setting(
+        None,
+        panel=MODEL,
+        metavar="TEXT",
+        unset="as the model's files say",
+        help="Text to put before every query, such as an instruction; an empty text for none.",
+    )
+    passage_prompt: str | None = setting(
+        None,
+        panel=MODEL,
+        metavar="TEXT",
+        unset="as the model's files say",
+        help="Text to put before every passage; an empty text for none.",
+    )
+    instruction: str | None = setting(
+        None,
+        panel=MODEL,
+        metavar="TEXT",
+        unset="as the model's files say",
+        help="Instruction to a language-model reranker, as the system message of its prompt.",
+    )
+    form: AnswerForm | None = setting(
+        None,
+        panel=MODEL,
+        help="Prompt and answer of an encoder-decoder, whose files do not say it: {choices}.",
+    )
+    token_types: Switch | None = setting(
+        None,
+        panel=MODEL,
+        unset="as the checkpoint's files declare",
+        help="Whether a cross-encoder's input marks the tokens of the passage by token types: on or off. For "
+        "checkpoints whose files do not say how the model was trained.",
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -70,6 +105,11 @@ class ScoringSettings:
                 "OpenVINO computes in float32, bfloat16 or int8, and compiles without --compile",
                 found="--compile" if self.compile else self.dtype,
             )
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """Prompts of queries and of passages; none where nothing is set."""
+        return self.query_prompt or "", self.passage_prompt or ""
 
     @property
     def engine(self) -> Backend:

@@ -10,9 +10,16 @@ os.environ.pop("PREP_WORKSPACE", None)
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from pipeline.storage.workspace import Workspace
 from tests import worlds
+
+# Time decides nothing on a shared machine, and the same commit gives the same verdict in CI.
+settings.register_profile(
+    "prep", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("prep")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -134,7 +134,10 @@ def _albert_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     # Pre-tokenised words begin with the mark already.
     pieces = _pieces(AlbertTokenizer(), texts, first="", inner="")
     total = sum(pieces.values())
-    return AlbertTokenizer(vocab=specials + [(piece, log(n / total)) for piece, n in pieces.items()])
+    # Declared, as it is where the model was trained with token types; the class's default leaves them out.
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    vocabulary = specials + [(piece, log(n / total)) for piece, n in pieces.items()]
+    return AlbertTokenizer(vocab=vocabulary, model_input_names=inputs)
 
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], *, first: str, inner: str) -> dict[str, int]:

@@ -1,10 +1,13 @@
 """A small collection with structure: each query shares words with its relevant passages."""
 
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.imports.beir import beir_collection
+from pipeline.imports.collection_source import import_collection
 from pipeline.imports.msmarco import import_msmarco
 from pipeline.retrieval.mining import mine
 from pipeline.retrieval.retrievers import Bm25Retriever, RandomRetriever
@@ -111,3 +114,20 @@ def graded(directory: Path, digits: int = 0) -> Workspace:
     import_msmarco(workspace, files["collection"], *splits)
     mine(workspace, ["train", "dev"], 6, RandomRetriever(3))
     return scored(paired(workspace, pairs_per_shard=30), {"a": 1, "b": 2, "c": 3}, digits)
+
+
+def arguana(directory: Path) -> Workspace:
+    """A collection in BEIR's format in which every query is a passage and its own best match; `test` is mined."""
+    folder = directory / "arguana"
+    (folder / "qrels").mkdir(parents=True)
+    texts = [f"w{i} w{i + 1} w{i + 2} w{i + 3}" for i in range(30)]
+    corpus = [{"_id": f"d{i}", "title": "", "text": text} for i, text in enumerate(texts)]
+    queries = [{"_id": f"d{i}", "text": texts[i]} for i in range(0, 30, 5)]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [f"d{i}\td{i + 1}\t1\n" for i in range(0, 30, 5)]
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    workspace = Workspace.open(str(directory / "ws"), create=True)
+    import_collection(workspace, beir_collection(folder))
+    mine(workspace, ["test"], 5, Bm25Retriever())
+    return workspace

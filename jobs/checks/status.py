@@ -1,27 +1,27 @@
 """The state of every stage of a workspace: done, missing, incomplete or stale, and what to do.
 
-Staleness is decided by content: a stage is stale when its inputs differ from those it was made from.
+The loaders of the sets decide what is stale (`pipeline.tables.staleness`), for this table as for every command.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Literal, NamedTuple
 
 from jobs.models.stored_passages import encoded_from, load_stored, stored_names
-from jobs.training.stage import is_training_of, training_recipe
+from jobs.training.stage import changed_since_training
 from pipeline.collection.selection import view_tables
-from pipeline.errors import MissingError, PrepError, WorkspaceError
-from pipeline.retrieval.lists import IMPORTED, load_retrieved
-from pipeline.scores.pairs import PairSet, is_current, load_pairs
+from pipeline.errors import MissingError, PrepError, StaleError
+from pipeline.retrieval.lists import IMPORTED, usable_retrieved
+from pipeline.scores.pairs import PairSet, load_pairs, require_current_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, single_row
-from pipeline.tables.parts import content_fingerprint, read_footers
-from pipeline.triples.build import triples_recipe
-from pipeline.triples.inputs import ScoredPairs, table_contents
-from pipeline.triples.sets import STAGES, layout_of, load_set, settings_of
+from pipeline.tables.parts import read_footers
+from pipeline.tables.provenance import Footer
+from pipeline.tables.staleness import STALE_INPUTS
+from pipeline.triples.sets import STAGES, layout_of, settings_of, usable_set
 from students.settings import STUDENT_FILE, TrainSettings
 
 State = Literal["done", "missing", "incomplete", "stale"]
@@ -42,12 +42,11 @@ def workspace_status(workspace: Workspace) -> list[Stage]:
 
 
 class _Loaded:
-    """Pairs, scores and tables of a workspace, each loaded when first used."""
+    """Pairs and scores of a workspace, each loaded when first used."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.pairs: Callable[[], PairSet] = cache(partial(load_pairs, workspace))
         self.scores: Callable[[str], ScoreSet] = cache(lambda teacher: load_scores(workspace, self.pairs(), teacher))
-        self.tables: Callable[[], dict[str, str]] = cache(partial(table_contents, workspace))
 
 
 def _stages(workspace: Workspace) -> Iterator[Stage]:
@@ -63,7 +62,7 @@ def _stages(workspace: Workspace) -> Iterator[Stage]:
     if not workspace.names("triples"):
         yield Stage("triples", "missing", "run: prep build-triples --threshold 3")
     for dataset in STAGES:
-        yield from _each(workspace, dataset, partial(_row_set, loaded, dataset))
+        yield from _each(workspace, dataset, partial(_row_set, dataset))
     yield from _each(workspace, "students", _student)
     for name in stored_names(workspace):
         yield _checked(f"encoded/{name}", partial(_encoded, workspace, name))
@@ -85,7 +84,9 @@ def _checked(name: str, look: Callable[[], tuple[State, str]]) -> Stage:
         return Stage(name, *look())
     except PrepError as error:
         state: State = "missing" if isinstance(error, MissingError) else "incomplete"
-        return Stage(name, state, "; ".join(filter(None, [error.what, error.todo])))
+        if isinstance(error, StaleError):
+            state = "stale"
+        return Stage(name, state, "; ".join(filter(None, [error.reason, error.todo])))
 
 
 def _collection(workspace: Workspace) -> Iterator[Stage]:
@@ -107,28 +108,26 @@ def _collection(workspace: Workspace) -> Iterator[Stage]:
 
 
 def _retrieved(workspace: Workspace, system: str) -> tuple[State, str]:
-    passages = content_fingerprint(read_footers(workspace.parts("passages"))) if workspace.parts("passages") else None
-    found = load_retrieved(workspace, system)
+    retrieved = usable_retrieved(workspace, system)
     shown = []
-    for split, footers in sorted(found.splits().items()):
+    for split, footers in sorted(retrieved.splits().items()):
         settings = footers[0].recipe.settings
         queries = sum(footer.extra.get("queries", 0) for footer in footers)
         if split == IMPORTED:
             shown.append(f"{queries:,} queries, imported from {settings['source']}")
-            continue
-        shown.append(f"{split}: {queries:,} queries, top {settings.get('k')}")
-        if footers[0].recipe.inputs["passages"] != passages:
-            return (
-                "stale",
-                f"{split} was mined from another state of the collection; run: prep mine --split {split}",
-            )
-    return "done", "; ".join(shown)
+        else:
+            shown.append(f"{split}: {queries:,} queries, top {settings.get('k')}")
+    return "done", "; ".join(shown) + _made_from_stale(retrieved.footers)
 
 
 def _pairs(workspace: Workspace, pairs: PairSet) -> tuple[State, str]:
-    if not is_current(workspace, pairs):
-        return "stale", "qrels, queries or retrieved lists have changed; run: prep build-pairs"
-    return "done", f"{pairs.pairs:,} in {len(pairs.paths)} shards"
+    require_current_pairs(workspace, pairs)
+    return "done", f"{pairs.pairs:,} in {len(pairs.paths)} shards" + _made_from_stale(pairs.footers)
+
+
+def _made_from_stale(footers: Sequence[Footer]) -> str:
+    """A remark on a set that was made from stale sets, knowingly."""
+    return "; made with --stale-ok" if any(STALE_INPUTS in footer.extra for footer in footers) else ""
 
 
 def _scores(loaded: _Loaded, teacher: str) -> tuple[State, str]:
@@ -144,29 +143,27 @@ def _scores(loaded: _Loaded, teacher: str) -> tuple[State, str]:
     return "done", f"{pairs.pairs:,} pairs, {settings.get('dtype')}, {how}"
 
 
-def _row_set(loaded: _Loaded, dataset: str, workspace: Workspace, name: str) -> tuple[State, str]:
-    _, footers = load_set(workspace, dataset, name)
+def _row_set(dataset: str, workspace: Workspace, name: str) -> tuple[State, str]:
+    _, footers = usable_set(workspace, dataset, name)
     teachers, settings, layout = footers[0].recipe.settings["teachers"], settings_of(footers[0]), layout_of(footers[0])
-    scored = ScoredPairs(tuple(map(loaded.scores, teachers)), loaded.tables())
-    if triples_recipe(scored, settings, layout).fingerprint != footers[0].fingerprint:
-        return "stale", f"pairs, scores or queries have changed; run: {STAGES[dataset]} --name {name}"
     rows = sum(footer.rows for footer in footers)
     shape = "".join(f", {key.replace('_', ' ')} {value}" for key, value in layout.settings.items())
-    return "done", f"{rows:,} from {', '.join(teachers)}, threshold {settings.threshold}{shape}"
+    shown = f"{rows:,} from {', '.join(teachers)}, threshold {settings.threshold}{shape}"
+    return "done", shown + _made_from_stale(footers)
 
 
 def _student(workspace: Workspace, name: str) -> tuple[State, str]:
+    """A model is no set: it stays usable, and the detail says what has changed since its training."""
     facts = workspace.read_json("students", name, STUDENT_FILE)
     settings = TrainSettings.from_dict(facts["settings"])
-    if not is_training_of(facts, settings, training_recipe(workspace, settings)):
-        return "stale", "what it was trained on has changed; train it again with --overwrite"
-    return "done", f"{facts['architecture']}, {settings.loss}, {facts['steps']:,} steps"
+    shown = f"{facts['architecture']}, {settings.loss}, {facts['steps']:,} steps"
+    changed = changed_since_training(workspace, facts)
+    if STALE_INPUTS in facts:
+        shown += "; trained with --stale-ok"
+    return "done", shown + (f"; trained before these changed: {', '.join(changed)}" if changed else "")
 
 
 def _encoded(workspace: Workspace, name: str) -> tuple[State, str]:
     where = encoded_from(workspace, name)
-    try:
-        stored = load_stored(workspace, name, where)
-    except WorkspaceError as error:
-        return "stale", f"{error.what}; {error.todo}"
+    stored = load_stored(workspace, name, where)
     return "done", f"{len(stored.paths):,} shards by {where}, {stored.dtype}"

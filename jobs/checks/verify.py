@@ -1,6 +1,7 @@
 """The stage `verify`: reads the whole workspace again and recomputes a sample of every teacher's scores.
 
-The sample is scored by plain transformers, one pair at a time (`teachers.engine.plain`), not by the engine.
+The sample is scored by the library that the model belongs to, one pair at a time (`jobs.checks.oracle`), not by the
+engine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jobs.checks.oracle import cross_encoder_scores, separate_scores
 from jobs.checks.status import workspace_status
 from jobs.models.checkpoints import local_checkpoint
 from jobs.scoring.shard import pairs_with_texts
@@ -25,11 +27,13 @@ from pipeline.triples.audit import audit_set
 from pipeline.triples.sets import STAGES
 from students.identity import apart_fingerprint
 from teachers.checkpoints.checkpoint import resolve
-from teachers.settings import ScoringSettings
 
 TABLES = ("passages", "queries", "qrels")
 NEAR = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.05, "int8": 0.3}
-"""Largest difference of a score, as a share of the sample's standard deviation, or of 1 where that is less."""
+"""Largest difference of a score, as a share of the sample's standard deviation; in a lower precision than float32 as a
+share of 1 where the deviation is less."""
+ROUNDING = 1e-5
+"""Largest difference of a float32 score, as a share of the sample's largest score, where that is more."""
 
 
 @dataclass
@@ -78,7 +82,7 @@ def _audited(workspace: Workspace, dataset: str, name: str) -> Iterator[Problem]
     try:
         audit_set(workspace, dataset, name)
     except WorkspaceError as error:
-        yield Problem(workspace.path(dataset, name), f"{error.what}: {error.found}")
+        yield Problem(workspace.path(dataset, name), error.reason, error.todo or "")
 
 
 def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found: Verified) -> Iterator[Problem]:
@@ -96,7 +100,8 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
         checkpoint = resolve(local_checkpoint(made[0]["teacher"]), revision=made[0]["revision"])
         separate = settings.get("reads") == SEPARATELY
         if separate:
-            same = apart_fingerprint(checkpoint, settings["dtype"]) == settings["fingerprint"]
+            prompts = tuple(settings["prompts"]) if "prompts" in settings else None
+            same = apart_fingerprint(checkpoint, settings["dtype"], prompts) == settings["fingerprint"]
         else:
             hashes = (checkpoint.weights_hash, checkpoint.tokenizer_hash)
             same = hashes == (settings["weights_hash"], settings["tokenizer_hash"])
@@ -109,25 +114,30 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
     places = _places(pairs, sample, np.random.default_rng(seed))
     ids = [np.concatenate(columns) for columns in zip(*(_ids(pairs, *place) for place in places), strict=True)]
     texts = pairs_with_texts((ids[0], ids[1]), Texts(workspace, "queries"), Texts(workspace, "passages"))
-    if separate:
-        from students.inference.teaching import plain_apart_scores
-
-        expected = plain_apart_scores(str(checkpoint.directory), texts)
-    else:
-        from teachers.engine.plain import plain_scores
-
-        plain_settings = ScoringSettings(settings["max_length_tokens"], settings["truncation"])
-        expected = plain_scores(checkpoint, plain_settings, texts)
-    allowed, start = NEAR[settings["dtype"]] * max(1.0, float(expected.std())), 0
+    facts = {**made[0], **settings}
+    try:
+        expected, by, note = (separate_scores if separate else cross_encoder_scores)(checkpoint, texts, facts)
+    except PrepError as error:
+        found.notes.append(f"scores/{teacher} not scored again: {error.what}; {error.todo or error.found}")
+        return
+    if note is not None:
+        found.notes.append(f"scores/{teacher} {note}")
+    allowed, start = _allowed(settings["dtype"], expected), 0
     for number, rows in places:
         off = np.abs(read_scores(scores.paths[number])[rows] - expected[start : start + len(rows)])
         start += len(rows)
         found.rescored += len(rows)
         if off.max() > allowed:
-            what = (
-                f"{int((off > allowed).sum())} of {len(rows)} scores differ from transformers' by up to {off.max():.3g}"
-            )
+            count = int((off > allowed).sum())
+            what = f"{count} of {len(rows)} scores differ from those of {by} by up to {off.max():.3g}"
             yield Problem(scores.paths[number], f"{what} (allowed {allowed:.2g})")
+
+
+def _allowed(dtype: str, expected: np.ndarray) -> float:
+    spread = float(expected.std())
+    if dtype == "float32":
+        return max(NEAR[dtype] * spread, ROUNDING * float(np.abs(expected).max()))
+    return NEAR[dtype] * max(1.0, spread)
 
 
 def _places(pairs: PairSet, sample: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:

@@ -1,4 +1,6 @@
-"""What is left of some independent tasks, and what went wrong: each is tried a few times, then set aside."""
+"""Keeps account of independent tasks: which are pending, running, done or failed.
+
+A failed task is tried again after the others, up to a number of attempts, and then reported as a failure."""
 
 from __future__ import annotations
 
@@ -14,15 +16,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Failure(Generic[T]):
-    """A task that was set aside."""
+    """A task that failed in all its attempts."""
 
     task: T
     reason: str
-    """Of its last attempt."""
+    """Error of its last attempt."""
 
 
 class Ledger(Generic[T]):
-    """Tasks in order; one that failed comes again after the others."""
+    """Tasks in order; a failed task goes to the end of the queue."""
 
     def __init__(self, tasks: Iterable[T], max_attempts: int) -> None:
         self._pending = deque((task, 1) for task in tasks)
@@ -31,21 +33,21 @@ class Ledger(Generic[T]):
         self.failures: list[Failure[T]] = []
 
     def __len__(self) -> int:
-        """Tasks that wait."""
+        """Number of pending tasks."""
         return len(self._pending)
 
     def take(self) -> T:
-        """The next task; it must end in `done` or `failed`."""
+        """The next task. The caller must end it with `done` or `failed`."""
         task, attempt = self._pending.popleft()
         self._attempt[id(task)] = attempt
         return task
 
     def done(self, task: T) -> None:
-        """The task is finished."""
+        """Record a task as finished."""
         del self._attempt[id(task)]
 
     def failed(self, task: T, reason: str) -> None:
-        """Count an attempt; put the task back, or aside."""
+        """Record a failed attempt: the task is queued again, or becomes a failure."""
         attempt = self._attempt.pop(id(task))
         log.warning("attempt %d of %d failed: %s", attempt, self._max_attempts, reason)
         if attempt < self._max_attempts:

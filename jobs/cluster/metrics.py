@@ -1,7 +1,7 @@
-"""What a pool tells Ray's Prometheus exporter: how many tasks are done, left and failed, and what was reported of them.
+"""Metrics of a pool for Ray's Prometheus exporter: tasks done, left and failed, and the work that tasks report.
 
-Every metric has the tag `stage`. Sums of what tasks report (pairs, tokens, floating-point operations, seconds) are
-counters: rates are for the reader of them to take, `rate(ray_prep_pairs[1m])`. Work that is done again counts again.
+Every metric has the tag `stage`. Reported work (pairs, tokens, floating-point operations, seconds) is summed in
+counters; take rates in the query, as in `rate(ray_prep_pairs[1m])`. Repeated work is counted again.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class PoolMetrics:
             self._counters[name].inc(amount, self._stage)
 
     def report(self, done: Any) -> None:
-        """Add what a task reported: each field of it, where it has any."""
+        """Add each field of a task's report to its counter."""
         for name, amount in getattr(done, "__dict__", {}).items():
             self.count(name, amount)
 
     def state(self, *, tasks_left: int, actors: int) -> None:
-        """Set where the run is."""
+        """Set the gauges of the run."""
         self._gauges["tasks_left"].set(tasks_left, self._stage)
         self._gauges["actors"].set(actors, self._stage)

@@ -28,6 +28,9 @@ from pipeline.errors import PrepError, WorkspaceError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 START_ATTEMPTS = 5
+START_FACTOR = 4.0
+"""An actor may take this many times the limit for its first report of a task: it may have to download, load, compile
+and tune a model, and to tokenise the texts, which report nothing."""
 COPY_GAIN = 1.1
 """An idle actor starts a copy of a running task if the task needs this many times the actor's usual time."""
 LOOK_SECONDS = 10.0
@@ -47,7 +50,7 @@ class _Slot(Generic[T]):
     began: float = 0.0
     """When the task began."""
     moved: float = 0.0
-    """When it last made progress."""
+    """When it last reported."""
     usual: float | None = None
     """Seconds that this actor's last task took."""
 
@@ -65,7 +68,8 @@ def run_on_actors(
     """Run `method(worker, task, report)` for every task, on workers made by `make(location)`.
 
     Reports must support `+` and unary `-`: `on_progress` receives each one, and its negative where a task has to run
-    again. `stage` is the tag of the run's metrics.
+    again. A report of nothing is a sign of life: without one, an actor counts as hanging after `hang_seconds`, and
+    before the first one of a task after `START_FACTOR` times as long. `stage` is the tag of the run's metrics.
 
     Returns:
         The tasks that failed in all attempts.
@@ -283,9 +287,10 @@ class _Pool(Generic[T]):
     def _end_hanging(self, now: float) -> None:
         """Replace actors whose task makes no progress."""
         for waitable, slot in list(self._slots.items()):
-            if slot.task is not None and now - slot.moved > self._hang_seconds:
+            limit = self._hang_seconds * (START_FACTOR if slot.reported is None else 1)
+            if slot.task is not None and now - slot.moved > limit:
                 del self._slots[waitable]
-                self._lose(slot, f"no progress for {self._hang_seconds:,.0f} s")
+                self._lose(slot, f"no progress for {limit:,.0f} s")
 
     def _lose(self, slot: _Slot[T], reason: str) -> None:
         """Replace the slot's actor; its task counts as failed once."""

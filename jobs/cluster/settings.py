@@ -41,7 +41,8 @@ class ClusterSettings:
         900.0,
         panel=CLUSTER,
         minimum=1,
-        help="Replace an actor that makes no progress for this many seconds; loading a model counts.",
+        help="Replace an actor that makes no progress for this many seconds, or for four times as many before its "
+        "first batch: it may have to download, load, compile and tune a model.",
     )
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from jobs.commands.options import Processes, WorkspaceOption, split_files, with_settings
+from jobs.commands.options import Processes, StaleSettings, WorkspaceOption, split_files, with_settings
 from pipeline.retrieval.settings import Bm25Settings
 from pipeline.scores.settings import PairSettings
 
@@ -207,7 +207,7 @@ def _student_retriever(
 
 
 @with_settings
-def build_pairs(workspace: WorkspaceOption, settings: PairSettings) -> None:
+def build_pairs(workspace: WorkspaceOption, settings: PairSettings, stale: StaleSettings) -> None:
     """Merge judgements and retrieved lists into shards of pairs."""
     from jobs.commands.summary import run_summary
     from jobs.terminal.console import console
@@ -215,7 +215,7 @@ def build_pairs(workspace: WorkspaceOption, settings: PairSettings) -> None:
     from pipeline.scores.pairs import build_pairs as run
     from pipeline.storage.workspace import Workspace
 
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     with run_summary(ws, "build-pairs") as facts, progress("pairs", "shards") as meter:
         built = run(ws, settings.pairs_per_shard, all_judged=settings.all_judged, on_progress=meter.set)
         facts |= vars(built)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import SummaryOption, WorkspaceOption, with_settings
+from jobs.commands.options import StaleSettings, SummaryOption, WorkspaceOption, with_settings
 from jobs.ranking.settings import MEASURES, EvaluationSettings
 
 
@@ -24,6 +24,7 @@ def evaluate(
         ),
     ] = False,
     *,
+    stale: StaleSettings,
     settings: EvaluationSettings,
 ) -> None:
     """Evaluate systems on all judged queries of a split. Ties go to the passage that comes first in the collection."""
@@ -35,13 +36,14 @@ def evaluate(
     from jobs.terminal.console import console
     from pipeline.storage.workspace import Workspace
 
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     with run_summary(ws, "evaluate", summary) as facts, console.status("evaluating") as shown:
         rows = measure(ws, settings, on_system=lambda name: shown.update(f"evaluating {name}"))
         facts |= {
             "split": settings.split,
             "max_queries": settings.max_queries,
             "relevance_level": settings.relevance_level,
+            "ignore_identical_ids": rows[0].identical_ids is not None,
             "systems": [{"system": row.system, "kind": row.kind, "run": str(row.path), **row.means} for row in rows],
         }
         timed = student_latencies(ws, settings) if latency else []

@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 
 from pipeline.errors import UsageError
 from pipeline.names import check_name
-from pipeline.settings import Option, build_settings, options_of
+from pipeline.settings import Option, build_settings, options_of, setting
 
 WORKSPACE_VARIABLE = "PREP_WORKSPACE"
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -49,6 +49,17 @@ SummaryOption = Annotated[
 Processes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Number of worker processes.", show_default="one per core")
 ]
+
+
+@dataclass(frozen=True)
+class StaleSettings:
+    """Whether a command uses stale sets; see `pipeline.tables.staleness`."""
+
+    stale_ok: bool = setting(
+        False,
+        flag=True,
+        help="Use sets although what they were made from has changed since; what is made from them records it.",
+    )
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+_UNBROKEN = "\N{NON-BREAKING HYPHEN}"
+
+
 class PanelCommand(TyperCommand):
     """A command whose help groups options by panel, as plain text: rich would take "[Q]" in a text for markup."""
 
@@ -125,7 +139,9 @@ class PanelCommand(TyperCommand):
         for title, rows in panels.items():
             if rows:
                 with formatter.section(title):
-                    formatter.write_dl(rows)
+                    formatter.write_dl([(left, text.replace("-", _UNBROKEN)) for left, text in rows])
+        # The formatter wraps lines at hyphens, so "--num-actors" would be cut in two.
+        formatter.buffer = [written.replace(_UNBROKEN, "-") for written in formatter.buffer]
 
 
 class ListedOption(NamedTuple):

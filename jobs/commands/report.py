@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from jobs.commands.experiment_options import ResultsOption, ValuesOption, experiment_command, named_values
-from jobs.commands.options import WorkspaceOption
+from jobs.commands.options import StaleSettings, WorkspaceOption, with_settings
 
 
+@with_settings
 def report(
     workspace: WorkspaceOption,
     experiment: Annotated[
@@ -29,6 +30,8 @@ def report(
             "--output", "-o", metavar="FILE", help="Write the page here.", show_default="report.html in the workspace"
         ),
     ] = None,
+    *,
+    stale: StaleSettings,
 ) -> None:
     """Write one HTML page, readable offline: teachers, margins, training, results with significance, and queries."""
     from jobs.experiment.config import read_experiment
@@ -36,7 +39,7 @@ def report(
     from jobs.terminal.console import console
     from pipeline.storage.workspace import Workspace
 
-    ws, grid = Workspace.open(workspace), None
+    ws, grid = Workspace.open(workspace, stale_ok=stale.stale_ok), None
     if experiment is not None:
         config = read_experiment(experiment, named_values(values))
         grid = Grid(config, results or experiment.parent / config.name, experiment_command(experiment, values))

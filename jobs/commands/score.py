@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.commands.options import WorkspaceOption, with_settings
+from jobs.commands.options import StaleSettings, WorkspaceOption, with_settings
 from teachers.settings import ScoringSettings
 
 
@@ -28,15 +28,21 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what there is to score and how long it takes; write nothing.")
     ] = False,
+    show_input: Annotated[
+        bool, typer.Option("--show-input", help="Show the first pair as each teacher reads it; score nothing.")
+    ] = False,
     *,
+    stale: StaleSettings,
     settings: ScoringSettings,
     cluster: ClusterSettings,
 ) -> None:
-    """Score every pair with teachers: cross-encoders, or trained students. Only missing shards are scored."""
+    """Score every pair with teachers of any form: cross-encoders, language-model rerankers, encoder-decoders, or models
+    that encode query and passage separately. Only missing shards are scored."""
     from jobs.commands.show import show_estimates
     from jobs.commands.summary import run_summary
     from jobs.models.checkpoints import name_checkpoint, parse_named
     from jobs.scoring.estimate import estimate
+    from jobs.scoring.shard import first_input
     from jobs.scoring.stage import Throughput
     from jobs.scoring.stage import score as run
     from jobs.scoring.teachers import Teacher
@@ -45,9 +51,14 @@ def score(
     from pipeline.storage.workspace import Workspace
     from teachers.scorer import Work
 
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     named = [parse_named("teacher", text) for text in teacher]
     teachers = [Teacher(name, name_checkpoint(ws, checkpoint), settings) for name, checkpoint in named]
+    if show_input:
+        for named_teacher in teachers:
+            console.rule(named_teacher.name, align="left")
+            console.print(first_input(ws, named_teacher), highlight=False, markup=False, soft_wrap=True)
+        return
     if dry_run:
         show_estimates(estimate(ws, teachers, cluster, overwrite=overwrite))
         return
@@ -102,10 +113,13 @@ def verify(
         for note in checked.notes:
             console.print(note, style="yellow")
         if checked.problems:
-            listed = "\n".join(f"  {line}" for line in facts["problems"])
+            listed = "\n".join(
+                f"  {problem.path}: {problem.what}" + (f"\n    to do: {problem.todo}" if problem.todo else "")
+                for problem in checked.problems
+            )
             raise WorkspaceError(
                 f"{len(checked.problems)} problems in {checked.files:,} files:\n{listed}",
                 where=ws.root,
-                todo="remove these files and run their stages again; only what is missing is made",
+                todo="follow the advice on each problem; other files of the same set are good, so keep them",
             )
     console.print(f"{checked.files:,} files are sound; {checked.rescored:,} scores equal those of transformers")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import WorkspaceOption, with_settings
+from jobs.commands.options import StaleSettings, WorkspaceOption, with_settings
 from jobs.ranking.settings import EncodeSettings, SearchSettings
 
 
@@ -69,6 +69,7 @@ def search(
         bool, typer.Option("--json", help="Print one JSON object with the whole texts instead of tables.")
     ] = False,
     *,
+    stale: StaleSettings,
     settings: SearchSettings,
 ) -> None:
     """Search the collection by a student or BM25; a student and a teacher can re-rank the result."""
@@ -79,7 +80,7 @@ def search(
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace
 
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     texts = [*query, *(_lines(queries) if queries else [])]
     with run_summary(ws, "search") as facts, progress("index for BM25", "passages") as meter:
         searched = run(ws, settings, texts, meter.set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -72,6 +73,25 @@ def show_funnel(built: BuiltTriples) -> None:
     console.print("margins, on a sample: " + ", ".join(f"{name} {value:.3g}" for name, value in built.margins.items()))
 
 
+def show_scale_warnings(warnings: Sequence[str], again: tuple[str, list[str]] | None, location: str) -> None:
+    """Show the warnings about the scales of teachers, and the command that averages their z-scores instead.
+
+    Args:
+        warnings: sentences.
+        again: the command, and options that have to be chosen again; see `zscore_command`.
+        location: of the workspace.
+    """
+    for warning in warnings:
+        console.print(f"WARNING: {warning}", style="bold red", soft_wrap=True, highlight=False, markup=False)
+    if warnings and again is not None:
+        command, left_out = again
+        console.print("to average the teachers in units of their spreads (z-scores), run:", style="bold red")
+        command = command.replace("WORKSPACE", shlex.quote(location))
+        console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
+        if left_out:
+            console.print(f"  with {', '.join(left_out)} chosen again: bounds are then in standard deviations")
+
+
 def show_thresholds(explored: Explored) -> None:
     """Show one row per threshold, and the warning."""
     table = Table(title=f"thresholds on the margin of {', '.join(explored.teachers)}", title_justify="left")
@@ -109,6 +129,9 @@ def show_evaluation(split: str, rows: Sequence[Evaluated]) -> None:
                 f"{row.system} has no list for {row.missing_queries:,} judged queries; they count with 0",
                 style="yellow",
             )
+    if any(row.identical_ids for row in rows):
+        dropped = ", ".join(f"{row.system} {row.identical_ids or 0:,}" for row in rows)
+        console.print(f"passages left out because they have their query's id, as in BEIR: {dropped}")
 
 
 def show_answers(searched: Searched) -> None:

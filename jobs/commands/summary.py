@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.errors import PrepError
 from pipeline.storage.atomic_files import write_json
 from pipeline.storage.workspace import Workspace
+from pipeline.tables.staleness import stale_facts
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def run_summary(workspace: Workspace, command: str, copy: Path | None = None) ->
 
     def ended(code: int, **more: Any) -> dict[str, Any]:
         passed = {"began": began.isoformat(timespec="seconds"), "seconds": round(time.monotonic() - clock, 3)}
-        return {"command": command, "exit_code": code, **more, **passed, **facts}
+        return {"command": command, "exit_code": code, **more, **passed, **stale_facts(workspace), **facts}
 
     try:
         yield facts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.cluster.settings import TrainCluster
-from jobs.commands.options import Options, SummaryOption, WorkspaceOption, with_settings
+from jobs.commands.options import Options, StaleSettings, SummaryOption, WorkspaceOption, with_settings
 from students.settings import DATA, NEEDS_TEACHER, TrainSettings, parse_loss
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def train(
         ),
     ] = None,
     *,
+    stale: StaleSettings,
     values: Annotated[dict[str, Any], Options(TrainSettings)],
     cluster: TrainCluster,
 ) -> None:
@@ -61,7 +62,7 @@ def train(
         shown = ", ".join(f"{key} {options[key]}" for key in entries)
         console.print(f"recipe {recipe}: {shown}", highlight=False, markup=False)
     settings = train_settings(options)
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     with (
         run_summary(ws, "train", summary) as facts,
         progress("tokenise", "texts") as tokens,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.cluster.settings import ClusterSettings
-from jobs.commands.options import Options, WorkspaceOption, with_settings
+from jobs.commands.options import Options, StaleSettings, WorkspaceOption, with_settings
 from pipeline.triples.settings import ENSEMBLE, Resources, TripleSettings
 
 if TYPE_CHECKING:
+    from pipeline.storage.workspace import Workspace
     from pipeline.triples.layouts import Layout
 
 TeacherOption = Annotated[
@@ -40,14 +42,25 @@ def build_triples(
     name: NameOption = "default",
     audit: AuditOption = True,
     *,
+    stale: StaleSettings,
     settings: TripleSettings,
     resources: Resources,
     cluster: Actors,
 ) -> None:
     """Combine the teachers' scores, filter negatives by margin, and write shuffled triples."""
+    from pipeline.storage.workspace import Workspace
     from pipeline.triples.layouts import Triples
 
-    _build(Triples(), workspace, settings, teacher, name, audit, resources, cluster)
+    _build(
+        Triples(),
+        Workspace.open(workspace, stale_ok=stale.stale_ok),
+        settings,
+        teacher,
+        name,
+        audit,
+        resources,
+        cluster,
+    )
 
 
 @with_settings
@@ -61,6 +74,7 @@ def build_lists(
     name: NameOption = "default",
     audit: AuditOption = True,
     *,
+    stale: StaleSettings,
     settings: Annotated[
         TripleSettings,
         Options(without=("negatives_per_query", "pairs"), defaults={"threshold": None, "strategy": "top"}),
@@ -69,9 +83,19 @@ def build_lists(
     cluster: Actors,
 ) -> None:
     """Write lists of a positive and its negatives with the ensemble's scores, for listwise losses."""
+    from pipeline.storage.workspace import Workspace
     from pipeline.triples.layouts import Lists
 
-    _build(Lists(size, drop_short), workspace, settings, teacher, name, audit, resources, cluster)
+    _build(
+        Lists(size, drop_short),
+        Workspace.open(workspace, stale_ok=stale.stale_ok),
+        settings,
+        teacher,
+        name,
+        audit,
+        resources,
+        cluster,
+    )
 
 
 @with_settings
@@ -89,18 +113,20 @@ def explore_threshold(
         typer.Option(metavar="FILE", help="Also draw the table to this .png, .svg or .pdf file.", show_default=False),
     ] = None,
     *,
+    stale: StaleSettings,
     settings: Annotated[TripleSettings, Options(only=("ensemble", "weights", "split", "relevance_level"))],
     resources: Annotated[Resources, Options(without=("processes",))],
 ) -> None:
     """Show what each threshold would keep, and how many relevant passages it would take as negatives."""
-    from jobs.commands.show import show_thresholds
+    from jobs.commands.show import show_scale_warnings, show_thresholds
     from jobs.commands.summary import run_summary
     from jobs.commands.threshold_files import check_plot, draw, grid, write_csv
+    from jobs.report.sources import command
     from jobs.terminal.progress import progress
     from pipeline.storage.workspace import Workspace
     from pipeline.triples.thresholds import explore_thresholds
 
-    ws = Workspace.open(workspace)
+    ws = Workspace.open(workspace, stale_ok=stale.stale_ok)
     _check_memory(resources)
     thresholds = grid(first, last, step)
     check_plot(plot)
@@ -114,11 +140,15 @@ def explore_threshold(
         if plot is not None:
             draw(explored, plot)
     show_thresholds(explored)
+    words = ["explore-threshold", "--ensemble", "zscore", "--split", settings.split]
+    words += [word for name in teacher for word in ("--teacher", name)]
+    again = None if settings.ensemble == "zscore" else command(shlex.join(words))
+    show_scale_warnings(explored.scale_warnings, (again, []) if again else None, ws.location)
 
 
 def _build(
     layout: Layout,
-    location: str,
+    workspace: Workspace,
     settings: TripleSettings,
     teachers: list[str],
     name: str,
@@ -127,15 +157,14 @@ def _build(
     cluster: ClusterSettings,
 ) -> None:
     """Build a set in the layout, check it, and show what it kept."""
-    from jobs.commands.show import show_funnel
+    from jobs.commands.show import show_funnel, show_scale_warnings
     from jobs.commands.summary import run_summary
+    from jobs.report.sources import zscore_command
     from jobs.terminal.console import console
     from jobs.terminal.progress import progress
-    from pipeline.storage.workspace import Workspace
-    from pipeline.triples.audit import audit_set
+    from pipeline.triples.audit import audit_once
     from pipeline.triples.build import build_triples
 
-    workspace = Workspace.open(location)
     _check_memory(resources)
     with run_summary(workspace, f"build-{layout.dataset}") as facts, progress(layout.dataset, "shards") as meter:
         built = build_triples(
@@ -149,15 +178,19 @@ def _build(
             on_progress=meter.set,
         )
         facts |= built.as_dict()
-        if audit and not built.unchanged:
-            facts["audited"] = audit_set(workspace, layout.dataset, name, resources)
+        audited = audit_once(workspace, layout.dataset, name, resources) if audit else None
+        if audited is not None:
+            facts["audited"] = audited
     show_funnel(built)
     if layout.dataset == "lists":
         console.print(f"{built.rows:,} lists of at most {layout.settings['size']} passages")
     if built.unchanged:
         console.print("already up to date")
-    elif audit:
-        console.print(f"read again: all {facts['audited']:,} rows are correct")
+    if audited is not None:
+        console.print(f"read again: all {audited:,} rows are correct")
+    made_with = {**asdict(settings), "teachers": built.teachers, "layout": layout.settings}
+    again = zscore_command(name, made_with, built.spreads, built.zscore_threshold, layout.dataset)
+    show_scale_warnings(built.scale_warnings, again, workspace.location)
 
 
 def _check_memory(resources: Resources) -> None:

@@ -30,11 +30,14 @@ Run = Callable[[str], None]
 
 
 class Sample(NamedTuple):
-    """The judged queries of an evaluation, and the lowest relevant grade. Only equal samples are compared."""
+    """The judged queries of an evaluation, and how they are measured. Only equal samples are compared."""
 
     split: str
     max_queries: int | None
     relevance_level: int
+    """Lowest grade that counts as relevant."""
+    ignore_identical_ids: bool = False
+    """Whether passages with their query's id were left out of the lists."""
 
     def describe(self, queries: int) -> str:
         """Describes the sample.
@@ -43,7 +46,8 @@ class Sample(NamedTuple):
         '300 of dev'
         """
         level = "" if self.relevance_level == 1 else f", grade {self.relevance_level} up"
-        return f"{queries:,} of {self.split}{level}"
+        identical = ", without identical ids" if self.ignore_identical_ids else ""
+        return f"{queries:,} of {self.split}{level}{identical}"
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,13 @@ class Row:
     """Fingerprint of the ids of the training triples, in order; "" without triples."""
     relevance_level: int = 1
     """Lowest grade that counts as relevant."""
+    ignore_identical_ids: bool = False
+    """Whether passages with their query's id were left out of the lists."""
 
     @property
     def sample(self) -> Sample:
-        """The queries and the grade that the row was measured with."""
-        return Sample(self.split, self.max_queries, self.relevance_level)
+        """The queries that the row was measured on, and how."""
+        return Sample(self.split, self.max_queries, self.relevance_level, self.ignore_identical_ids)
 
 
 def run_experiment(
@@ -206,6 +212,7 @@ def _evaluated(
             latencies.get(cell.name) if cell else None,
             triples,
             summary["relevance_level"],
+            summary["ignore_identical_ids"],
         )
         rows.append(asdict(row))
     return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -179,9 +180,13 @@ def _comparisons(experiment: Experiment, compared: Sequence[ComparedPair]) -> li
         lines.append(
             f"| {row.condition.student} | {row.condition.mode} | {row.condition.sample.describe(row.queries)} "
             f"| {row.left} - {row.right} | {row.seeds} | {f.difference:+.3f} "
-            f"| {f.wins} / {f.losses} | {f.t_test:.2g} | {f.randomisation:.2g} | {row.adjusted_p:.2g} |"
+            f"| {f.wins} / {f.losses} | {_p(f.t_test)} | {_p(f.randomisation)} | {_p(row.adjusted_p)} |"
         )
     return lines
+
+
+def _p(value: float) -> str:
+    return "undefined" if isnan(value) else f"{value:.2g}"
 
 
 def _fairness(rows: Sequence[Row]) -> str:

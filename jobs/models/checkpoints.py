@@ -1,6 +1,6 @@
-"""What a checkpoint named on the command line means: a student of the workspace, a directory, or a Hub name.
+"""Resolves checkpoints named on the command line: a student of the workspace, a directory, or a Hub name.
 
-A student in a store is named by its URI, which every machine turns into a directory of its own before it loads it.
+A student in an object store is named by its URI. Each machine downloads it into a local directory before loading it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pipeline.storage.workspace import Workspace
 
 
 def name_checkpoint(workspace: Workspace, text: str) -> str:
-    """What means the same on other machines: a student of the workspace if one has this name, by its directory or URI,
-    a local directory, or the text as it is.
+    """Turns what the user typed into a name that is valid on every machine.
 
-    Directories come back absolute: actors stand elsewhere.
+    A student of the workspace becomes its directory or URI, a local directory becomes absolute, since actors run in
+    another working directory, and any other text is returned unchanged, as a name on the Hub.
     """
     if text in workspace.names("students"):
         student = workspace.path("students", text)
@@ -30,7 +30,7 @@ def name_checkpoint(workspace: Workspace, text: str) -> str:
 
 
 def local_checkpoint(named: str) -> str:
-    """The directory on this machine of what `name_checkpoint` gave, or a Hub name; fetched where it is in a store."""
+    """The local directory of what `name_checkpoint` returned, downloaded from a store if need be, or a Hub name."""
     if "://" not in named:
         return named
     place = parse_location(named)
@@ -49,18 +49,18 @@ def local_checkpoint(named: str) -> str:
 
 
 def _state(place: StorePath) -> str:
-    """A name for the objects below `place` that were not published as a set, but copied by hand, say."""
+    """A version name for objects that were not published as a set, for example because a user copied them by hand."""
     found = sorted((entry.path, entry.size, str(entry.mtime)) for entry in place.entries(recursive=True))
     return f"v-{digest_json(found)}"
 
 
 def locate_checkpoint(workspace: Workspace, text: str) -> str:
-    """The directory of a student of the workspace if one has this name, a local directory, or the text as it is."""
+    """The local directory of a student or checkpoint, or the unchanged text if it is a name on the Hub."""
     return local_checkpoint(name_checkpoint(workspace, text))
 
 
 def named_student(workspace: Workspace, text: str) -> tuple[str, str]:
-    """Name and checkpoint of a student given as NAME, one of the workspace, or as NAME=CHECKPOINT.
+    """Name and checkpoint of a student, given as NAME (a student of the workspace) or NAME=CHECKPOINT.
 
     Raises:
         WorkspaceError: the workspace has no such student.

@@ -1,8 +1,8 @@
-"""What `encode` has stored of a student: found, checked against the student and the collection, and read.
+"""Passages that `prep encode` has stored for a student: finds them, checks them, reads them.
 
-A set is `encoded/<name>/part-NNNNN`, a directory for each shard, which holds a range of passage ids and says which
-student (files, arithmetic) made it from which texts. Whoever reads gets all passages in the order of their ids, or a
-message why not.
+A set is `encoded/<name>/part-NNNNN`, one directory per shard. A shard holds a range of passage ids and records the
+student (files, dtype) and the texts it was made from. A reader gets all passages in the order of their ids, or an
+error that says what does not match.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from jobs.models.checkpoints import locate_checkpoint
 from pipeline.collection.texts_by_content import text_hashes
-from pipeline.errors import WorkspaceError
+from pipeline.errors import StaleError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import hash_arrays
+from pipeline.tables.staleness import refuse_stale
 from students.identity import student_fingerprint
 from students.settings import ENCODED_FILE
 from teachers.checkpoints.checkpoint import Checkpoint
@@ -34,13 +35,13 @@ if TYPE_CHECKING:  # torch is loaded where states are read, not where they are l
     from students.inference.scorer import SeparateScorer
 
 PASSAGES_PER_SHARD = 16_384
-"""What a killed run loses at most."""
+"""The most that a killed run loses."""
 PAIRS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One directory: whose texts it holds, and what it must say of itself."""
+    """One directory, the passages it holds, and the fingerprint it must have."""
 
     path: Path
     rows: range
@@ -48,27 +49,27 @@ class Shard:
     """Digest of their hashes."""
 
     def fingerprint(self, student: str) -> str:
-        """Of the shard as this student makes it."""
+        """Identity of the shard when this student encodes it."""
         return digest_json([SCHEMA_VERSION, student, self.rows.start, self.texts])
 
 
 @dataclass(frozen=True)
 class StoredPassages:
-    """A student's states of all passages, complete and fresh."""
+    """The encodings of all passages by one student, complete and up to date."""
 
     dtype: Dtype
-    """Arithmetic that they were made in."""
+    """The dtype they were computed in."""
     paths: tuple[Path, ...]
 
     @cached_property
     def shards(self) -> list[Encoded]:
-        """Mapped into memory, in the order of ids."""
+        """The shards, mapped into memory, in the order of passage ids."""
         from students.inference.encoded import open_encoded
 
         return [open_encoded(path)[0] for path in self.paths]
 
     def take(self, ids: NDArray[np.integer]) -> Encoded:
-        """States of some passages, ids ascending, in memory."""
+        """Encodings of some passages, given by ascending ids, in memory."""
         import torch
 
         from students.inference.encoded import Encoded
@@ -88,20 +89,25 @@ class StoredPassages:
         query: NDArray[np.integer],
         passage_id: NDArray[np.integer],
     ) -> NDArray[np.float32]:
-        """Scores (N,) of pairs by row of `queries` (N,) and passage id (N,); some thousand stand in memory."""
-        own, scores = scorer.encode_queries(queries), np.empty(len(query), np.float32)
+        """Scores (N,) of pairs, given by row of `queries` (N,) and passage id (N,), `PAIRS_AT_ONCE` at a time."""
+        encoded, scores = scorer.encode_queries(queries), np.empty(len(query), np.float32)
         for start in range(0, len(scores), PAIRS_AT_ONCE):
             rows = slice(start, start + PAIRS_AT_ONCE)
             ids, place = np.unique(passage_id[rows], return_inverse=True)
-            scores[rows] = scorer.score_encoded(own, self.take(ids), query[rows], place)
+            scores[rows] = scorer.score_encoded(encoded, self.take(ids), query[rows], place)
         return scores
 
 
-def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -> StoredPassages:
-    """The set of a student, in whatever arithmetic it was made.
+def load_stored(
+    workspace: Workspace, name: str, checkpoint: str | Checkpoint, prompts: tuple[str, str] | None = None
+) -> StoredPassages:
+    """The stored passages of a student, in whichever dtype; with the model's prompts unless others are given.
+
+    A workspace that accepts stale sets gives the passages that were encoded before the collection changed.
 
     Raises:
-        WorkspaceError: nothing encoded, not all of it, or by another student or from other texts.
+        WorkspaceError: passages are missing.
+        StaleError: passages were encoded by another student, or from other texts.
     """
     plan = shards_of(workspace, name)
     found = [read_facts(shard.path) for shard in plan]
@@ -112,20 +118,23 @@ def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -
             f"passages have not been encoded by student {name!r}", where=stored_at(workspace, name), todo=todo
         )
     dtype: Dtype = present[0].get("arithmetic")  # type: ignore[assignment]
-    student = student_fingerprint(checkpoint, dtype)
+    student = student_fingerprint(checkpoint, dtype, prompts)
     if any(facts.get("student") != student for facts in present):
-        raise WorkspaceError(
-            f"student {name!r} is not the one that the passages were encoded by",
+        raise StaleError(
+            f"the passages were encoded by another student than {name!r}",
             where=stored_at(workspace, name),
             expected=student,
             found=", ".join(sorted({str(facts.get("student")) for facts in present})),
             todo=todo,
         )
     fresh = [facts.get("fingerprint") == shard.fingerprint(student) for facts, shard in zip(found, plan, strict=True)]
+    if any(facts and not good for facts, good in zip(found, fresh, strict=True)):
+        why = f"passages have changed since student {name!r} encoded them: {sum(fresh)} of {len(plan)} shards fit"
+        refuse_stale(workspace, f"encoded/{name}", why, where=stored_at(workspace, name), todo=todo)
+        return StoredPassages(dtype, tuple(shard.path for shard, facts in zip(plan, found, strict=True) if facts))
     if not all(fresh):
-        stale = any(facts and not good for facts, good in zip(found, fresh, strict=True))
         raise WorkspaceError(
-            f"passages have changed since student {name!r} encoded them" if stale else "not all passages are encoded",
+            "not all passages are encoded",
             where=stored_at(workspace, name),
             expected=f"{len(plan)} shards",
             found=f"{sum(fresh)} that fit the collection",
@@ -135,7 +144,7 @@ def load_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint) -
 
 
 def stored_at(workspace: Workspace, name: str) -> Path:
-    """The directory of a set: on this machine, since it is mapped into memory."""
+    """The directory of a set. It is always local, since it is mapped into memory."""
     return workspace.local.joinpath("encoded", name)
 
 
@@ -145,17 +154,24 @@ def stored_names(workspace: Workspace) -> list[str]:
 
 
 def encoded_from(workspace: Workspace, name: str) -> str:
-    """The checkpoint of a set: the student of this name, else the one that its shards name."""
+    """The checkpoint of a set: the student of this name, or else the checkpoint recorded in its shards."""
     if name in workspace.names("students"):
         return locate_checkpoint(workspace, name)
     found = [facts for path in sorted(stored_at(workspace, name).glob("part-*")) if (facts := read_facts(path))]
     return str(found[0]["checkpoint"]) if found else name
 
 
-def find_stored(workspace: Workspace, name: str, checkpoint: str | Checkpoint, dtype: Dtype) -> StoredPassages | None:
-    """The stored passages of a student if they are up to date and were encoded in this dtype."""
-    try:
-        found = load_stored(workspace, name, checkpoint)
+def find_stored(
+    workspace: Workspace,
+    name: str,
+    checkpoint: str | Checkpoint,
+    dtype: Dtype,
+    *,
+    prompts: tuple[str, str] | None = None,
+) -> StoredPassages | None:
+    """The stored passages of a student if they are up to date and were encoded in this dtype with these prompts."""
+    try:  # Whoever asks can encode by itself, so stale passages are never accepted here.
+        found = load_stored(Workspace(workspace.root), name, checkpoint, prompts)
     except WorkspaceError:
         return None
     return found if found.dtype == dtype else None

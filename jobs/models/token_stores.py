@@ -1,6 +1,6 @@
 """The token stores of a workspace: `.cache/tokens/<table>-<content>-<tokenizer>`, for `queries` and `passages`.
 
-Parallel processes make them once before scoring, and every actor maps them into memory. They are a cache: safe to
+Parallel processes create them once before scoring, and every actor maps them into memory. They are a cache: safe to
 remove at any time, and without influence on scores, since pairs made from stored ids equal the tokenizer's pair calls.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.collection.texts import CACHE, Texts
-from pipeline.fingerprint import digest_json
+from pipeline.fingerprint import digest_files, digest_json
 from pipeline.processes import map_in_order
 from pipeline.storage.atomic_files import remove
 from pipeline.storage.workspace import Workspace
@@ -24,30 +24,34 @@ from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.tokens.pairs import TokenChunk, TokenizedTexts
 from pipeline.tokens.store import FACTS, open_store, write_store
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
+from teachers.checkpoints.inputs import is_trained_here, read_object
 
 TABLES = ("queries", "passages")
 TEXTS_PER_TASK = 8_192
 TEXTS_PER_PROCESS = 100_000
-"""A process takes seconds to start, so fewer texts than this do not get an additional one."""
+"""A process takes seconds to start, so a further process is only started for each this many texts."""
 
 
 def make_stores(
     workspace: Workspace,
     checkpoint: str | Checkpoint,
     *,
+    prompts: tuple[str, str] = ("", ""),
     processes: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Make the two stores of a checkpoint's tokenizer where they are missing; slow tokenizers get none.
+    """Create the two stores of a checkpoint's tokenizer if they are missing; slow tokenizers get none.
 
     Args:
         workspace: has the texts.
         checkpoint: has the tokenizer; a name is resolved here.
-        processes: at most this many work in parallel; None: one per CPU.
+        prompts: texts put before every query and before every passage.
+        processes: the most to run in parallel; None means one per CPU.
         on_progress: receives the texts tokenised so far and the size of the table.
     """
     checkpoint = resolve(checkpoint)
-    directories = {table: _directory(workspace, table, checkpoint) for table in TABLES}
+    before = dict(zip(TABLES, prompts, strict=True))
+    directories = {table: _directory(workspace, table, checkpoint, prompt) for table, prompt in before.items()}
     missing = [table for table, directory in directories.items() if not workspace.fetch(directory, FACTS)]
     if not missing:
         return
@@ -63,30 +67,52 @@ def make_stores(
         count = len(source.texts())
         ranges = [range(start, min(start + TEXTS_PER_TASK, count)) for start in range(0, count, TEXTS_PER_TASK)]
         workers = min(processes or os.cpu_count() or 1, 1 + count // TEXTS_PER_PROCESS)
-        chunks = map_in_order(partial(_tokenise, source, checkpoint), ranges, processes=workers)
+        chunks = map_in_order(partial(_tokenise, source, checkpoint, before[table]), ranges, processes=workers)
         made_from = {"table": table, "checkpoint": checkpoint.name, **_libraries()}
         write_store(directory, _counted(chunks, count, on_progress), vocabulary_of(tokenizer), made_from)
         workspace.share(directory, FACTS)
 
 
-def open_stores(workspace: Workspace, checkpoint: str | Checkpoint) -> tuple[TokenizedTexts, TokenizedTexts] | None:
-    """The token ids of all queries and all passages, by row; None where `make_stores` has not made them.
+def open_stores(
+    workspace: Workspace, checkpoint: str | Checkpoint, prompts: tuple[str, str] = ("", "")
+) -> tuple[TokenizedTexts, TokenizedTexts] | None:
+    """The token ids of all queries and all passages after their prompts, by row; None if they have not been made.
 
     Raises:
         WorkspaceError: a store is damaged.
     """
     checkpoint = resolve(checkpoint)
-    directories = [_directory(workspace, table, checkpoint) for table in TABLES]
+    directories = [
+        _directory(workspace, table, checkpoint, prompt) for table, prompt in zip(TABLES, prompts, strict=True)
+    ]
     if not all(workspace.fetch(directory, FACTS) for directory in directories):
         return None
     queries, passages = map(open_store, directories)
     return queries, passages
 
 
-def _directory(workspace: Workspace, table: str, checkpoint: Checkpoint) -> Path:
+def _directory(workspace: Workspace, table: str, checkpoint: Checkpoint, prompt: str) -> Path:
     content = content_fingerprint(read_footers(workspace.parts(table)))
-    made_by = digest_json({"tokenizer": checkpoint.tokenizer_hash, **_libraries()})
+    prompted = {"prompt": prompt} if prompt else {}
+    made_by = digest_json({"tokenizer": _tokenizer_identity(checkpoint), **_libraries(), **prompted})
     return workspace.local / CACHE / "tokens" / f"{table}-{content}-{made_by}"
+
+
+def _tokenizer_identity(checkpoint: Checkpoint) -> str:
+    """Identity of a tokenizer as far as texts without special tokens depend on it.
+
+    Students carry their limits in their tokenizer's files: those of one start share its store all the same.
+    """
+    directory = checkpoint.tokenizer_directory
+    path = directory / "tokenizer_config.json"
+    content, vocabulary = read_object(path), directory / "tokenizer.json"
+    definition = checkpoint.definition
+    if definition.lower_case or definition.prefix_tokens:
+        return checkpoint.tokenizer_hash
+    if not (is_trained_here(directory) and vocabulary.is_file() and content.get("model_max_length", 1e9) < 1e9):
+        return checkpoint.tokenizer_hash
+    kept = {key: value for key, value in content.items() if key not in ("model_max_length", "model_input_names")}
+    return digest_json([digest_files([vocabulary]), kept])
 
 
 def _libraries() -> dict[str, str]:
@@ -111,7 +137,7 @@ def _counted(chunks: Iterator[TokenChunk], total: int, on_progress: Callable[[in
 
 
 class _Source(NamedTuple):
-    """A table's texts, opened in the process that reads them."""
+    """A table, whose texts are opened in the process that reads them."""
 
     location: str
     table: str
@@ -123,9 +149,9 @@ class _Source(NamedTuple):
         return Texts(Workspace.open(self.location), self.table)
 
 
-def _tokenise(source: _Source, checkpoint: Checkpoint, rows: range) -> TokenChunk:
-    """The token ids of some rows of a table; runs in a worker process."""
+def _tokenise(source: _Source, checkpoint: Checkpoint, prompt: str, rows: range) -> TokenChunk:
+    """The token ids of some rows of a table after the prompt; runs in a worker process."""
     from teachers.tokens.text_tokens import tokenise, tokenizer_of
 
     texts = source.texts().take(np.arange(rows.start, rows.stop))
-    return tokenise(tokenizer_of(checkpoint, checkpoint.tokenizer_hash), texts)
+    return tokenise(tokenizer_of(checkpoint, checkpoint.tokenizer_hash), texts, prompt)

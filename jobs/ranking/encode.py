@@ -19,6 +19,7 @@ from pipeline.names import check_name
 from pipeline.storage.workspace import Workspace
 from students.identity import student_fingerprint
 from students.settings import Storage
+from teachers.checkpoints.checkpoint import resolve
 from teachers.settings import Dtype, ScoringSettings
 
 if TYPE_CHECKING:  # torch is loaded where encoding happens, not where it is planned
@@ -81,7 +82,8 @@ def encode_passages(
         student, plan = student_fingerprint(checkpoint, dtype), shards_of(workspace, name)
         missing = [shard for shard in plan if _facts(shard) != (shard.fingerprint(student), stored)]
         if missing:
-            make_stores(workspace, checkpoint, on_progress=on_tokens)
+            prompts = resolve(checkpoint).definition.prompts
+            make_stores(workspace, checkpoint, prompts=prompts, on_progress=on_tokens)
             facts = {"student": student, "checkpoint": checkpoint, "architecture": kind.name, "arithmetic": dtype}
             _encode(workspace, checkpoint, missing, facts, stored, on_progress)
         folder = stored_at(workspace, name)
@@ -111,7 +113,7 @@ def _encode(
     from students.inference.scorer import SeparateScorer
     from students.token_rows import TextRows
 
-    stores = open_stores(workspace, checkpoint)
+    stores = open_stores(workspace, checkpoint, resolve(checkpoint).definition.prompts)
     if stores is None:
         raise ModelError("texts cannot be tokenised beforehand", where=checkpoint, expected="a fast tokenizer")
     scorer = SeparateScorer.load(checkpoint, ScoringSettings(dtype=facts["arithmetic"]))

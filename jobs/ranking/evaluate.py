@@ -6,6 +6,7 @@ are read from their scores; students score candidates (`rerank`) or search the w
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,21 +26,29 @@ from jobs.scoring.shard import pairs_with_texts
 from pipeline.collection.selection import select_queries, view_tables, view_unknown_judgements
 from pipeline.collection.texts import Texts
 from pipeline.errors import UsageError, WorkspaceError
+from pipeline.evaluation.identical_ids import IdenticalIds, find_identical_ids, is_beir
 from pipeline.evaluation.metrics import Qrels, evaluate_run
 from pipeline.evaluation.runs import Run, rank_rows, read_run, write_run
 from pipeline.names import check_name
 from pipeline.retrieval.retrievers import SearchRequest
-from pipeline.scores.pairs import load_pairs
+from pipeline.scores.pairs import current_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect
-from pipeline.triples.ensemble import Ensemble
+from pipeline.triples.ensemble import Ensemble, Sample
+from pipeline.triples.scales import scale_warnings
 from pipeline.triples.sets import load_ensemble
 from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:
     from jobs.ranking.latency import Latency
+
+_Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Query ids, passage ids and scores (N,)."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class Evaluated:
     """Number of judged queries; every one counts."""
     missing_queries: int
     """Judged queries that the run has no list for; they score 0."""
+    identical_ids: int | None
+    """Passages left out because they have their query's id; None if such passages are kept."""
     path: AnyPath
     run: Run
 
@@ -67,23 +78,46 @@ def evaluate(
 
     Raises:
         WorkspaceError: the split has no judgements, or a system is missing or incomplete.
+        StaleError: lists, pairs, scores or triples that a system needs are stale.
         InputError: a run file is malformed or names unknown ids.
         UsageError: two systems share a run file, as a teacher `ensemble-x` and the ensemble of triples `x`.
     """
     qrels = split_qrels(workspace, settings.split, settings.max_queries)
-    systems = _Systems(workspace, settings, qrels, on_system).all()
+    ignored = identical_ids_to_ignore(workspace, settings.ignore_identical_ids, np.unique(qrels.query_id))
+    # A search then finds one passage more, so that lists keep their depth.
+    searched = settings.depth + bool(ignored is not None and len(ignored.query_id))
+    systems = _Systems(workspace, settings, qrels, searched, on_system).all()
     twice = [name for name, count in Counter(system.name for system in systems).items() if count > 1]
     if twice:
         raise UsageError("two systems share a name, and so a run file", found=", ".join(twice), todo="rename one")
     evaluated: list[Evaluated] = []
-    for name, kind, ranked in systems:
-        on_system(name)
-        kept = _judged(ranked(), qrels)
-        path = write_run(workspace, f"{settings.split}-{name}", kept)
-        found = evaluate_run(kept, qrels, settings.relevance_level)
-        missing = len(np.setdiff1d(found.query_id, kept.query_id))
-        evaluated.append(Evaluated(name, kind, found.means(), len(found.query_id), missing, path, kept))
+    for system in systems:
+        on_system(system.name)
+        run, dropped = _ranked(system, qrels, ignored)
+        path = write_run(workspace, f"{settings.split}-{system.name}", run)
+        found = evaluate_run(run, qrels, settings.relevance_level)
+        missing = len(np.setdiff1d(found.query_id, run.query_id))
+        counts = len(found.query_id), missing, dropped
+        evaluated.append(Evaluated(system.name, system.kind, found.means(), *counts, path, run))
     return evaluated
+
+
+def identical_ids_to_ignore(workspace: Workspace, wanted: bool | None, queries: np.ndarray) -> IdenticalIds | None:
+    """The passages to leave out of the lists of queries (Q,); None if nothing is left out.
+
+    `wanted` is the option `--ignore-identical-ids`; None decides by how the collection was imported.
+    """
+    return find_identical_ids(workspace, queries) if (is_beir(workspace) if wanted is None else wanted) else None
+
+
+def _ranked(system: _System, qrels: Qrels, ignored: IdenticalIds | None) -> tuple[Run, int | None]:
+    """The run of a system over the judged queries, and the number of passages left out for their query's id."""
+    query, passage, score = system.scored()
+    kept, dropped = np.isin(query, qrels.query_id), None
+    if ignored is not None:
+        identical = kept & ignored.mask(query, passage)
+        kept, dropped = kept & ~identical, int(identical.sum())
+    return rank_rows(query[kept], passage[kept], score[kept], system.depth), dropped
 
 
 def student_latencies(workspace: Workspace, settings: EvaluationSettings) -> list[Latency]:
@@ -131,33 +165,47 @@ def ensemble_system(triples: str) -> str:
     return f"ensemble-{triples}"
 
 
-def _judged(run: Run, qrels: Qrels) -> Run:
-    rows = np.isin(run.query_id, qrels.query_id)
-    return Run(*(column[rows] for column in run))
-
-
 class _System(NamedTuple):
     """A system to evaluate."""
 
     name: str
     kind: str
-    ranked: Callable[[], Run]
+    scored: Callable[[], _Columns]
+    depth: int | None
+    """Passages kept for each query; None keeps those of a run file."""
+
+
+def _warn_of_scales(mean: Ensemble, scores: np.ndarray) -> None:
+    """Warn if the raw logits (N, K) of the teachers should not be averaged."""
+    neither = np.zeros(len(scores), bool)
+    sample = Sample(np.zeros(len(scores), np.int32), neither, neither, scores)
+    for warning in scale_warnings(mean, sample.spread.tolist(), sample.correlations()):
+        names = ", ".join(mean.teachers)
+        todo = "to evaluate the mean of z-scores, build triples with --ensemble zscore and name them with --ensemble"
+        log.warning("the mean of %s: %s; %s", names, warning, todo)
 
 
 class _Systems:
     """Looks up and checks all systems; each is ranked on demand."""
 
     def __init__(
-        self, workspace: Workspace, settings: EvaluationSettings, qrels: Qrels, on_system: Callable[[str], None]
+        self,
+        workspace: Workspace,
+        settings: EvaluationSettings,
+        qrels: Qrels,
+        searched: int,
+        on_system: Callable[[str], None],
     ) -> None:
+        """`searched` is the number of passages that a student finds for each query."""
         self._workspace, self._settings, self._on_system = workspace, settings, on_system
-        self._queries = np.unique(qrels.query_id)
-        self._read: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._queries, self._searched = np.unique(qrels.query_id), searched
+        self._read: dict[str, _Columns] = {}
 
     def all(self) -> list[_System]:
         settings, workspace = self._settings, self._workspace
         teachers = list(dict.fromkeys(settings.teachers))
-        sets = {name: load_scores(workspace, load_pairs(workspace), name) for name in teachers}
+        pairs = current_pairs(workspace) if teachers else None
+        sets = {name: load_scores(workspace, pairs, name) for name in teachers if pairs}
         systems = [self._first_stage(name) for name in dict.fromkeys(settings.runs)]
         systems += [self._scored(name, Ensemble.mean([name]), [sets[name]]) for name in teachers]
         if len(teachers) > 1:
@@ -168,31 +216,34 @@ class _Systems:
             systems += [self._student(text, mode) for mode in dict.fromkeys(settings.modes)]
         return systems
 
-    def _ranked(self, query: np.ndarray, passage: np.ndarray, score: np.ndarray) -> Run:
-        return rank_rows(query, passage, score, self._settings.depth)
-
     def _first_stage(self, name: str) -> _System:
         path = Path(name).expanduser()
         if name not in self._workspace.names("retrieved") and path.is_file():
-            return _System(check_name("run", path.stem), "run file", partial(read_run, self._workspace, path))
+            return _System(check_name("run", path.stem), "run file", partial(self._run_file, path), None)
         retrieved_for(self._workspace, name, self._settings.split)
-        return _System(name, "first stage", lambda: self._ranked(*self._candidates(name)))
+        return _System(name, "first stage", partial(self._candidates, name), self._settings.depth)
 
-    def _candidates(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Retrieved query ids, passage ids and scores (N,) of the judged queries."""
+    def _run_file(self, path: Path) -> _Columns:
+        run = read_run(self._workspace, path)
+        return run.query_id, run.passage_id, run.score
+
+    def _candidates(self, system: str) -> _Columns:
+        """Retrieved passages of the judged queries."""
         return candidates_of(self._workspace, system, self._settings.split, self._queries)
 
     def _scored(self, name: str, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> _System:
-        return _System(name, "rerank", partial(self._teachers, ensemble, sets))
+        return _System(name, "rerank", partial(self._teachers, ensemble, sets), self._settings.depth)
 
-    def _teachers(self, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> Run:
+    def _teachers(self, ensemble: Ensemble, sets: Sequence[ScoreSet]) -> _Columns:
         for scores in sets:
             if scores.teacher not in self._read:
                 key = self._settings.candidates, self._settings.split, self._queries
                 self._read[scores.teacher] = teacher_scores(self._workspace, *key, scores)
         query, passage, _ = self._read[sets[0].teacher]
-        together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)
-        return self._ranked(query, passage, ensemble.combine(together))
+        together = np.stack([self._read[scores.teacher][2].astype(np.float64) for scores in sets], axis=1)  # (N, K)
+        if ensemble == Ensemble.mean(ensemble.teachers):
+            _warn_of_scales(ensemble, together)
+        return query, passage, ensemble.combine(together)
 
     def _student(self, text: str, mode: Mode) -> _System:
         from students.architectures import architecture
@@ -206,10 +257,10 @@ class _Systems:
             )
         if mode == "rerank":
             retrieved_for(self._workspace, self._settings.candidates, self._settings.split)
-        ranked = self._rerank if mode == "rerank" else self._search
-        return _System(f"{name}-{mode}", mode, partial(ranked, name, where))
+        scored = self._rerank if mode == "rerank" else self._search
+        return _System(f"{name}-{mode}", mode, partial(scored, name, where), self._settings.depth)
 
-    def _rerank(self, name: str, checkpoint: str) -> Run:
+    def _rerank(self, name: str, checkpoint: str) -> _Columns:
         from students.inference.scorer import SeparateScorer
         from students.inference.scoring import load_student_scorer
 
@@ -219,11 +270,11 @@ class _Systems:
         if stored is not None:
             separate = SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
             ids, row = np.unique(query, return_inverse=True)
-            return self._ranked(query, passage, stored.scores(separate, queries.take(ids), row, passage))
+            return query, passage, stored.scores(separate, queries.take(ids), row, passage)
         pairs = pairs_with_texts((query, passage), queries, Texts(self._workspace, "passages"))
-        return self._ranked(query, passage, load_student_scorer(checkpoint, dtype).score(pairs))
+        return query, passage, load_student_scorer(checkpoint, dtype).score(pairs)
 
-    def _search(self, name: str, checkpoint: str) -> Run:
+    def _search(self, name: str, checkpoint: str) -> _Columns:
         retriever = StudentRetriever(
             self._workspace,
             name,
@@ -233,5 +284,5 @@ class _Systems:
             lambda done, total: self._on_system(f"{name}-retrieve, {done:,} of {total:,} passages"),
         )
         request = SearchRequest.of(self._workspace, Texts(self._workspace, "queries").take(self._queries))
-        (found,) = retriever.search(request, [range(len(self._queries))], self._settings.depth, self._workspace.local)
-        return self._ranked(self._queries[found.query], found.passage_id, found.score)
+        (found,) = retriever.search(request, [range(len(self._queries))], self._searched, self._workspace.local)
+        return self._queries[found.query], found.passage_id, found.score

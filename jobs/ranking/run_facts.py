@@ -14,10 +14,11 @@ from jobs.models.checkpoints import named_student
 from jobs.ranking.evaluate import ensemble_system, split_qrels
 from pipeline.errors import PrepError
 from pipeline.fingerprint import digest_json
-from pipeline.retrieval.lists import load_retrieved
+from pipeline.retrieval.lists import usable_retrieved
 from pipeline.scores.pairs import load_pairs
 from pipeline.scores.scores import load_scores
 from pipeline.storage.workspace import Workspace
+from pipeline.tables.staleness import stale_facts
 from pipeline.triples.sets import load_ensemble
 from students.settings import STUDENT_FILE
 
@@ -46,8 +47,11 @@ def write_run_facts(
             "means": row.means,
             "queries": row.queries,
             "missing_queries": row.missing_queries,
+            "ignore_identical_ids": row.identical_ids is not None,
+            "identical_ids": row.identical_ids,
             "command": _command(settings, row),
             "inputs": _inputs(workspace, settings, row),
+            **stale_facts(workspace),
         }
         workspace.write_json(facts, "runs", f"{row.path.stem}.json")
     for found in timed:
@@ -80,6 +84,8 @@ def _command(settings: EvaluationSettings, row: Evaluated) -> str:
     words.append(f"--depth {settings.depth}")
     if settings.relevance_level != 1:
         words.append(f"--relevance-level {settings.relevance_level}")
+    if settings.ignore_identical_ids is not None:
+        words.append(f"--{'' if settings.ignore_identical_ids else 'no-'}ignore-identical-ids")
     if row.system == "ensemble":
         words += [f"--teacher {name}" for name in settings.teachers]
     elif (triples := _triples_of(settings, row)) is not None:
@@ -125,7 +131,7 @@ def _inputs(workspace: Workspace, settings: EvaluationSettings, row: Evaluated) 
         return inputs | {f"scores/{name}": load_scores(workspace, pairs, name).content for name in named}
     if row.kind in ("rerank", "first stage"):
         system = settings.candidates if row.kind == "rerank" else row.system
-        inputs[f"retrieved/{system}"] = load_retrieved(workspace, system).content_of(settings.split)
+        inputs[f"retrieved/{system}"] = usable_retrieved(workspace, system, settings.split).content_of(settings.split)
     student = _student_of(settings, row)
     return inputs if student is None else inputs | _student_input(workspace, student)
 
@@ -139,7 +145,7 @@ def _present(workspace: Workspace, facts: Mapping[str, Any], name: str) -> str |
         if kind == "scores":
             return load_scores(workspace, load_pairs(workspace), of).content
         if kind == "retrieved":
-            return load_retrieved(workspace, of).content_of(facts["split"])
+            return usable_retrieved(workspace, of, facts["split"]).content_of(facts["split"])
         directory = Path(named_student(workspace, facts.get("student") or of)[1])
         return str(Workspace(directory).read_json(STUDENT_FILE)["fingerprint"])
     except (PrepError, OSError):

@@ -161,7 +161,7 @@ def _reranking_student(
 
     if architecture_of(checkpoint) != "bert_cat":
         try:
-            stored = load_stored(workspace, name, checkpoint)
+            stored = load_stored(Workspace(workspace.root), name, checkpoint)
         except WorkspaceError as error:
             notes.append(f"{error.what}: candidates are encoded on the spot; {error.todo}")
         else:

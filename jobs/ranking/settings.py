@@ -72,6 +72,13 @@ class EvaluationSettings:
         minimum=1,
         help="Lowest grade that counts as relevant for MRR and recall; nDCG uses the grades.",
     )
+    ignore_identical_ids: bool | None = setting(
+        None,
+        panel=MEASURES,
+        unset="on for a collection that came by import beir",
+        help="Leave a passage out of the list of a query with the same id, as BEIR does where queries are passages "
+        "(ArguAna, Quora). Judgements stay as they are.",
+    )
     dtype: Dtype = setting(
         "float32", panel=MEASURES, help="Arithmetic of students: float32, bfloat16, float16 (GPU) or int8 (CPU)."
     )

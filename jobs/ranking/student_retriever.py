@@ -79,7 +79,5 @@ class StudentRetriever:
         if self.stored is not None:
             yield from self.stored.shards
             return
-        from students.token_rows import TextRows
-
         for texts in Texts(self.workspace, "passages").chunks():
-            yield from self.scorer.encode_in_chunks(TextRows.of(self.scorer.student.tokenizer, texts))
+            yield from self.scorer.encode_in_chunks(self.scorer.passage_rows(texts))

@@ -43,6 +43,15 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class Caution:
+    """A warning about the data that a section shows."""
+
+    text: str
+    command: str | None = None
+    """The command that does it better."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the page."""
 
@@ -50,7 +59,7 @@ class Section:
     """The target of links to the section."""
     title: str
     intro: str
-    parts: Sequence[Figure | Missing]
+    parts: Sequence[Figure | Missing | Caution]
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def render(title: str, opening: Opening, sections: Sequence[Section]) -> str:
     figures: list[Figure] = []
     numbered = []
     for section in sections:
-        parts: list[tuple[int, Figure | Missing]] = []
+        parts: list[tuple[int, Figure | Missing | Caution]] = []
         for part in section.parts:
             if isinstance(part, Figure):
                 figures.append(part)

@@ -141,7 +141,9 @@ def _row(
     valid = timed is not None and timed.get("inputs", {}).items() <= facts["inputs"].items()
     latency = timed["median_ms"] if timed is not None and valid else None
     measured = (system, kind, "", "", None, facts["means"], values.tolist(), facts["split"], facts["max_queries"])
-    return Row(*measured, latency, relevance_level=facts["relevance_level"])
+    # Runs of earlier versions kept passages with their query's id, and their facts do not say so.
+    identical = facts.get("ignore_identical_ids", False)
+    return Row(*measured, latency, relevance_level=facts["relevance_level"], ignore_identical_ids=identical)
 
 
 def _digest(facts: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isclose
+from math import isclose, isnan
 
 from jobs.experiment.run import Sample
 from jobs.experiment.tables import ALPHA, ComparedPair, ResultLine
@@ -159,9 +159,10 @@ def _comparisons(results: Results) -> Figure:
     ]
     caption = (
         f"{results.measure}, paired by query (means over the seeds). The p-values are two-sided: of Student's paired "
-        f"t-test, and of a randomisation test with {PERMUTATIONS:,} random sign flips. Adjusted: the randomisation "
-        f"test's p-value after Holm's correction for {len(results.compared)} comparisons. “Not significant” does not "
-        "mean that there is no difference: it may be too small to show with this number of queries."
+        "t-test (undefined where the differences do not vary), and of a randomisation test with "
+        f"{PERMUTATIONS:,} random sign flips. Adjusted: the randomisation test's p-value after Holm's correction for "
+        f"{len(results.compared)} comparisons. “Not significant” does not mean that there is no difference: it may be "
+        "too small to show with this number of queries."
     )
     return Figure("Comparisons", table(head, rows, numbers_from=2), caption, results.sources)
 
@@ -171,6 +172,8 @@ def _signed(value: float) -> str:
 
 
 def _p(value: float) -> str:
+    if isnan(value):
+        return "undefined"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

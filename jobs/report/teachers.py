@@ -10,14 +10,16 @@ import numpy as np
 from markupsafe import Markup
 
 from jobs.report.markup import Content, call
-from jobs.report.page import Figure, Missing, Section, Source, panel, panels, table
+from jobs.report.page import Caution, Figure, Missing, Section, Source, panel, panels, table
 from jobs.report.plot import Axis, Plot, legend
 from jobs.report.sources import score_command
 from pipeline.errors import PrepError
-from pipeline.scores.pairs import PairSet, load_pairs
+from pipeline.scores.pairs import PairSet, current_pairs
 from pipeline.scores.scores import ScoreSet, load_scores
 from pipeline.storage.workspace import Workspace
 from pipeline.triples.agreement import Agreement, score_agreement
+from pipeline.triples.ensemble import Ensemble
+from pipeline.triples.scales import scale_warnings
 
 _GROUPS = (("judged relevant", 0), ("not judged", 1), ("judged not relevant", 5))
 _SCORE = "prep score --teacher NAME=CHECKPOINT -w WORKSPACE"
@@ -33,17 +35,17 @@ def teachers_section(workspace: Workspace) -> Section:
     return Section("teachers", "Teachers", INTRO, _parts(workspace))
 
 
-def _parts(workspace: Workspace) -> list[Figure | Missing]:
+def _parts(workspace: Workspace) -> list[Figure | Missing | Caution]:
     try:
-        pairs = load_pairs(workspace)
+        pairs = current_pairs(workspace)
     except PrepError as error:
-        return [Missing("the teachers' scores", "prep build-pairs -w WORKSPACE", error.what)]
+        return [Missing("the teachers' scores", _command(error, "prep build-pairs -w WORKSPACE"), error.reason)]
     scores, missing = [], []
     for name in workspace.names("scores"):
         try:
             scores.append(load_scores(workspace, pairs, name))
         except PrepError as error:
-            missing.append(Missing(f"scores of {name}", error.todo or _SCORE, error.what))
+            missing.append(Missing(f"scores of {name}", _command(error, _SCORE), error.reason))
     if not scores:
         return [*missing, Missing("the teachers' scores", _SCORE, _NONE)]
     agreement = score_agreement(scores)
@@ -54,12 +56,20 @@ def _parts(workspace: Workspace) -> list[Figure | Missing]:
         )
         for s in scores
     ]
-    parts: list[Figure | Missing] = [_distributions(agreement, pairs, scores, sources)]
+    mean = Ensemble.mean(agreement.teachers)
+    warnings = scale_warnings(mean, agreement.spreads, agreement.correlations.tolist())
+    cautions = [Caution(f"this section shows the mean of all teachers, but {warning}") for warning in warnings]
+    parts: list[Figure | Missing | Caution] = [*cautions, _distributions(agreement, pairs, scores, sources)]
     if len(scores) > 1:
         parts.append(_agreement(agreement, sources))
     else:
         parts.append(Missing("agreement of the teachers", _SCORE, "this needs two teachers"))
     return [*parts, *missing]
+
+
+def _command(error: PrepError, usual: str) -> str:
+    """The command that a message names, or the usual one."""
+    return (error.todo or usual).removeprefix("run: ")
 
 
 def _distributions(agreement: Agreement, pairs: PairSet, scores: Sequence[ScoreSet], sources: list[Source]) -> Figure:

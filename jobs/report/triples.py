@@ -8,18 +8,23 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from jobs.report.markup import call
-from jobs.report.page import Figure, Missing, Section, Source, panel, panels
+from jobs.report.page import Caution, Figure, Missing, Section, Source, panel, panels
 from jobs.report.plot import Axis, Plot, legend
-from jobs.report.sources import command, triples_command
+from jobs.report.sources import command, triples_command, zscore_command
 from pipeline.errors import PrepError
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import content_fingerprint
 from pipeline.tables.provenance import Footer
+from pipeline.triples.agreement import score_agreement
+from pipeline.triples.ensemble import Ensemble
 from pipeline.triples.funnel import STEP, Funnel
 from pipeline.triples.inputs import current_scored_pairs
-from pipeline.triples.sets import load_triples
+from pipeline.triples.scales import is_fitted, recorded_warnings, scale_warnings
+from pipeline.triples.sets import load_ensemble, usable_set
 
 MOST_SETS = 6
+OLD_SET_PAIRS = 200_000
+"""Pairs from which the spreads of teachers are taken where a set does not record them."""
 INTRO = (
     "A triple consists of a query, a relevant passage (the positive) and another passage (the negative). Its margin is "
     "the ensemble's score of the positive minus its score of the negative. Students trained with Margin-MSE learn to "
@@ -36,16 +41,19 @@ class _Set(NamedTuple):
 
 def triples_section(workspace: Workspace) -> Section:
     """Margins, threshold curve and funnel of each triple set."""
-    sets, parts = [], []
+    sets: list[_Set] = []
+    parts: list[Figure | Missing | Caution] = []
     for name in workspace.names("triples"):
         try:
-            _, footers = load_triples(workspace, name)
+            _, footers = usable_set(workspace, "triples", name)
         except PrepError as error:
-            parts.append(Missing(f"triples {name}", error.todo or _BUILD, error.what))
+            parts.append(Missing(f"triples {name}", (error.todo or _BUILD).removeprefix("run: "), error.reason))
             continue
         made = triples_command(name, footers[0].recipe.settings)
         sets.append(_Set(name, footers[0], Source(made, {f"triples/{name}": content_fingerprint(footers)})))
-    shown: list[Figure | Missing] = []
+    shown: list[Figure | Missing | Caution] = [
+        caution for triple_set in sets for caution in _cautions(workspace, triple_set)
+    ]
     if sets:
         shown.append(_margins(sets[:MOST_SETS]))
     else:
@@ -61,6 +69,26 @@ def triples_section(workspace: Workspace) -> Section:
             )
         )
     return Section("triples", "Margins and triples", INTRO, [*shown, *parts])
+
+
+def _cautions(workspace: Workspace, triple_set: _Set) -> list[Caution]:
+    """Warnings about the scales of a set's teachers."""
+    footer, name = triple_set.footer, triple_set.name
+    settings, extra = footer.recipe.settings, footer.extra
+    warnings, spreads = recorded_warnings(footer), extra.get("spreads")
+    if spreads is None:  # an earlier version built it: the spreads are those of today's scores
+        try:
+            agreement = score_agreement(load_ensemble(workspace, name)[1], OLD_SET_PAIRS)
+        except PrepError:
+            return []
+        ensemble = Ensemble.from_dict(extra["ensemble"])
+        spreads = dict(zip(agreement.teachers, agreement.spreads, strict=True))
+        warnings = scale_warnings(
+            ensemble, agreement.spreads, agreement.correlations.tolist(), fitted=is_fitted(settings)
+        )
+    again = zscore_command(name, settings, spreads, extra.get("zscore_threshold"))
+    choose = f"; choose {', '.join(again[1])} again, in standard deviations" if again and again[1] else ""
+    return [Caution(f"triples {name}: {warning}{choose}", again and again[0]) for warning in warnings]
 
 
 def _margins(sets: Sequence[_Set]) -> Figure:
@@ -127,8 +155,8 @@ def _thresholds(workspace: Workspace) -> Figure | Missing:
         "passages that it would keep as negatives. The estimate uses queries with several relevant passages and treats "
         "each of them in turn as unjudged. A good threshold keeps most queries and few relevant passages."
     )
-    if facts.get("warning"):
-        caption += f" Note: {facts['warning']}."
+    for warning in [facts.get("warning"), *facts.get("scale_warnings", [])]:
+        caption += f" Note: {warning}." if warning else ""
     if not facts["held_out"]:
         caption += " The estimate is missing because no query has two relevant passages."
     names = legend([(name, series) for name, _, _, series in curves], dashed=[4])
@@ -146,7 +174,9 @@ def _funnels(sets: Sequence[_Set]) -> Figure:
     for triple_set in sets:
         counts = triple_set.footer.extra["funnel"]
         shown.setdefault(str(sorted(counts.items())), ([], counts))[0].append(triple_set.name)
-    bodies: list[Markup] = [panel(", ".join(names), _funnel(Funnel(**counts))) for names, counts in shown.values()]
+    bodies: list[Markup] = [
+        panel(", ".join(names), _funnel(Funnel.from_dict(counts))) for names, counts in shown.values()
+    ]
     caption = (
         "From pairs to triples; orange bars show what is dropped, by reason. A candidate is a relevant passage with "
         "another passage of its query. Pairs and candidates share a scale; queries have their own."

@@ -22,7 +22,7 @@ BYTES_PER_PAIR = 8.4
 
 @dataclass(frozen=True)
 class Estimate:
-    """One teacher's part of a run."""
+    """What a run would take for one teacher."""
 
     teacher: str
     pairs: int
@@ -32,7 +32,7 @@ class Estimate:
     tokens: float
     flop: float
     hours: float
-    """Elapsed, with all devices at work."""
+    """Elapsed time with all devices at work."""
     devices: int
     written_bytes: float
 
@@ -40,7 +40,7 @@ class Estimate:
 def estimate(
     workspace: Workspace, teachers: Sequence[Teacher], cluster: ClusterSettings, *, overwrite: bool = False
 ) -> list[Estimate]:
-    """What is left to score with each teacher, and how long it takes.
+    """How much is left to score with each teacher, and how long it takes.
 
     Raises:
         PrepError: as `jobs.scoring.stage.plan_scoring`, or the sample cannot be scored.

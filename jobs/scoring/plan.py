@@ -1,8 +1,8 @@
-"""What scoring a collection would take on given machines: hours, cost and storage, from counts alone.
+"""Plans a scoring run from counts alone: hours, cost and storage on given machines.
 
-Operations come from the teachers' shapes, speed from the devices' peaks and the share of it that a measured run
-reached. Shards are handed out as the pool does it, to whichever device is free first, so that unlike machines and
-the last shards count.
+Floating-point operations follow from the teachers' shapes, speed from the devices' peaks and the fraction of peak that
+a measured run reached. As in the pool, each shard goes to the device that is free first, so the plan accounts for
+different machines and for devices that idle at the end.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pipeline.scores.settings import PairSettings
 from teachers.engine.cost import flop_of
 
 TOKEN_BYTES: Final = 2
-"""Of an id in the token store, where the vocabulary has at most 65,536."""
+"""Size of an id in the token store for a vocabulary of at most 65,536."""
 START_SECONDS: Final = 60.0
-"""Until an actor scores: Python, libraries, the model."""
+"""Time until an actor scores: it starts Python, imports libraries and loads the model."""
 SHAPES: Final[dict[str, dict[str, int]]] = {
     "minilm-l6": {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
     "distilbert": {"hidden_size": 768, "num_hidden_layers": 6, "intermediate_size": 3072},
@@ -30,27 +30,27 @@ SHAPES: Final[dict[str, dict[str, int]]] = {
     "bert-large": {"hidden_size": 1024, "num_hidden_layers": 24, "intermediate_size": 4096},
     "albert-large": {"hidden_size": 1024, "num_hidden_layers": 24, "intermediate_size": 4096},
 }
-"""Encoders by the name of their size; a checkpoint's own configuration does as well."""
+"""Shapes of common encoders; the config.json of a checkpoint has the same keys."""
 
 
 @dataclass(frozen=True)
 class Machines:
-    """Some devices of one kind."""
+    """Devices of the same type."""
 
     name: str
     devices: int
     peak_tflops: float
-    """Of a large matrix product in the precision used."""
+    """Peak TFLOP/s of a large matrix product in the precision used."""
     price: float
-    """Of a device for an hour, in whatever currency."""
+    """Price of one device for an hour, in any currency."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would take."""
+    """The result of a plan."""
 
     pflop: dict[str, float]
-    """Of each teacher."""
+    """PFLOP of each teacher."""
     hours: float
     """From the first actor's start to the last shard's end."""
     device_hours: float
@@ -70,15 +70,15 @@ def plan(
     """Hours, cost and storage of scoring all pairs with all teachers.
 
     Args:
-        teachers: name and shape: width, inner width and layers, as in a config.json.
-        machines: what there is.
-        pairs: to be scored by each teacher.
-        mean_tokens: of a pair, special tokens included.
-        share_of_peak: what a run reaches of a device's peak, from 0 to 1; measured, not hoped for.
-        pairs_per_shard: whole shards are handed out.
+        teachers: name and shape (width, inner width and layers, with the keys of a config.json).
+        machines: the available devices.
+        pairs: number of pairs that each teacher scores.
+        mean_tokens: mean length of a pair, special tokens included.
+        share_of_peak: fraction of a device's peak that a run reaches, from 0 to 1; take it from a measured run.
+        pairs_per_shard: size of the shards, the unit of work of a device.
 
     Raises:
-        UsageError: nothing to do it with, or a share that is none.
+        UsageError: no machines, or a fraction outside (0, 1].
     """
     if not machines or any(kind.devices < 1 or kind.peak_tflops <= 0 for kind in machines):
         raise UsageError("no machine to plan for", expected="--machine NAME=DEVICES:TFLOPS:PRICE, positive numbers")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from jobs.models.token_stores import open_stores
 from jobs.scoring.teachers import ResolvedTeacher, Teacher, tuned_batch_tokens
 from pipeline.collection.texts import Texts
 from pipeline.errors import ModelError, PrepError, WorkspaceError
-from pipeline.scores.pairs import load_pairs
+from pipeline.scores.pairs import current_pairs, load_pairs
 from pipeline.scores.reuse import take_scores
 from pipeline.scores.scores import read_pair_ids, write_scores
 from pipeline.storage.location import AnyPath
@@ -55,6 +55,8 @@ class ShardTask:
     """Whether the run is long enough to measure the best token budget first."""
     old: tuple[AnyPath, ...] = ()
     """Files with scores of the same model for pairs that may be in the shard."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Goes into the footer as it is."""
 
 
 class ShardError(Exception):
@@ -66,6 +68,17 @@ def pairs_with_texts(ids: tuple[np.ndarray, np.ndarray], queries: Texts, passage
     query_ids, query = np.unique(ids[0], return_inverse=True)
     passage_ids, passage = np.unique(ids[1], return_inverse=True)
     return Pairs(queries.take(query_ids), passages.take(passage_ids), query.astype(np.int32), passage.astype(np.int32))
+
+
+def first_input(workspace: Workspace, teacher: Teacher) -> str:
+    """The first pair of the workspace as a teacher reads it.
+
+    Raises:
+        PrepError: no pairs, or the teacher cannot be loaded.
+    """
+    ids = read_pair_ids(current_pairs(workspace).paths[0])
+    first = pairs_with_texts((ids[0][:1], ids[1][:1]), Texts(workspace, "queries"), Texts(workspace, "passages"))
+    return teacher.resolve().load(workspace).shown(first.queries[0], first.passages[0])
 
 
 class ShardScorer:
@@ -89,11 +102,14 @@ class ShardScorer:
         ids = read_pair_ids(self._pairs.paths[task.number])
         scores = take_scores(task.old, ids)
         new = np.flatnonzero(np.isnan(scores))
-        extra: dict[str, Any] = {"reused": len(scores) - len(new)}
+        extra: dict[str, Any] = {"reused": len(scores) - len(new), **task.facts}
         if len(new):
+            warm = self._holds(task)
             loaded = self._load(task)
             try:
                 encoded = self._encode(loaded, (ids[0][new], ids[1][new]))
+                if warm:  # nothing to compile: from here on, silence means that the actor hangs
+                    on_progress(Work())
                 scored = loaded.scorer.score_encoded(encoded, on_progress, sample=sample_rows(len(new), task.number))
             except PrecisionError:
                 raise
@@ -138,8 +154,11 @@ class ShardScorer:
             loaded.scorer.assemble(stores, ids) if stores else loaded.scorer.encode(pairs_with_texts(ids, *self._texts))
         )
 
+    def _holds(self, task: ShardTask) -> bool:
+        return self._loaded is not None and self._loaded.teacher == task.teacher
+
     def _load(self, task: ShardTask) -> _LoadedTeacher:
-        if self._loaded is None or self._loaded.teacher != task.teacher:
+        if self._loaded is None or not self._holds(task):
             self._loaded = None  # frees the memory before the next model is loaded
             self._loaded = _LoadedTeacher(self._workspace, task)
         return self._loaded
@@ -174,4 +193,6 @@ class _LoadedTeacher:
     @cached_property
     def stores(self) -> tuple[TokenizedTexts, TokenizedTexts] | None:
         """Token ids of all queries and all passages; None where texts are tokenised shard by shard."""
-        return open_stores(self._workspace, self._resolved.checkpoint) if self.scorer.assembles else None
+        if not self.scorer.assembles:
+            return None
+        return open_stores(self._workspace, self._resolved.checkpoint, self._resolved.prompts)

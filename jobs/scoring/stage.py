@@ -18,7 +18,7 @@ from jobs.cluster.ledger import Failure, Ledger
 from jobs.cluster.settings import ClusterSettings
 from jobs.models.token_stores import TABLES, make_stores
 from jobs.scoring.shard import ShardScorer, ShardTask
-from jobs.scoring.teachers import ResolvedTeacher, Teacher
+from jobs.scoring.teachers import ResolvedTeacher, Teacher, check_options
 from pipeline.errors import IncompleteError, PrepError, UsageError
 from pipeline.names import check_name
 from pipeline.scores.pairs import PairSet, current_pairs
@@ -26,6 +26,7 @@ from pipeline.scores.reuse import OldScores, discard_old_scores, find_old_scores
 from pipeline.scores.scores import missing_shards, read_pair_ids
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import read_footers
+from pipeline.tables.staleness import stale_facts
 from teachers.scorer import ProgressReporter, Work
 
 MIN_PAIRS_TO_TUNE = 50_000
@@ -95,23 +96,24 @@ def plan_scoring(
 
     Raises:
         WorkspaceError: no pairs, or scores of another model under one of the names.
+        StaleError: the pairs are stale.
         ModelError: a checkpoint does not exist.
     """
     if len({teacher.name for teacher in teachers}) < len(teachers):
         raise UsageError("two teachers with the same name", found=", ".join(teacher.name for teacher in teachers))
     pairs = current_pairs(workspace)
     tasks: list[ShardTask] = []
-    resolved = []
-    for teacher in teachers:
-        resolved.append(teacher.resolve())
-        description = resolved[-1].description
+    resolved = [teacher.resolve() for teacher in teachers]
+    check_options(resolved)
+    for teacher, found in zip(teachers, resolved, strict=True):
+        description = found.description
         missing = missing_shards(
             workspace, pairs, check_name("teacher", teacher.name), description, overwrite=overwrite
         )
         if keep:
             workspace.remove_leftovers("scores", teacher.name)
         old = find_old_scores(workspace, pairs, teacher.name, description, keep=keep) if missing else []
-        own_tasks = [_task(resolved[-1], number, pairs, old) for number in missing]
+        own_tasks = [replace(_task(found, number, pairs, old), facts=stale_facts(workspace)) for number in missing]
         tuned = sum(task.pairs for task in own_tasks) >= MIN_PAIRS_TO_TUNE
         tasks += (replace(task, tuned=tuned) for task in sorted(own_tasks, key=lambda task: -task.pairs))
     return ScoringPlan(tasks, len(pairs.paths) * len(teachers), resolved)
@@ -143,7 +145,7 @@ def score(
     """
     tasks, shards, resolved = plan_scoring(workspace, teachers, overwrite=overwrite)
     for teacher in _worth_storing(workspace, tasks, resolved):
-        make_stores(workspace, teacher.checkpoint, on_progress=on_tokens)
+        make_stores(workspace, teacher.checkpoint, prompts=teacher.prompts, on_progress=on_tokens)
     on_plan(sum(task.pairs for task in tasks))
     failures = _run(workspace, tasks, cluster, on_progress) if tasks else []
     if failures:
@@ -196,13 +198,16 @@ def _task(resolved: ResolvedTeacher, number: int, pairs: PairSet, old: Sequence[
 def _worth_storing(
     workspace: Workspace, tasks: Sequence[ShardTask], teachers: Sequence[ResolvedTeacher]
 ) -> list[ResolvedTeacher]:
-    """One teacher for each tokenizer that has more pairs to score than there are texts to tokenise.
+    """One teacher for each tokenizer, with its prompts, that has more pairs to score than there are texts to tokenise.
 
     With fewer pairs, each shard tokenises only its texts.
     """
-    pairs: Counter[str] = Counter()
+    by_name = {teacher.teacher.name: teacher for teacher in teachers}
+    pairs: Counter[tuple[str, ...]] = Counter()
     for task in tasks:
-        pairs[task.description["tokenizer_hash"]] += task.pairs
+        teacher = by_name[task.teacher.name]
+        if not teacher.reads_prompt:
+            pairs[teacher.tokens_key] += task.pairs
     texts = sum(footer.rows for table in TABLES for footer in read_footers(workspace.parts(table)))
-    by_tokenizer = {teacher.checkpoint.tokenizer_hash: teacher for teacher in reversed(teachers)}
-    return [by_tokenizer[tokenizer] for tokenizer, count in pairs.items() if count > texts]
+    by_tokens = {teacher.tokens_key: teacher for teacher in reversed(teachers)}
+    return [by_tokens[key] for key, count in pairs.items() if count > texts]

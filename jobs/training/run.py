@@ -23,7 +23,7 @@ from pipeline.storage.location import AnyPath, StorePath
 from pipeline.storage.published_sets import current_version, replace_directory
 from pipeline.storage.workspace import Workspace
 from students.settings import TrainSettings
-from teachers.checkpoints.checkpoint import CONFIG
+from teachers.checkpoints.checkpoint import CONFIG, resolve
 from teachers.settings import ScoringSettings
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class TrainingRun:
     """With an `init` that is a checkpoint directory or a Hub name."""
     checkpoints: AnyPath
     """Directory of checkpoints and result, which all workers can read."""
+    stale_ok: bool = False
+    """Whether the run goes on with stale sets."""
 
 
 def prepare(
@@ -51,21 +53,36 @@ def prepare(
     settings: TrainSettings,
     checkpoints: AnyPath,
     on_tokens: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    here: bool = True,
 ) -> TrainingRun:
     """Make what all workers share: the checkpoint to start from, and the token ids of all texts.
 
+    Args:
+        workspace: has the texts.
+        settings: as the user gave them.
+        checkpoints: directory of the run.
+        on_tokens: receives the texts tokenised so far and the size of the table.
+        here: whether this process trains; then what would stop it is checked before any text is tokenised.
+
     Raises:
-        ModelError: that checkpoint cannot be loaded, or its tokenizer cannot tokenise texts on their own.
+        ModelError: that checkpoint cannot be loaded, its tokenizer cannot tokenise texts on their own, or a maximum
+            length exceeds its positions.
+        UsageError: this machine does not compute in the precision.
     """
     init = name_checkpoint(workspace, settings.init)
     if Path(init).expanduser().is_file():
         init = _start_of(workspace, Path(init).expanduser(), settings, checkpoints / _START)
+    elif here:
+        _check_start(replace(settings, init=local_checkpoint(init)))
     make_stores(workspace, local_checkpoint(init), on_progress=on_tokens)
     teacher = settings.in_batch_teacher
     if teacher is not None:
         teacher = name_checkpoint(workspace, teacher)
-        make_stores(workspace, local_checkpoint(teacher), on_progress=on_tokens)
-    return TrainingRun(workspace.location, replace(settings, init=init, in_batch_teacher=teacher), checkpoints)
+        checkpoint = resolve(local_checkpoint(teacher))
+        make_stores(workspace, checkpoint, prompts=checkpoint.definition.prompts, on_progress=on_tokens)
+    settings = replace(settings, init=init, in_batch_teacher=teacher)
+    return TrainingRun(workspace.location, settings, checkpoints, workspace.stale_ok)
 
 
 def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = lambda step, steps, loss: None) -> None:
@@ -78,7 +95,7 @@ def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = l
     from students.training.step_inputs import Workers
     from teachers.checkpoints.loading import quiet_loading
 
-    workspace = Workspace.open(run.location)
+    workspace = Workspace.open(run.location, stale_ok=run.stale_ok)
     settings = replace(run.settings, init=local_checkpoint(run.settings.init))
     source = batch_source(workspace, settings)
     measure = reranking_measure(workspace, settings) if settings.eval_steps else None
@@ -97,16 +114,23 @@ def work(run: TrainingRun, on_step: Callable[[int, int, float | None], None] = l
     (run.checkpoints / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
+def _check_start(settings: TrainSettings) -> None:
+    from students.architectures import architecture
+    from students.training.loop import check_start
+
+    check_start(architecture(settings.architecture).from_checkpoint(settings.init, settings.student), settings)
+
+
 def read_facts(run: TrainingRun) -> dict[str, Any]:
     """The fields of `students.training.loop.Trained` that the first worker wrote, without the student."""
     facts: dict[str, Any] = json.loads((run.checkpoints / FACTS).read_text(encoding="utf-8"))
     return facts
 
 
-def _tokens(workspace: Workspace, init: str) -> Tokens:
+def _tokens(workspace: Workspace, init: str, prompts: tuple[str, str] = ("", "")) -> Tokens:
     from students.token_rows import Tokens
 
-    stores = open_stores(workspace, init)
+    stores = open_stores(workspace, init, prompts)
     if stores is None:
         raise ModelError(
             "texts cannot be tokenised in advance", where=init, expected="a fast tokenizer", found="a slow one"
@@ -124,7 +148,8 @@ def _in_batch_teacher(workspace: Workspace, settings: TrainSettings) -> InBatchT
     checkpoint, dtype = local_checkpoint(settings.in_batch_teacher), settings.precision
     stored = find_stored(workspace, Path(checkpoint).name, checkpoint, dtype)
     scorer = SeparateScorer.load(checkpoint, ScoringSettings(dtype=dtype))
-    return InBatchTeacher(scorer, _tokens(workspace, checkpoint), stored.take if stored else None)
+    tokens = _tokens(workspace, checkpoint, scorer.student.prompts)
+    return InBatchTeacher(scorer, tokens, stored.take if stored else None)
 
 
 def _start_of(workspace: Workspace, file: Path, settings: TrainSettings, place: AnyPath) -> str:

@@ -10,7 +10,7 @@ from pipeline.scores.pairs import current_pairs
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
 from pipeline.triples.arrays import read_lists, read_triples
-from pipeline.triples.sets import load_lists, load_triples
+from pipeline.triples.sets import usable_set
 from pipeline.triples.turns import load_turns
 from students.settings import TrainSettings
 from students.training.batches import Batch, BatchSource, JudgedPairs, ShuffledParts
@@ -20,13 +20,14 @@ def batch_source(workspace: Workspace, settings: TrainSettings) -> BatchSource:
     """The rows that `settings` trains on.
 
     Raises:
-        WorkspaceError: the set is missing, incomplete or stale.
+        WorkspaceError: the set is missing or incomplete.
+        StaleError: the set is stale.
     """
     if settings.lists is not None:
-        paths, footers = load_lists(workspace, settings.lists)
+        paths, footers = usable_set(workspace, "lists", settings.lists)
         return list_batches(paths, [footer.rows for footer in footers], settings.seed, settings.list_size)
     if settings.triples is not None:
-        paths, footers = load_triples(workspace, settings.triples)
+        paths, footers = usable_set(workspace, "triples", settings.triples)
         if settings.one_per_query:
             return OnePerQuery(load_turns(workspace, paths, footers, settings.seed), settings.seed)
         return triple_batches(paths, [footer.rows for footer in footers], settings.seed)

@@ -6,7 +6,6 @@ The directory `students/<name>` appears when training is complete. Until then ch
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,8 @@ from pipeline.storage.published_sets import current_version, download, replace_d
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.tables.provenance import Recipe
-from pipeline.triples.sets import load_lists, load_triples
+from pipeline.tables.staleness import stale_facts
+from pipeline.triples.sets import usable_set
 from students.identity import student_fingerprint
 from students.settings import STUDENT_FILE, TrainSettings
 from teachers.checkpoints.checkpoint import resolve
@@ -62,16 +62,20 @@ class TrainedStudent:
 
 
 def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
-    """The recipe of the student that training would make from the workspace now."""
+    """The recipe of the student that training would make from the workspace now.
+
+    Raises:
+        WorkspaceError: a set is missing or incomplete.
+        StaleError: a set is stale.
+    """
     inputs = {"init": _start_hash(locate_checkpoint(workspace, settings.init))}
     if settings.in_batch_teacher is not None:
         inputs["in_batch_teacher"] = student_fingerprint(locate_checkpoint(workspace, settings.in_batch_teacher), "")
     for table in ("passages", "queries"):
         inputs[table] = content_fingerprint(read_footers(workspace.parts(table)))
-    if settings.lists is not None:
-        inputs[f"lists/{settings.lists}"] = content_fingerprint(load_lists(workspace, settings.lists)[1])
-    elif settings.triples is not None:
-        inputs[f"triples/{settings.triples}"] = content_fingerprint(load_triples(workspace, settings.triples)[1])
+    dataset, name = ("triples", settings.triples) if settings.lists is None else ("lists", settings.lists)
+    if name is not None:
+        inputs[f"{dataset}/{name}"] = content_fingerprint(usable_set(workspace, dataset, name)[1])
     else:
         inputs["pairs"] = current_pairs(workspace).content
     if settings.eval_steps is not None:
@@ -79,6 +83,17 @@ def training_recipe(workspace: Workspace, settings: TrainSettings) -> Recipe:
         inputs[f"retrieved/{lists.system} of {settings.eval_split}"] = lists.content_of(settings.eval_split)
         inputs["qrels"] = content_fingerprint(read_footers(workspace.parts("qrels")))
     return Recipe("students", settings.as_dict(), inputs)
+
+
+def changed_since_training(workspace: Workspace, facts: Mapping[str, Any]) -> list[str]:
+    """What a student was trained on that is not there any more as it was, by dataset; it stays usable all the same."""
+    lenient = Workspace(workspace.root, stale_ok=True, warn=False)
+    try:
+        now = training_recipe(lenient, TrainSettings.from_dict(facts["settings"])).inputs
+    except PrepError as error:
+        return [error.reason]
+    changed = [name for name in {**facts["inputs"], **now} if facts["inputs"].get(name) != now.get(name)]
+    return [*changed, *lenient.accepted]
 
 
 def is_training_of(facts: Mapping[str, Any], settings: TrainSettings, recipe: Recipe) -> bool:
@@ -102,7 +117,8 @@ def train_student(
     """Train `students/<name>`, resume its training, or leave it unchanged if it is there; on Ray if `workers` is given.
 
     Raises:
-        WorkspaceError: inputs are missing or stale, or a student of this name has other settings or inputs.
+        WorkspaceError: inputs are missing, or a student of this name has other settings or inputs.
+        StaleError: inputs are stale.
         ModelError: the architecture cannot start from the checkpoint `settings.init`.
     """
     check_name("student", name)
@@ -113,6 +129,7 @@ def train_student(
         if name in workspace.names("students"):
             facts = workspace.read_json("students", name, STUDENT_FILE)
             if is_training_of(facts, settings, recipe):
+                remove(workspace.path("students", f".training-{name}"))  # of a run killed after it published
                 return TrainedStudent(name, final, rows, facts["steps"], _last(facts["losses"]), 0, unchanged=True)
             if not overwrite:
                 raise WorkspaceError(
@@ -127,7 +144,7 @@ def train_student(
                 )
         checkpoints = _checkpoints(workspace, name, recipe)
         try:
-            run = prepare(workspace, settings, checkpoints, on_tokens)
+            run = prepare(workspace, settings, checkpoints, on_tokens, here=workers is None)
             if workers is None:
                 work(run, on_step)
             else:
@@ -180,13 +197,15 @@ def _checkpoints(workspace: Workspace, name: str, recipe: Recipe) -> AnyPath:
 
 
 def _publish(workspace: Workspace, name: str, recipe: Recipe, run: TrainingRun, trained: Mapping[str, Any]) -> None:
-    """Move the result to `students/<name>`, with its student file and its model card."""
+    """Move the result to `students/<name>`, with its student file and its model card.
+
+    A run that is killed here leaves the result among its checkpoints, or published.
+    """
     with workspace.staging(f"train-{name}") as staging:
         result = run.checkpoints / RESULT
         if isinstance(result, StorePath):
             download(current_version(result), staging / name)
-        else:
-            shutil.move(result, staging / name)
+        staged = staging / name if isinstance(result, StorePath) else result
         facts = {
             "schema_version": SCHEMA_VERSION,
             "fingerprint": recipe.fingerprint,
@@ -194,7 +213,8 @@ def _publish(workspace: Workspace, name: str, recipe: Recipe, run: TrainingRun, 
             "settings": dict(recipe.settings),
             "inputs": dict(recipe.inputs),
             **{key: trained[key] for key in ("steps", "losses", "validations", "kept_step")},
+            **stale_facts(workspace),
         }
-        write_json(staging / name / STUDENT_FILE, facts)
-        write_card(staging / name, name, facts)
-        replace_directory(staging / name, workspace.path("students", name))
+        write_json(staged / STUDENT_FILE, facts)
+        write_card(staged, name, facts)
+        replace_directory(staged, workspace.path("students", name))

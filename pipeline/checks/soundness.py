@@ -25,14 +25,28 @@ from pipeline.tables.parts import open_part
 from pipeline.tables.provenance import Recipe
 
 ROWS_PER_BATCH = 131_072
+_AGAIN = "remove this file and run its stage again, which makes only what is missing: "
+_TODO = {
+    "passages": "restore this file from a copy, or import everything into a new workspace",
+    "queries": "restore this file from a copy, or import everything into a new workspace",
+    "qrels": "remove this file and import the judgements again",
+    "retrieved": _AGAIN + "prep mine, or the import",
+    "pairs": _AGAIN + "prep build-pairs",
+    "scores": _AGAIN + "prep score, or the import",
+    "triples": _AGAIN + "prep build-triples",
+    "lists": _AGAIN + "prep build-lists",
+}
+_SCORE = "run prep score again, or the import; leave the files: scores of the same texts are taken from them"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault of a file."""
+    """A fault of a file or a set."""
 
     path: AnyPath
     what: str
+    todo: str = ""
+    """How to mend it without losing what is good; empty if `what` says it."""
 
 
 def data_problems(workspace: Workspace, on_file: Callable[[AnyPath], None] = lambda path: None) -> Iterator[Problem]:
@@ -49,7 +63,8 @@ def data_problems(workspace: Workspace, on_file: Callable[[AnyPath], None] = lam
         try:
             pairs = load_pairs(workspace)
         except PrepError as error:
-            yield Problem(error.where if isinstance(error.where, AnyPath) else workspace.path("pairs"), error.what)
+            where = error.where if isinstance(error.where, AnyPath) else workspace.path("pairs")
+            yield Problem(where, error.reason, error.todo or _TODO["pairs"])
         else:
             yield from files.pairs(pairs)
             yield from files.scores(pairs)
@@ -89,7 +104,8 @@ class _Files:
         for path, footer in zip(pairs.paths, pairs.footers, strict=True):
             yield from self.rows(path, schema, self._pairs_go_up)
             if not self._texts.fit(path, footer.extra["texts"]):
-                yield Problem(path, "its ids have other texts now than when the pairs were built")
+                todo = "run: prep build-pairs"
+                yield Problem(path, "its ids have other texts now than when the pairs were built", todo)
 
     def scores(self, pairs: PairSet) -> Iterator[Problem]:
         """Check that each pair has a finite score, in the order of its shard, and that one model gave all scores."""
@@ -100,7 +116,7 @@ class _Files:
             for number, (pair_path, pair_footer) in enumerate(zip(pairs.paths, pairs.footers, strict=True)):
                 path = folder / pair_path.name
                 if path not in scored:
-                    yield Problem(path, f"missing: shard {number} of {len(pairs.paths)} is not scored")
+                    yield Problem(path, f"missing: shard {number} of {len(pairs.paths)} is not scored", _SCORE)
                     continue
                 problems = list(self.rows(path, schemas.SCORES, _finite("score")))
                 yield from problems
@@ -109,12 +125,14 @@ class _Files:
                 made = self._recipe
                 fingerprints.add(made.settings.get("fingerprint"))
                 if made.inputs.get("pairs") != pair_footer.extra["texts"]:
-                    yield Problem(path, "scored from other pairs than the shard has now")
+                    yield Problem(path, "scored from other pairs than the shard has now", _SCORE)
                 elif not _same_ids(path, pair_path):
-                    yield Problem(path, "its rows are not those of the pair shard, in order")
+                    yield Problem(path, "its rows are not those of the pair shard, in order", _TODO["scores"])
             if len(fingerprints) > 1:
                 yield Problem(
-                    self._workspace.path("scores", teacher), f"scores of {len(fingerprints)} models are mixed"
+                    self._workspace.path("scores", teacher),
+                    f"scores of {len(fingerprints)} models are mixed",
+                    f"run: prep score --teacher {teacher}=CHECKPOINT --overwrite, which keeps the scores of this model",
                 )
 
     def rows(
@@ -129,7 +147,12 @@ class _Files:
             problem = f"unreadable: {' '.join(str(error).split())[:200]}"
         self._on_file(path)
         if problem:
-            yield Problem(path, problem)
+            yield Problem(path, problem, self._todo(path))
+
+    def _todo(self, path: AnyPath) -> str:
+        """Advice for a file that is damaged itself; its neighbours may be good."""
+        inside = str(path).removeprefix(str(self._workspace.root)).strip("/")
+        return _TODO[inside.partition("/")[0]]
 
     def _read(
         self, path: AnyPath, schema: pa.Schema, check: Callable[[pa.RecordBatch], str | None] | None

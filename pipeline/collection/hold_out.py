@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from pipeline import schemas
-from pipeline.collection.selection import require_split, view_tables
+from pipeline.collection.selection import HELD_OUT, held_out_of, require_split, view_tables
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.names import check_name
@@ -19,9 +19,6 @@ from pipeline.tables.database import connect, single_row, sql
 from pipeline.tables.delimited import read_tsv
 from pipeline.tables.parts import part_name, write_part
 from pipeline.tables.provenance import Recipe
-
-HELD_OUT = "held_out"
-"""Key of the manifest that records which splits were held out of which; later imports respect it."""
 
 
 def hold_out(workspace: Workspace, name: str, split: str, which: int | AnyPath) -> int:
@@ -86,12 +83,6 @@ def _read_ids(path: AnyPath) -> tuple[int, list[str]]:
     """The number of distinct ids in a file, and the ids, sorted."""
     ids = sorted({query for batch in read_tsv(path, ["query_id"]) for query in batch.column("query_id").to_pylist()})
     return len(ids), ids
-
-
-def held_out_of(manifest: Mapping[str, Any], split: str) -> list[str]:
-    """The splits that were held out of `split`, directly or through another one."""
-    direct = [name for name, what in manifest.get(HELD_OUT, {}).items() if what["split"] == split]
-    return direct + [name for parent in direct for name in held_out_of(manifest, parent)]
 
 
 def remove_held_out(database: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:

@@ -17,19 +17,21 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.collection.hold_out import held_out_of, remove_held_out
+from pipeline.collection.hold_out import remove_held_out
 from pipeline.collection.new_rows import chunks, numbered
-from pipeline.collection.selection import UNKNOWN
-from pipeline.errors import InputError, MissingError
+from pipeline.collection.selection import UNKNOWN, held_out_of
+from pipeline.errors import InputError, MissingError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.storage.atomic_files import publish_file
 from pipeline.storage.workspace import MANIFEST, Workspace
 from pipeline.tables.database import connect, single_row, sql, view_parquet
-from pipeline.tables.parts import part_name, write_part
+from pipeline.tables.parts import part_name, read_footers, write_part
 from pipeline.tables.provenance import Recipe
 
 PASSAGES_PER_PART = 1 << 20
-
+TABLES = ("passages", "queries", "qrels")
+ROWS = "rows"
+"""Key of the manifest: the number of rows of each table after the last import."""
 
 # Accepts whole numbers in any notation, such as 1.0; a cast alone would round 1.5.
 _GRADE = "if(try_cast(grade AS DOUBLE) = try_cast(grade AS TINYINT), try_cast(grade AS TINYINT), NULL)"
@@ -93,18 +95,74 @@ def import_tables(
             ]
         )
         manifest = workspace.read_json(MANIFEST)
-        if digest in manifest.get("imports", []):
+        wanted = {
+            "passages": collection is not None,
+            "queries": bool(queries),
+            "qrels": bool(qrels),
+            UNKNOWN: bool(qrels),
+        }
+        lost = _lost_tables(workspace, manifest)
+        _refuse_renumbering(workspace, manifest, lost, digest)
+        is_known = digest in manifest.get("imports", [])
+        if is_known and not any(name in lost for name, needed in wanted.items() if needed):
             return Imported(0, 0, 0, 0, unchanged=True)
         with workspace.staging("import") as staging, connect(staging / "spill") as connection:
             run = _Import(workspace, connection, staging, source, digest, manifest)
             run.run(collection, queries, qrels, keep_unknown)
             added = _publish(workspace, connection, staging)
-        workspace.write_json({**manifest, "imports": [*manifest.get("imports", []), digest]}, MANIFEST)
+        imports = [*manifest.get("imports", []), *([] if is_known else [digest])]
+        workspace.write_json({**manifest, "imports": imports, ROWS: _rows(workspace)}, MANIFEST)
         return added
 
 
+def _rows(workspace: Workspace) -> dict[str, int]:
+    """Number of rows of each table."""
+    return {name: sum(footer.rows for footer in read_footers(workspace.parts(name))) for name in (*TABLES, UNKNOWN)}
+
+
+def _lost_tables(workspace: Workspace, manifest: Mapping[str, Any]) -> list[str]:
+    """Tables that have lost files since they were imported.
+
+    Older manifests do not record the number of rows: there a table counts as lost if it is empty.
+    """
+    if not manifest.get("imports"):
+        return []
+    recorded, rows = manifest.get(ROWS, {}), _rows(workspace)
+    return [name for name in rows if rows[name] < recorded.get(name, int(name != UNKNOWN))]
+
+
+def _refuse_renumbering(workspace: Workspace, manifest: Mapping[str, Any], lost: Sequence[str], digest: str) -> None:
+    """Refuse to fill a table of texts again if its rows might get other ids than judgements and lists have for them.
+
+    The only import of a workspace gives the same ids when it is repeated.
+
+    Raises:
+        WorkspaceError: texts are missing, and this import is not the only one that the workspace had; or a part of the
+            passages is missing that is not the last.
+    """
+    numbers = [footer.part for footer in read_footers(workspace.parts("passages"))]
+    if numbers != list(range(len(numbers))):
+        again = "remove all files of the table and run the same import again"
+        raise WorkspaceError(
+            "parts of the passages are missing",
+            where=workspace.path("passages"),
+            expected=f"parts 0 to {numbers[-1]}",
+            found=numbers,
+            todo=f"restore the files from a copy{', or ' + again if manifest['imports'] == [digest] else ''}",
+        )
+    texts = [name for name in lost if name not in ("qrels", UNKNOWN)]
+    used = bool(workspace.parts("qrels")) or bool(workspace.names("retrieved"))
+    if texts and used and manifest["imports"] != [digest]:
+        raise WorkspaceError(
+            f"files of the table {texts[0]!r} are missing",
+            where=workspace.path(texts[0]),
+            expected="every row that was imported: ids in judgements and retrieved lists are row numbers of it",
+            todo="restore the files from a copy, or import everything into a new workspace",
+        )
+
+
 def _publish(workspace: Workspace, connection: duckdb.DuckDBPyConnection, staging: Path) -> Imported:
-    for dataset in ("passages", "queries", "qrels", UNKNOWN):
+    for dataset in (*TABLES, UNKNOWN):
         for staged in sorted(staging.glob(f"{dataset}/*.parquet")):
             publish_file(staged, workspace.current_path(dataset) / staged.name)
     passages, queries, qrels, repeated, unknown, judged_before = single_row(connection, "FROM added")
@@ -215,11 +273,7 @@ class _Import:
             self._load("lines", rows.read(), f"line, query, passage, grade, {_GRADE} AS number")
             # Stored qrels have no split: a judgement remains valid when its query is held out.
             held_out = held_out_of(self._manifest, split)
-            values: dict[str, str | list[str] | bool] = {
-                "split": split,
-                "held_out": held_out,
-                "keep_unknown": keep_unknown,
-            }
+            values: dict[str, Any] = {"split": split, "held_out": held_out, "keep_unknown": keep_unknown}
             self._refuse_conflict(sql("collection/qrels_conflict"), rows.where, **values)
             self._connection.execute(sql("collection/judgements"))
             self._connection.execute(sql("collection/unknown_lines"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, islice
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -10,9 +13,13 @@ import pyarrow as pa
 
 from pipeline import schemas
 from pipeline.errors import MissingError, WorkspaceError
-from pipeline.storage.workspace import Workspace
+from pipeline.storage.workspace import MANIFEST, Workspace
 from pipeline.tables.content import ContentHash
-from pipeline.tables.database import sql, view_parquet
+from pipeline.tables.database import connect, sql, view_parquet
+
+HELD_OUT = "held_out"
+"""Key of the manifest that records which splits were held out of which; later imports respect it."""
+MOST_SELECTIONS = 64
 
 UNKNOWN = "unknown_judgements"
 
@@ -74,6 +81,12 @@ def require_split(connection: duckdb.DuckDBPyConnection, split: str) -> None:
         )
 
 
+def held_out_of(manifest: Mapping[str, Any], split: str) -> list[str]:
+    """The splits that were held out of `split`, directly or through another one."""
+    direct = [name for name, what in manifest.get(HELD_OUT, {}).items() if what["split"] == split]
+    return direct + [name for parent in direct for name in held_out_of(manifest, parent)]
+
+
 def select_queries(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, split: str, max_queries: int | None = None
 ) -> SelectedQueries:
@@ -85,15 +98,38 @@ def select_queries(
         WorkspaceError: no query belongs to the split.
     """
     require_split(connection, split)
+    table = _selected(connection, workspace, [split], max_queries)
+    texts = table.column("text").cast(pa.string()).to_pylist()
+    return SelectedQueries(table.column("query_id").to_numpy().astype(np.int32), texts, _fingerprint(table))
+
+
+def selected_before(workspace: Workspace, split: str, max_queries: int | None) -> Iterator[str]:
+    """Fingerprints of selections that hold all queries which `select_queries` gives now.
+
+    The first is that of today's selection. The others are those from before queries were held out of the split: lists
+    of more queries than the split has now are still complete.
+    """
+    held = held_out_of(workspace.read_json(MANIFEST), split)
+    more = (names for count in range(len(held) + 1) for names in combinations(held, count))
+    with connect(workspace.local) as connection:
+        view_tables(connection, workspace, "queries")
+        for names in islice(more, MOST_SELECTIONS):
+            yield _fingerprint(_selected(connection, workspace, [split, *names], max_queries))
+
+
+def _selected(
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, splits: Sequence[str], max_queries: int | None
+) -> pa.Table:
     if workspace.parts("qrels"):
         view_parquet(connection, "qrels", workspace.parts("qrels"))
     else:
         connection.register("qrels", schemas.QRELS.empty_table())
-    table = connection.sql(
-        sql("collection/select_queries"), params={"split": split, "max_queries": max_queries}
-    ).to_arrow_table()
+    values = {"splits": list(splits), "max_queries": max_queries}
+    return connection.sql(sql("collection/select_queries"), params=values).to_arrow_table()
+
+
+def _fingerprint(table: pa.Table) -> str:
     content = ContentHash(table.schema)
     for batch in table.to_batches():
         content.update(batch)
-    texts = table.column("text").cast(pa.string()).to_pylist()
-    return SelectedQueries(table.column("query_id").to_numpy().astype(np.int32), texts, content.hexdigest())
+    return content.hexdigest()

@@ -8,8 +8,8 @@ Shapes: J judgements, Q queries, R ranked rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import ir_measures
 import numpy as np
@@ -22,7 +22,7 @@ QUERIES_PER_PASS = 500
 
 
 class Qrels(NamedTuple):
-    """Judgements, by query."""
+    """Judgements, by query, in any order."""
 
     query_id: np.ndarray  # (J,) int32
     passage_id: np.ndarray  # (J,) int32
@@ -65,24 +65,24 @@ def evaluate_run(run: Run, qrels: Qrels, relevance_level: int = 1) -> Evaluation
     0.5
     """
     named = measures(relevance_level)
+    names = {measure: name for name, measure in named.items()}
+    order = np.argsort(qrels.query_id, kind="stable")
+    judged = [column[order] for column in qrels]
+    ranked = [run.query_id, run.passage_id, run.score]
     queries = np.unique(qrels.query_id)
     values = {name: np.zeros(len(queries)) for name in named}
-    names = {measure: name for name, measure in named.items()}
     for start in range(0, len(queries), QUERIES_PER_PASS):
         part = queries[start : start + QUERIES_PER_PASS]
-        for metric in ir_measures.iter_calc(list(named.values()), list(_qrels(qrels, part)), list(_docs(run, part))):
+        judgements = [ir_measures.Qrel(*row) for row in _rows(judged, part)]
+        documents = [ir_measures.ScoredDoc(*row) for row in _rows(ranked, part)]
+        for metric in ir_measures.iter_calc(list(named.values()), judgements, documents):
             values[names[metric.measure]][start + int(np.searchsorted(part, int(metric.query_id)))] = metric.value
     return Evaluation(queries, values)
 
 
-def _qrels(qrels: Qrels, queries: np.ndarray) -> Iterator[ir_measures.Qrel]:
-    rows = np.isin(qrels.query_id, queries)
-    for query, passage, grade in zip(*(column[rows].tolist() for column in qrels), strict=True):
-        yield ir_measures.Qrel(str(query), str(passage), grade)
-
-
-def _docs(run: Run, queries: np.ndarray) -> Iterator[ir_measures.ScoredDoc]:
-    rows = np.isin(run.query_id, queries)
-    columns = (run.query_id, run.passage_id, run.score)
-    for query, passage, score in zip(*(column[rows].tolist() for column in columns), strict=True):
-        yield ir_measures.ScoredDoc(str(query), str(passage), score)
+def _rows(columns: Sequence[np.ndarray], queries: np.ndarray) -> Iterator[tuple[str, str, Any]]:
+    """Rows (query, passage, number) of some queries (ascending); the columns are sorted by query."""
+    first, last = columns[0].searchsorted(queries[0]), columns[0].searchsorted(queries[-1], side="right")
+    kept = np.isin(columns[0][first:last], queries)
+    for query, passage, number in zip(*(column[first:last][kept].tolist() for column in columns), strict=True):
+        yield str(query), str(passage), number

@@ -24,11 +24,16 @@ from pipeline.storage.workspace import Workspace, atomic_write
 from pipeline.tables.database import connect
 from pipeline.tables.delimited import read_fields
 
+_MAGNITUDE = 0x7FFF_FFFF
+_LOWEST = -int(np.finfo(np.float32).max.view(np.int32))
+"""The lowest float32, as a whole number of steps from 0."""
+_BETWEEN_QUERIES = 1 << 34
+"""More than all steps of float32 and all ranks together; leaves room for 2**29 queries in 64 bits."""
 MOST_RANKS = np.iinfo(np.int16).max
 
 
 class Run(NamedTuple):
-    """Ranked rows by query, best first; the scores of a query strictly fall."""
+    """Ranked rows by ascending query, best first; the scores of a query strictly fall."""
 
     query_id: np.ndarray  # (R,) int32
     passage_id: np.ndarray  # (R,) int32
@@ -57,12 +62,19 @@ def rank_rows(query_id: np.ndarray, passage_id: np.ndarray, score: np.ndarray, d
 
 def _untie(score: np.ndarray, rank: np.ndarray) -> np.ndarray:
     """Scores (R,) that strictly fall within each query, changed by the smallest possible steps."""
-    score = score.copy()
-    for row in np.flatnonzero((rank[1:] > 1) & (score[1:] >= score[:-1])) + 1:
-        # Rows are visited in order, so that a chain of ties falls step by step.
-        score[row] = np.nextafter(score[row - 1], np.float32(-np.inf))
-    later = np.flatnonzero((rank[1:] > 1) & (score[1:] >= score[:-1]))
-    return _untie(score, rank) if len(later) else score
+    # The bits of a float32 are a sign and a magnitude: as whole numbers of steps from 0, neighbours differ by 1.
+    bits = (score + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 turns -0.0 into 0.0
+    step = np.where(bits < 0, -(bits & _MAGNITUDE), bits)
+    # "Below the row before" becomes "not above the row before" once each row is lifted by its rank, and with each query
+    # lowered far below the one before it, one running minimum serves all queries.
+    first = np.flatnonzero(rank == 1)
+    length = np.diff(np.append(first, len(rank)))
+    lift = rank - np.repeat(np.arange(len(first)), length) * _BETWEEN_QUERIES
+    step = np.minimum.accumulate(step + lift) - lift
+    # At the bottom of float32, ties rise instead of falling to -inf.
+    step = np.maximum(step, _LOWEST + np.repeat(length, length) - rank)
+    falling: np.ndarray = np.where(step < 0, -step | ~_MAGNITUDE, step).astype(np.int32).view(np.float32)
+    return falling
 
 
 def external_ids(workspace: Workspace, table: str, ids: np.ndarray) -> np.ndarray:

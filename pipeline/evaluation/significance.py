@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp
 
 PERMUTATIONS = 20_000
 """Random sign flips of a randomisation test."""
+ROUNDING = 1e-9
+"""Differences smaller than this are rounding errors: means over several seeds differ in their last bits."""
 
 
 class Comparison(NamedTuple):
@@ -29,7 +31,8 @@ class Comparison(NamedTuple):
     losses: int
     """Queries on which the second is better."""
     t_test: float
-    """Two-sided p-value of the paired t-test."""
+    """Two-sided p-value of the paired t-test; NaN where the test is not defined: a single query, or differences that
+    are all the same. 1 without any difference."""
     randomisation: float
     """Two-sided p-value of the randomisation test."""
 
@@ -38,19 +41,32 @@ def compare(first: NDArray[np.floating], second: NDArray[np.floating], seed: int
     """Compare the values (Q,) that a measure gives to two systems, query by query.
 
     Raises:
-        ValueError: the numbers of queries differ, or there is none.
+        ValueError: the numbers of queries differ, there is none, or a value is not finite.
     """
     if first.shape != second.shape or not first.size:
         raise ValueError(f"values of {first.shape} and {second.shape} queries cannot be paired")
     difference = np.asarray(first, np.float64) - second
-    changed = bool(difference.any())
+    if not np.isfinite(difference).all():
+        raise ValueError(f"values of {int((~np.isfinite(difference)).sum())} queries are not finite")
+    difference[np.abs(difference) < ROUNDING] = 0.0
     return Comparison(
         float(difference.mean()),
         int((difference > 0).sum()),
         int((difference < 0).sum()),
-        float(ttest_rel(first, second).pvalue) if changed and difference.std() else float(not changed),
+        t_test(difference),
         randomisation_test(difference, seed),
     )
+
+
+def t_test(difference: NDArray[np.floating]) -> float:
+    """Two-sided p-value of the paired t-test for differences (Q,); NaN if they do not vary, 1 if all are 0.
+
+    The test divides by the standard deviation. If that is 0, or no more than what rounding leaves of it, the result
+    would be a p-value of 0, even for a single query.
+    """
+    if not difference.any():
+        return 1.0
+    return float(ttest_1samp(difference, 0.0).pvalue) if np.ptp(difference) > ROUNDING else float("nan")
 
 
 def randomisation_test(difference: NDArray[np.floating], seed: int = 0) -> float:
@@ -62,7 +78,7 @@ def randomisation_test(difference: NDArray[np.floating], seed: int = 0) -> float
     observed, as_far, block = abs(float(difference.sum())), 1, 1_000
     for _ in range(PERMUTATIONS // block):
         signs = rng.integers(0, 2, (block, len(difference)), dtype=np.int8) * 2 - 1
-        as_far += int((np.abs(signs @ difference) >= observed - 1e-12).sum())
+        as_far += int((np.abs(signs @ difference) >= observed - ROUNDING).sum())
     return as_far / (PERMUTATIONS + 1)
 
 

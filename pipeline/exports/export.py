@@ -15,21 +15,24 @@ import duckdb
 
 from pipeline.errors import UsageError, WorkspaceError
 from pipeline.exports.card import Config, Origin, card, is_card
+from pipeline.exports.files import name_by_content
 from pipeline.exports.formats import FORMATS
 from pipeline.exports.rows import Groups, list_groups, triple_batches, triple_groups
 from pipeline.exports.settings import ExportSettings
 from pipeline.exports.text_lookup import TextLookup, TextTable
 from pipeline.storage.location import AnyPath
-from pipeline.storage.published_sets import staged_directory
+from pipeline.storage.published_sets import restore, staged_directory
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.database import connect, sql, view_parquet
 from pipeline.tables.parts import footer_of
 from pipeline.tables.provenance import Footer
 from pipeline.triples.funnel import Funnel
-from pipeline.triples.sets import load_set
+from pipeline.triples.scales import recorded_warnings
+from pipeline.triples.sets import usable_set
 
 CARD = "README.md"
 _PATTERNS = [re.escape(CARD), *(pattern for form in FORMATS.values() for pattern in form.files)]
+_CACHES = re.compile("|".join(pattern for form in FORMATS.values() for pattern in form.caches))
 _FILES = re.compile("|".join(_PATTERNS))
 _FOLDERS = {pattern.rpartition("/")[0] for pattern in _PATTERNS} - {""}
 
@@ -42,6 +45,10 @@ class Exported:
     configs: list[Config]
     left_out: int
     """Groups left out because they have too few negatives."""
+    left_out_passages: int
+    """Passages left out of runs, since they are not in the set with the others of their query."""
+    fingerprint: str
+    """Digest of all files but the card."""
 
 
 def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> Exported:
@@ -49,9 +56,11 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
 
     Raises:
         WorkspaceError: no such triples or lists, or the directory holds something else.
+        StaleError: the triples or lists are stale.
         UsageError: all groups have too few negatives.
     """
     directory = directory.expanduser().absolute()
+    restore(directory)
     _refuse_foreign(directory, settings.overwrite)
     paths, origin = _load(workspace, settings)
     with staged_directory(directory, replace=True) as staged:
@@ -69,10 +78,15 @@ def export(workspace: Workspace, directory: Path, settings: ExportSettings) -> E
                 found=f"{reader.left_out:,} groups have fewer",
                 todo="lower --negatives",
             )
+        left_out = {
+            "groups with too few negatives": reader.left_out,
+            "passages that are not in the set with the others of their query": reader.left_out_passages,
+        }
+        fingerprint, configs = name_by_content(staged, configs)
         title = f"{settings.form} from {origin.dataset}"
-        text = card(title, form.usage, configs, origin, settings.licence, reader.left_out)
-        (staged / CARD).write_text(text, encoding="utf-8")
-    return Exported(directory, configs, reader.left_out)
+        text = card(title, form.usage, configs, origin, settings.licence, left_out, fingerprint)
+        (staged / CARD).write_text(text + _stale_note(workspace), encoding="utf-8")
+    return Exported(directory, configs, reader.left_out, reader.left_out_passages, fingerprint)
 
 
 class _RowReader:
@@ -81,7 +95,7 @@ class _RowReader:
     def __init__(self, settings: ExportSettings) -> None:
         self._settings, self._form = settings, FORMATS[settings.form]
         self.negatives = settings.negatives or self._form.negatives
-        self.left_out = 0
+        self.left_out = self.left_out_passages = 0
 
     def read(self, connection: duckdb.DuckDBPyConnection, paths: list[AnyPath]) -> Iterator[Any]:
         """Yields batches of triples, or `Groups`, as the format says."""
@@ -95,7 +109,11 @@ class _RowReader:
             view_parquet(connection, "triples", paths)
         if self._form.rows == "triples":
             return triple_batches(connection)
-        return self._even(triple_groups(connection, self._settings.seed, self._form.rows, self.negatives))
+        groups = triple_groups(connection, self._settings.seed, self._form.rows, self.negatives, self._leave_out)
+        return self._even(groups)
+
+    def _leave_out(self, passages: int) -> None:
+        self.left_out_passages += passages
 
     def _even(self, groups: Iterator[Groups]) -> Iterator[Groups]:
         for group in groups:
@@ -110,8 +128,16 @@ class _RowReader:
 
 def _load(workspace: Workspace, settings: ExportSettings) -> tuple[list[AnyPath], Origin]:
     dataset, name = ("triples", settings.triples) if settings.lists is None else ("lists", settings.lists)
-    paths, footers = load_set(workspace, dataset, name)
+    paths, footers = usable_set(workspace, dataset, name)
     return paths, _origin(workspace, f"{dataset}/{name}", footers[0])
+
+
+def _stale_note(workspace: Workspace) -> str:
+    """A paragraph of the card on stale sets that were exported; empty if all were fresh."""
+    if not workspace.accepted:
+        return ""
+    listed = "".join(f"- {dataset}: {why}\n" for dataset, why in workspace.accepted.items())
+    return f"\nExported from stale data (`--stale-ok`):\n\n{listed}"
 
 
 def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:
@@ -121,9 +147,9 @@ def _origin(workspace: Workspace, dataset: str, footer: Footer) -> Origin:
         teachers[name] = dict(footer_of(parts[0]).recipe.settings) if parts else {}
         teachers[name]["scores"] = footer.recipe.inputs.get(f"scores/{name}", "")
     counts = footer.extra.get("funnel")
-    known = {name: count for name, count in (counts or {}).items() if name in Funnel.__dataclass_fields__}
-    funnel = Funnel(**known) if counts else None
-    return Origin(dataset, footer.recipe.settings, footer.fingerprint, teachers, funnel)
+    funnel = Funnel.from_dict(counts) if counts else None
+    warnings = recorded_warnings(footer)
+    return Origin(dataset, footer.recipe.settings, footer.fingerprint, teachers, funnel, warnings)
 
 
 def _refuse_foreign(directory: Path, overwrite: bool) -> None:
@@ -143,6 +169,7 @@ def _foreign(directory: Path) -> str | None:
         return f"no {CARD} of an export"
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
-        if path.is_symlink() or not (name in _FOLDERS if path.is_dir() else _FILES.fullmatch(name)):
+        expected = name in _FOLDERS if path.is_dir() else _FILES.fullmatch(name)
+        if path.is_symlink() or not (expected or _CACHES.fullmatch(name)):
             return name
     return None

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.exports.card import Config
+from pipeline.fingerprint import digest_files
 from pipeline.tables.parts import part_name
 
 ROWS_PER_FILE = 1_000_000
+PARQUET = "train"
+"""Start of the names of Parquet files."""
+FINGERPRINT_LENGTH = 16
+"""Hexadecimal digits of the fingerprint."""
 
 
 def write_parquet(directory: Path, tables: Iterable[pa.Table]) -> int:
-    """Write tables of the same schema as `train-NNNNN.parquet`, a million rows each; returns the number of rows."""
+    """Write tables of the same schema as `train-NNNNN.parquet`, a million rows each; returns the number of rows.
+
+    `name_by_content` adds the fingerprint to the names when all files of an export are written.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     writer, parts, rows_left, rows = None, 0, 0, 0
     try:
@@ -25,7 +35,7 @@ def write_parquet(directory: Path, tables: Iterable[pa.Table]) -> int:
             if writer is None or rows_left <= 0:
                 if writer is not None:
                     writer.close()
-                writer = pq.ParquetWriter(directory / part_name(parts, "train"), table.schema, compression="zstd")
+                writer = pq.ParquetWriter(directory / part_name(parts, PARQUET), table.schema, compression="zstd")
                 parts, rows_left = parts + 1, ROWS_PER_FILE
             writer.write_table(table)
             rows_left -= table.num_rows
@@ -64,6 +74,23 @@ def number(value: float) -> str:
     ('0.1', '-2.5')
     """
     return f"{value:.9g}"
+
+
+def name_by_content(directory: Path, configs: Sequence[Config]) -> tuple[str, list[Config]]:
+    """Put a fingerprint of all files into the names of Parquet files, and into the patterns that name them.
+
+    Text files keep their names: trainers take them on the command line.
+
+    Returns:
+        The fingerprint, and the configurations with the new patterns.
+    """
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    fingerprint = digest_files(files, directory)[:FINGERPRINT_LENGTH]
+    for path in files:
+        if path.suffix == ".parquet":
+            path.rename(path.with_name(path.name.replace(PARQUET, f"{PARQUET}-{fingerprint}", 1)))
+    named = [replace(config, files=config.files.replace("*", f"{PARQUET}-{fingerprint}-*")) for config in configs]
+    return fingerprint, named
 
 
 @contextmanager

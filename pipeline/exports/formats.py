@@ -7,7 +7,9 @@ The writer is named, not imported, so that the command line can list the formats
     rows        what the function gets
     triples     batches of the triples, with query_id, positive_id, negative_id, both scores and the margin
     positive    `rows.Groups`: a query, one positive and its negatives
-    query       `rows.Groups`: a query, all its positives and all its negatives
+    query       `rows.Groups`: a query, positives that have the same negatives, and these; a query whose positives have
+                different negatives gives several
+    run         `rows.Groups`: a query, positives, and negatives that are in the set with every one of these positives
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.exports.card import Config
     from pipeline.exports.text_lookup import TextLookup
 
-_PARQUET = r"{}/train-\d+\.parquet"
+_PARQUET = r"{}/train-([0-9a-f]{{16}}-)?\d+\.parquet"  # earlier versions wrote no fingerprint
 _ST = "`train_dataset=load_dataset(DIRECTORY, split='train')`, with {}"
 
 
@@ -32,8 +34,9 @@ class Format:
 
     writer: str
     """Module of this package and function that writes it."""
-    rows: Literal["triples", "positive", "query"]
-    """A row for each triple, for each pair of a query and a positive, or for each query."""
+    rows: Literal["triples", "positive", "query", "run"]
+    """What the writer gets; see above. Whatever it is, a negative shares a row with no positive that it is not in the
+    set with: a threshold holds in the files too."""
     usage: str
     """How its trainer reads it, for the card."""
     negatives: int | None = None
@@ -44,6 +47,8 @@ class Format:
     """What the files hold; `either` are texts, or external ids with `--ids`."""
     files: tuple[str, ...] = (_PARQUET.format("train"),)
     """Regular expressions of all files that it may write beside the card; folders are written out."""
+    caches: tuple[str, ...] = ()
+    """Regular expressions of files and folders that its trainer leaves beside them; replaced with the export."""
 
     def write(self, rows: Any, lookup: TextLookup, directory: Path) -> list[Config]:
         """Write the files into a directory; returns the configurations that they make up."""
@@ -99,11 +104,12 @@ FORMATS = {
     ),
     "lightning-ir": Format(
         "lines.lightning_ir",
-        "query",
+        "run",
         "`RunDataset('DIRECTORY/train.tsv', targets='score')` after "
         "`RegisterLocalDatasetCallback('train', docs='DIRECTORY/docs.jsonl', queries='DIRECTORY/queries.jsonl')`; "
         "or rename it to `NAME__DATASET.tsv` for the texts of a data set of ir_datasets",
         files=(r"train\.tsv", r"(queries|docs)\.jsonl"),
+        caches=(r"docs\.jsonl\.pklz4(/.+)?",),  # ir_datasets writes its look-up of texts there
     ),
     "kd": Format("lines.kd", "triples", "tab-separated, no header", content="ids", files=(r"train\.tsv",)),
 }

@@ -8,19 +8,23 @@ Shapes: G groups of a batch, M passages of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
+from pipeline.exports.shared_rows import common_negatives, equal_negatives
 from pipeline.storage.location import AnyPath
 from pipeline.tables.database import sql
 from pipeline.tables.parquet import open_parquet
 
 ROWS_PER_BATCH = 16_384
 PASSAGES_PER_BATCH = 1 << 18
+Grouping = Literal["positive", "query", "run"]
+"""A group is a positive of a query; the positives of a query whose negatives are the same; or a query, with negatives
+that are in the set with every positive of the group."""
 
 
 class Groups(NamedTuple):
@@ -61,24 +65,34 @@ def triple_batches(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordB
 def triple_groups(
     connection: duckdb.DuckDBPyConnection,
     seed: int,
-    by: Literal["positive", "query"],
+    by: Grouping,
     negatives: int | None,
+    on_left_out: Callable[[int], object] = lambda passages: None,
 ) -> Iterator[Groups]:
-    """Yields the view `triples` grouped by query and positive, or by query, with up to `negatives` in each group."""
+    """Yields the view `triples` in groups with up to `negatives` negatives each.
+
+    Args:
+        connection: has the view.
+        seed: of the order of queries and of the choice of negatives.
+        by: what a group is.
+        negatives: limit of a group; None is no limit.
+        on_left_out: called with a number of passages that are left out of runs, since they are not in the set with the
+            other passages of their query.
+    """
     rows = connection.sql(sql("exports/sorted"), params={"seed": seed}).to_arrow_reader(ROWS_PER_BATCH)
     pending: list[pa.RecordBatch] = []
     for batch in rows:
         query = batch.column("query_id").to_numpy()
         last = 0 if query[0] == query[-1] else _last_run(query)
         if last:
-            yield _grouped(pa.Table.from_batches([*pending, batch.slice(0, last)]), by, negatives)
+            yield _grouped(pa.Table.from_batches([*pending, batch.slice(0, last)]), by, negatives, on_left_out)
             pending = []
         elif pending and pending[-1].column("query_id")[-1].as_py() != query[0]:
-            yield _grouped(pa.Table.from_batches(pending), by, negatives)
+            yield _grouped(pa.Table.from_batches(pending), by, negatives, on_left_out)
             pending = []
         pending.append(batch.slice(last))
     if pending:
-        yield _grouped(pa.Table.from_batches(pending), by, negatives)
+        yield _grouped(pa.Table.from_batches(pending), by, negatives, on_left_out)
 
 
 def list_groups(paths: Sequence[AnyPath], passages: int | None) -> Iterator[Groups]:
@@ -118,24 +132,43 @@ def _ranks(lengths: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _grouped(table: pa.Table, by: Literal["positive", "query"], negatives: int | None) -> Groups:
+def _grouped(table: pa.Table, by: Grouping, negatives: int | None, on_left_out: Callable[[int], object]) -> Groups:
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
     query, positive, negative = (columns[name] for name in ("query_id", "positive_id", "negative_id"))
-    new = np.concatenate([[True], query[1:] != query[:-1]])
-    if by == "positive":
-        new[1:] |= positive[1:] != positive[:-1]
-    group = np.cumsum(new) - 1
-    good, bad = _first_of_each(group, positive), _first_of_each(group, negative)
-    rank = _ranks(np.bincount(group[bad]))
-    bad = bad[rank < (len(rank) if negatives is None else negatives)]
+    new = np.concatenate([[True], (query[1:] != query[:-1]) | (positive[1:] != positive[:-1])])
+    group = pair = np.cumsum(new) - 1  # of each triple: its query and positive
+    good, bad = np.flatnonzero(new), _first_of_each(pair, negative)
+    if by != "run":
+        bad = _up_to(negatives, bad, pair)
+    starts = np.searchsorted(pair[bad], np.arange(len(good) + 1))
+    if by == "query":
+        row = equal_negatives(query[good], negative[bad], starts)
+        group = row[pair]
+        good = good[np.argsort(row, kind="stable")]
+        bad = bad[np.isin(pair[bad], np.unique(row, return_index=True)[1])]  # of the first positive of each row
+    elif by == "run":
+        kept = common_negatives(query[good], positive[good], negative[bad], starts)
+        group = np.cumsum(np.diff(query, prepend=query[0]) != 0)
+        passages = np.concatenate([positive[good], negative[bad]])
+        every = len(_first_of_each(np.concatenate([group[good], group[bad]]), passages))
+        good, bad = good[kept[0]], bad[kept[1]]
+        bad = bad[_first_of_each(group[bad], negative[bad])]
+        on_left_out(every - len(good) - len(bad))
+        bad = _up_to(negatives, bad, group)
     order = np.argsort(np.concatenate([group[good] * 2, group[bad] * 2 + 1]), kind="stable")
+    positives = np.bincount(group[good])
     return Groups(
-        query[new],
-        np.bincount(group[good]),
-        np.bincount(group[good]) + np.bincount(group[bad]),
+        query[good[np.cumsum(positives) - positives]],
+        positives,
+        positives + np.bincount(group[bad], minlength=len(positives)),
         np.concatenate([positive[good], negative[bad]])[order],
         np.concatenate([columns["positive_score"][good], columns["negative_score"][bad]])[order],
     )
+
+
+def _up_to(limit: int | None, rows: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The first `limit` rows of each group, from ascending rows (M,) and the group of every row of the table."""
+    return rows if limit is None else rows[_ranks(np.bincount(group[rows])) < limit]
 
 
 def _first_of_each(group: np.ndarray, passage: np.ndarray) -> np.ndarray:

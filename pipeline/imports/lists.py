@@ -107,7 +107,8 @@ def import_lists(workspace: Workspace, source: CandidateSource, options: ListOpt
         origin = digest_json([inputs, options.prefix, options.reconciled, options.add_positives])
         done = _done(workspace, origin)
         # Reading the file again is the only way to report what `strict` refuses.
-        if done is not None and not options.strict:
+        judged = bool(workspace.parts("qrels")) or not options.add_positives
+        if done is not None and judged and not options.strict:
             return ImportedLists(done, Counts(), 0, unchanged=True)
         systems: dict[str, int] = {}
         intake = Intake(
@@ -156,7 +157,8 @@ def _done(workspace: Workspace, origin: str) -> dict[str, int] | None:
     expected: set[str] = set()
     for system in workspace.names("retrieved"):
         footers = read_footers(workspace.parts("retrieved", system))
-        if footers and footers[0].recipe.settings.get("origin") == origin:
+        complete = bool(footers) and len(footers) == footers[0].parts
+        if complete and footers[0].recipe.settings.get("origin") == origin:
             rows[system] = sum(footer.rows for footer in footers)
             expected |= set(footers[0].extra["systems"])
     return rows if rows and expected == rows.keys() else None

@@ -12,24 +12,28 @@ Shapes: Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 
 from pipeline import schemas
 from pipeline.collection.selection import view_tables
-from pipeline.errors import UsageError, WorkspaceError
+from pipeline.errors import MissingError, StaleError, UsageError, WorkspaceError
 from pipeline.names import refuse_case_twins
-from pipeline.retrieval.lists import load_retrieved
+from pipeline.retrieval.lists import usable_retrieved
+from pipeline.scores.settings import PairSettings
+from pipeline.settings import command_words
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.content import hash_arrays
 from pipeline.tables.database import DEFAULT_MEMORY_LIMIT, connect, single_row, sql, view_parquet
 from pipeline.tables.parts import content_fingerprint, part_name, read_footers, require_complete, write_part
 from pipeline.tables.provenance import Footer, Recipe
+from pipeline.tables.staleness import refuse_stale, require_current, stale_facts, then
 
 QUERIES_PER_PASS = 50_000
 """Query ids that are counted at a time: bounds the memory."""
@@ -111,44 +115,66 @@ def _checked(workspace: Workspace, pairs: PairSet) -> PairSet:
 
 def is_current(workspace: Workspace, pairs: PairSet) -> bool:
     """Whether `build_pairs` would build the same pairs from the workspace as it is now."""
-    made = pairs.footers[0]
-    settings = made.recipe.settings
-    recipe = pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"], settings.get("only"))
-    return recipe.fingerprint == made.fingerprint
+    try:
+        require_current_pairs(Workspace(workspace.root), pairs)
+    except StaleError:
+        return False
+    return True
 
 
 def current_pairs(workspace: Workspace) -> PairSet:
     """The pair shards, which must be complete and built from today's qrels, texts and retrieved lists.
 
     Raises:
-        WorkspaceError: as `load_pairs`, or the inputs have changed since the pairs were built.
+        WorkspaceError: as `load_pairs`, or `require_current_pairs`.
     """
     pairs = load_pairs(workspace)
-    if not is_current(workspace, pairs):
-        raise WorkspaceError(
-            "the pairs are stale: qrels, queries, passages or retrieved lists have changed since they were built",
-            where=workspace.path("pairs"),
-            todo=TODO,
-        )
+    require_current_pairs(workspace, pairs)
     return pairs
+
+
+def require_current_pairs(workspace: Workspace, pairs: PairSet) -> None:
+    """Check that pairs are built from today's qrels, queries, passages and retrieved lists.
+
+    Raises:
+        StaleError: something has changed, and the workspace accepts no stale sets.
+        WorkspaceError: retrieved lists are incomplete.
+    """
+    made = pairs.footers[0].recipe
+    settings, where = made.settings, workspace.path("pairs")
+    todo = _command(settings)
+    try:
+        now = pairs_recipe(workspace, settings["pairs_per_shard"], settings["all_judged"], settings.get("only"))
+    except (MissingError, StaleError) as error:
+        refuse_stale(workspace, "the pairs", error.reason, where=where, todo=then(error.todo, todo))
+        return
+    require_current(workspace, "the pairs", made, now, where=where, todo=f"run: {todo}")
+
+
+def _command(settings: Mapping[str, Any]) -> str:
+    """The command that builds pairs with these settings again."""
+    if settings.get("only"):
+        return f"prep import scores FILE --teacher {settings['only']} --as-pairs"
+    return " ".join(["prep build-pairs", *command_words(PairSettings, settings)])
 
 
 def pairs_recipe(workspace: Workspace, pairs_per_shard: int, all_judged: bool, only: str | None = None) -> Recipe:
     """The recipe of the pairs that `build_pairs` would build from the workspace as it is now.
 
     Raises:
-        WorkspaceError: nothing was mined, or the names of two retrievers differ in case only.
+        WorkspaceError: nothing was mined, lists are incomplete, or the names of two retrievers differ in case only.
+        StaleError: lists are stale.
     """
     names = [only] if only else workspace.names("retrieved")
     systems = [name for name in names if workspace.parts("retrieved", name)]
     if not systems:
-        raise WorkspaceError("nothing retrieved yet", where=workspace.root, todo="run: prep mine --system bm25")
+        raise MissingError("nothing retrieved yet", where=workspace.root, todo="run: prep mine --system bm25")
     refuse_case_twins("retriever", systems)
     inputs = {
         name: content_fingerprint(read_footers(workspace.parts(name))) for name in ("passages", "queries", "qrels")
     }
     for name in systems:
-        inputs[f"retrieved/{name}"] = load_retrieved(workspace, name, inputs["passages"]).content
+        inputs[f"retrieved/{name}"] = usable_retrieved(workspace, name).content
     settings = {"systems": systems, "pairs_per_shard": pairs_per_shard, "all_judged": all_judged}
     if only:
         settings["only"] = only
@@ -179,6 +205,7 @@ def build_pairs(
     Raises:
         UsageError: `pairs_per_shard` is not positive.
         WorkspaceError: nothing was imported or mined, or another build is running.
+        StaleError: retrieved lists are stale.
     """
     if pairs_per_shard < 1:
         raise UsageError("--pairs-per-shard must be positive", found=pairs_per_shard)
@@ -230,7 +257,7 @@ def _build(
     )
     cuts = shard_ends(counts, recipe.settings["pairs_per_shard"])
     (left_out,) = single_row(connection, "SELECT count(*) FROM qrels ANTI JOIN mined USING (query_id)")
-    extra = {"queries": len(queries), "judged": judged, "unmined_judgements": left_out}
+    extra = {"queries": len(queries), "judged": judged, "unmined_judgements": left_out, **stale_facts(workspace)}
     schema = schemas.pairs(systems)
     ranks = ", ".join(f'min("rank_{system}") AS "rank_{system}"' for system in systems)
     start = 0

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.errors import WorkspaceError
+from pipeline.errors import StaleError, WorkspaceError
 from pipeline.scores.pairs import PairSet
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
@@ -121,7 +121,8 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
     """The complete scores of a teacher.
 
     Raises:
-        WorkspaceError: the teacher is unknown, shards are missing or stale, or two models are mixed.
+        WorkspaceError: the teacher is unknown, shards are missing, or two models are mixed.
+        StaleError: shards have scores of other pairs. Their rows do not fit, so no workspace accepts them.
     """
     known = workspace.names("scores")
     if teacher not in known:
@@ -146,7 +147,7 @@ def load_scores(workspace: Workspace, pairs: PairSet, teacher: str) -> ScoreSet:
         paths.append(path)
         footers.append(scored)
     if missing or stale:
-        raise WorkspaceError(
+        raise (WorkspaceError if missing else StaleError)(
             f"scores of teacher {teacher!r} are not complete",
             where=workspace.path("scores", teacher),
             expected=f"{len(pairs.footers)} shards that match the pairs",

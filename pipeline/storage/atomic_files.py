@@ -66,9 +66,9 @@ def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 def write_json(path: AnyPath, value: dict[str, Any]) -> None:
-    """Write a small JSON file atomically."""
+    """Write a small JSON file atomically; keys keep their order, which is that of quantiles and measures."""
     with atomic_write(path) as stream:
-        stream.write((json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+        stream.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_if_absent(path: AnyPath, content: bytes) -> None:

@@ -1,6 +1,10 @@
 """Directories of files that become visible, or replace an older version, as one.
 
-On a file system a complete directory is renamed. In an object store, which cannot rename one, the files of a set go
+On a file system a complete directory is renamed. To replace one takes two renames: the old version goes to
+`.old-<name>` beside it, then the new version takes its name. A run that is killed in between leaves no directory of
+that name; `restore` gives the old version its name back, and every reader of a set calls it.
+
+In an object store, which cannot rename one, the files of a set go
 below a new prefix, `<set>/v-…/`, and the small object `<set>/.current` then names that prefix; see
 `pipeline.storage.workspace`. Readers ask `current_version` for the path of the files.
 """
@@ -12,7 +16,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,16 +33,22 @@ from pipeline.storage.atomic_files import (
 from pipeline.storage.location import AnyPath, StorePath
 
 _CURRENT = ".current"
+OLD = ".old-"
+"""Prefix of the name of an old version while the new one takes its place."""
+_ATTEMPTS = 20
 _SomePath = TypeVar("_SomePath", Path, StorePath, AnyPath)
 
 
 def current_version(path: _SomePath) -> _SomePath:
     """The path of a set's current files: `path`, or in a store the version that `.current` names.
 
+    On a file system, an old version that a killed run has set aside gets its name back first.
+
     Raises:
         WorkspaceError: `.current` does not name a version.
     """
     if not isinstance(path, StorePath):
+        restore(path)
         return path
     try:
         pointer = (path / _CURRENT).read_bytes()
@@ -63,12 +73,54 @@ def replace_directory(staged: AnyPath, final: AnyPath) -> None:
         return
     assert isinstance(staged, Path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    old = staged.with_name(staged.name + "-old")
-    if final.exists():
-        final.rename(old)
-    staged.rename(final)
+    restore(final)
+    remove_leftovers(final.parent, final.name)
+    old = final.with_name(OLD + final.name)
+    _discard(old)
+    try:
+        _take_place(staged, final, old)
+    except BaseException:
+        restore(final)
+        raise
     sync_directory(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(old)
+
+
+def _take_place(staged: Path, final: Path, old: Path) -> None:
+    """Rename `final` to `old`, then `staged` to `final`; again if a reader has restored `final` in between."""
+    for attempt in range(_ATTEMPTS):
+        if final.exists():
+            final.rename(old)
+        try:
+            staged.rename(final)
+            return
+        except OSError:
+            if attempt == _ATTEMPTS - 1 or not final.exists():
+                raise
+
+
+def restore(final: Path) -> None:
+    """Give the old version of a directory its name back, if a killed run set it aside and published no new one.
+
+    Safe beside a run that is replacing the directory: that run sets the old version aside once more.
+    """
+    if not final.exists():
+        with suppress(OSError):  # there is none, or another process was faster
+            final.with_name(OLD + final.name).rename(final)
+
+
+def restore_all(folder: Path) -> None:
+    """As `restore`, for every directory below `folder`."""
+    for old in folder.glob(f"{OLD}*"):
+        restore(folder / old.name.removeprefix(OLD))
+
+
+def _discard(old: Path) -> None:
+    """Remove an old version. It loses its name first, so that what a killed run leaves of it is never restored."""
+    if old.exists():
+        waste = old.with_name(temporary_name(old.name.removeprefix(OLD)))
+        old.rename(waste)
+        shutil.rmtree(waste, ignore_errors=True)
 
 
 def _replace_version(staged: AnyPath, final: StorePath) -> None:
@@ -91,6 +143,7 @@ def staged_directory(final: Path, *, replace: bool = False) -> Iterator[Path]:
     If `final` exists by then, another process has made the same content: it is kept, unless `replace` is set.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
+    restore(final)
     remove_leftovers(final.parent, final.name)
     staged = final.with_name(temporary_name(final.name))
     staged.mkdir()

@@ -17,6 +17,7 @@ An object store (`pipeline.storage.location`) has no rename, no lock and no memo
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import WorkspaceError
+from pipeline.errors import StaleError, WorkspaceError
 from pipeline.fingerprint import digest_json
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.storage.atomic_files import (
@@ -39,8 +40,9 @@ from pipeline.storage.atomic_files import (
 )
 from pipeline.storage.leases import lease
 from pipeline.storage.location import AnyPath, StorePath, parse_location
-from pipeline.storage.published_sets import current_version, download, replace_directory, upload
+from pipeline.storage.published_sets import current_version, download, replace_directory, restore_all, upload
 
+log = logging.getLogger(__name__)
 MANIFEST = "workspace.json"
 DEFAULT_LOCATION = "workspace"
 
@@ -52,19 +54,39 @@ _SomePath = TypeVar("_SomePath", Path, StorePath, AnyPath)
 class Workspace:
     """Paths of a workspace, and the rules for writing to it."""
 
-    def __init__(self, root: AnyPath) -> None:
-        self.root = root
+    def __init__(self, root: AnyPath, *, stale_ok: bool = False, warn: bool = True) -> None:
+        """A handle on an existing workspace; see `open` for `stale_ok`. Without `warn`, stale sets pass silently."""
+        self.root, self.stale_ok, self._warn = root, stale_ok, warn
+        self.accepted: dict[str, str] = {}
+        """Stale sets that were used through this handle, and what has changed since they were made."""
+
+    def take_stale(self, dataset: str, error: StaleError) -> None:
+        """Accept a stale set, with a warning, if the workspace was opened with `stale_ok`.
+
+        Raises:
+            StaleError: `error`, if it was not.
+        """
+        if not self.stale_ok:
+            raise error
+        if self._warn and dataset not in self.accepted:
+            log.warning("%s: %s; used all the same (--stale-ok)", error.what, error.found)
+        self.accepted[dataset] = str(error.found)
 
     @classmethod
-    def open(cls, location: str, *, create: bool = False) -> Workspace:
+    def open(cls, location: str, *, create: bool = False, stale_ok: bool = False) -> Workspace:
         """Open a workspace by path or URI; with `create`, make an empty one if there is nothing at this location.
+
+        With `stale_ok`, loaders of sets accept stale ones (see `pipeline.tables.staleness`).
 
         Raises:
             WorkspaceError: the location has no workspace, or one of a newer schema version.
             UsageError: the URI is malformed.
         """
         root = parse_location(location)
-        workspace = cls(root)
+        if isinstance(root, Path) and root.is_dir():
+            for folder in (root, *(path for path in root.iterdir() if path.is_dir())):
+                restore_all(folder)
+        workspace = cls(root, stale_ok=stale_ok)
         manifest = root / MANIFEST
         if not manifest.exists():
             if not create:
@@ -111,6 +133,8 @@ class Workspace:
     def names(self, dataset: str) -> list[str]:
         """Names of the sets under a dataset, sorted: retrievers, teachers, triple sets, students."""
         folder = self.path(dataset)
+        if isinstance(folder, Path):
+            restore_all(folder)
         if not folder.is_dir():
             return []
         return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and _is_set(p))

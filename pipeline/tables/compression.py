@@ -106,7 +106,8 @@ def decompressed(plain: BinaryIO) -> BinaryIO:
 
         raw = CompressedInputStream(plain, "zstd")
     else:
-        raw = _Members(plain, bz2.BZ2Decompressor if compression == "bz2" else lzma.LZMADecompressor)
+        members: Any = bz2.BZ2Decompressor if compression == "bz2" else lzma.LZMADecompressor
+        raw = _Members(plain, members)
     return _Stream(raw, plain)
 
 

@@ -37,6 +37,8 @@ class Agreement:
     """(K + 1, BINS) unjudged pairs."""
     irrelevant: np.ndarray
     """(K + 1, BINS) pairs judged not relevant."""
+    spreads: list[float]
+    """(K,) standard deviations of the scores."""
     correlations: np.ndarray
     """(K, K) Pearson correlations of the scores."""
     alike: np.ndarray
@@ -74,6 +76,7 @@ def score_agreement(scores: Sequence[ScoreSet], most_pairs: int = MOST_PAIRS) ->
         _binned(every[sample.positive], edges),
         _binned(every[unjudged], edges),
         _binned(every[irrelevant], edges),
+        sample.spread.tolist(),
         np.array(sample.correlations()),
         alike,
         right,

@@ -8,6 +8,7 @@ again, and the set must hold exactly their rows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ import pyarrow as pa
 from pipeline.collection.selection import view_tables
 from pipeline.collection.texts_by_content import same_texts
 from pipeline.errors import WorkspaceError
+from pipeline.storage.atomic_files import write_json
 from pipeline.storage.location import AnyPath
 from pipeline.storage.workspace import Workspace
 from pipeline.tables.content import ContentHash
 from pipeline.tables.database import connect, sql, view_parquet
-from pipeline.tables.parts import read_part
+from pipeline.tables.parts import content_fingerprint, read_part
 from pipeline.tables.provenance import Footer
 from pipeline.triples.build import Resources, make_plan, scratch
 from pipeline.triples.inputs import current_scored_pairs
@@ -34,6 +36,8 @@ from pipeline.triples.shard import ShardWorker
 from pipeline.triples.shuffle import in_key_order
 
 SHARDS_AGAIN = 4
+AUDITED_FILE = "audited.json"
+"""Beside the parts of a set that passed its audit: the content that was checked."""
 _BOUNDS = ("threshold", "min_score", "max_score", "relative_margin", "max_margin_std")
 
 
@@ -79,6 +83,24 @@ def audit_set(workspace: Workspace, dataset: str, name: str, resources: Resource
             expected = f"the {len(shard.rows)} rows that pair shard {shard.number} gives"
             raise _wrong(dataset, where, f"{sum(map(len, pieces))} rows for its queries, not the same ones", expected)
     return total
+
+
+def audit_once(workspace: Workspace, dataset: str, name: str, resources: Resources | None = None) -> int | None:
+    """Check a set unless this was done before, also if the run that built it died before its audit ended.
+
+    Returns:
+        The number of rows; None if the set was checked before.
+
+    Raises:
+        WorkspaceError: as `audit_set`.
+    """
+    mark = workspace.current_path(dataset, name) / AUDITED_FILE
+    content = content_fingerprint(load_set(workspace, dataset, name)[1])
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("content") == content:
+        return None
+    rows = audit_set(workspace, dataset, name, resources)
+    write_json(mark, {"content": content, "rows": rows})
+    return rows
 
 
 def _checked_rows(

@@ -32,13 +32,15 @@ from pipeline.storage.workspace import Workspace, replace_directory
 from pipeline.tables.database import connect, sql
 from pipeline.tables.parts import footer_of, is_made
 from pipeline.tables.provenance import Footer, Recipe
+from pipeline.tables.staleness import stale_facts
 from pipeline.triples.ensemble import Ensemble, Sample, resolve
 from pipeline.triples.funnel import Funnel, TripleStatistics
 from pipeline.triples.inputs import ScoredPairs, current_scored_pairs
 from pipeline.triples.layouts import Layout, Triples
 from pipeline.triples.passes import FilterTask, PartTask, Runner, local_runner, shard_facts
+from pipeline.triples.scales import recorded_warnings, zscore_threshold
 from pipeline.triples.settings import Resources, TripleSettings
-from pipeline.triples.shard import STATEMENTS, Plan, ShardWorker
+from pipeline.triples.shard import Plan, ShardWorker, statement_versions
 from pipeline.triples.shuffle import BUCKETS
 
 TRIPLES_PER_PART = 1_000_000
@@ -65,6 +67,12 @@ class BuiltTriples:
     ensemble: dict[str, Any]
     margins: dict[str, float]
     """Quantiles of the margins of the candidates, on the fixed sample."""
+    spreads: dict[str, float]
+    """Standard deviation of each teacher's raw logits, on the fixed sample."""
+    scale_warnings: list[str]
+    """Sentences about teachers whose scores should not be averaged as they are."""
+    zscore_threshold: float | None
+    """Threshold for the mean of z-scores that keeps as many candidates of the sample; None if there is none."""
     rows: int
     parts: int
     unchanged: bool
@@ -74,8 +82,27 @@ class BuiltTriples:
         return {**vars(self), "funnel": self.funnel.as_dict(), "statistics": self.statistics.as_dict()}
 
 
-def triples_recipe(scored: ScoredPairs, settings: TripleSettings, layout: Layout = TRIPLES) -> Recipe:
-    """The identity of a set: its settings, the versions of its statements, and the fingerprints of all inputs."""
+def triples_recipe(
+    scored: ScoredPairs, settings: TripleSettings, layout: Layout = TRIPLES, made: Footer | None = None
+) -> Recipe:
+    """The identity of a set: its settings, the versions of its statements, and the fingerprints of all inputs.
+
+    Args:
+        scored: what the set is made from.
+        settings: its settings.
+        layout: its layout.
+        made: footer of the set as it is now. Its identity under an earlier version is returned if the set would have
+            the same rows today, as its counts tell.
+    """
+    counted = made and made.extra.get("funnel")
+    if made and counted and Funnel.from_dict(counted).has_single_positives:
+        earlier = _recipe(scored, settings, layout, statement_versions(settings, single_positives=True))
+        if earlier.fingerprint == made.fingerprint:
+            return earlier
+    return _recipe(scored, settings, layout, statement_versions(settings))
+
+
+def _recipe(scored: ScoredPairs, settings: TripleSettings, layout: Layout, versions: dict[str, int]) -> Recipe:
     return Recipe(
         layout.dataset,
         {
@@ -85,7 +112,7 @@ def triples_recipe(scored: ScoredPairs, settings: TripleSettings, layout: Layout
             "rows_per_part": rows_per_part(layout),
             # Footers used to hold the text of the statements. That text, frozen, is recorded for the first versions, so
             # that sets built before are still up to date.
-            "sql": dict(STATEMENTS) if max(STATEMENTS.values()) > 1 else sql("triples/first_statements"),
+            "sql": versions if max(versions.values()) > 1 else sql("triples/first_statements"),
         },
         {**scored.contents, **scored.tables},
     )
@@ -121,7 +148,8 @@ def build_triples(
 
     Raises:
         UsageError: the settings do not fit the teachers, or the name is not a file name.
-        WorkspaceError: pairs or scores are missing, incomplete or stale.
+        WorkspaceError: pairs or scores are missing or incomplete.
+        StaleError: pairs or scores are stale.
         PrepError: nothing is left; the message says which filters dropped it, and shows quantiles of the margins.
     """
     check_name(f"set of {layout.dataset}", name)
@@ -129,8 +157,8 @@ def build_triples(
     with workspace.exclusive(f"build-{layout.dataset}"):
         scored = current_scored_pairs(workspace, teachers)
         settings.least_agreeing(len(scored.scores))
-        recipe = triples_recipe(scored, settings, layout)
         paths = workspace.parts(layout.dataset, name)
+        recipe = triples_recipe(scored, settings, layout, footer_of(paths[0]) if paths else None)
         if is_made(paths, recipe):
             return _built(name, footer_of(paths[0]), len(paths), unchanged=True)
         with (
@@ -150,9 +178,12 @@ def build_triples(
                 "funnel": funnel.as_dict(),
                 "statistics": statistics.as_dict(),
                 "correlations": sample.correlations(),
+                "spreads": dict(zip(scored.teachers, sample.spread.tolist(), strict=True)) if len(sample.query) else {},
+                "zscore_threshold": zscore_threshold(settings, plan.ensemble, sample),
                 "ensemble": plan.ensemble.as_dict(),
                 "margins": margins,
                 "rows": rows,
+                **stale_facts(workspace),
             }
             parts = min(BUCKETS, -(-rows // rows_per_part(layout)))
             made = staging / layout.dataset
@@ -238,11 +269,15 @@ def _built(name: str, footer: Footer, parts: int, *, unchanged: bool) -> BuiltTr
     return BuiltTriples(
         name,
         list(footer.recipe.settings["teachers"]),
-        Funnel(**extra["funnel"]),
+        Funnel.from_dict(extra["funnel"]),
         TripleStatistics.from_dict(extra["statistics"]),
         extra["correlations"],
         extra["ensemble"],
-        extra["margins"],
+        # Footers sort their keys as text: "100%" before "25%".
+        dict(sorted(extra["margins"].items(), key=lambda quantile: float(quantile[0].rstrip("%")))),
+        extra.get("spreads", {}),
+        recorded_warnings(footer),
+        extra.get("zscore_threshold"),
         extra["rows"],
         parts,
         unchanged,

@@ -20,7 +20,7 @@ REASONS = {
     "below_threshold": "margin below threshold",
     "within_relative_margin": "within the relative margin",
     "above_max_margin_std": "teachers disagree too much",
-    "over_limit": "over the limit of negatives",
+    "over_limit": "over the limit of negatives of a positive",
 }
 OVER_LIMIT = list(REASONS).index("over_limit") + 1
 STEP = 0.25
@@ -44,6 +44,9 @@ class Funnel:
     queries_without_negative: int = 0
     queries_with_candidates: int = 0
     queries_with_triples: int = 0
+    positives_with_candidates: int = 0
+    """Judged positives whose query has a negative; 0 in sets of versions that did not count them."""
+    positives_with_triples: int = 0
     same_text: int = 0
     below_min_score: int = 0
     above_max_score: int = 0
@@ -64,8 +67,23 @@ class Funnel:
         """Queries that had candidates and lost them all."""
         return self.queries_with_candidates - self.queries_with_triples
 
+    @property
+    def positives_left_with_nothing(self) -> int:
+        """Judged positives that had candidates and lost them all, whatever happened to the others of their query."""
+        return self.positives_with_candidates - self.positives_with_triples
+
+    @property
+    def has_single_positives(self) -> bool:
+        """Whether no query has two positives."""
+        return self.positives == self.queries - self.queries_without_positive
+
     def __add__(self, other: Funnel) -> Funnel:
         return Funnel(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @classmethod
+    def from_dict(cls, counts: Mapping[str, int]) -> Funnel:
+        """The inverse of `as_dict`; counts that this version does not know are left out."""
+        return cls(**{f.name: counts[f.name] for f in fields(cls) if f.name in counts})
 
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""
@@ -84,6 +102,7 @@ class Funnel:
             ("positive x negative of a query", self.candidates, False),
             *losses,
             ("triples", self.triples, False),
+            ("positives without a triple", self.positives_left_with_nothing, True),
             ("queries", self.queries, False),
             ("without a positive", self.queries_without_positive, True),
             ("without a negative", self.queries_without_negative, True),

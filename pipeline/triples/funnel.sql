@@ -1,4 +1,4 @@
--- Counts of the pairs and queries of one shard, given the tables `scored` and `candidates`.
+-- Counts of the pairs, queries and positives of one shard, given the tables `scored`, `positives` and `candidates`.
 WITH read AS (
     SELECT query_id,
            count(*) AS pairs,
@@ -9,7 +9,9 @@ WITH read AS (
            count(*) FILTER (in_split AND NOT is_positive AND NOT is_negative) AS below_relevance_level
     FROM scored GROUP BY query_id
 ),
-met AS (SELECT query_id, min(reason) = 0 AS has_triples FROM candidates GROUP BY query_id)
+paired AS (SELECT query_id, positive_id, min(reason) = 0 AS has_triples FROM candidates GROUP BY ALL),
+met AS (SELECT query_id, bool_or(has_triples) AS has_triples FROM paired GROUP BY query_id),
+judged AS (FROM paired AS c SEMI JOIN positives AS p ON p.query_id = c.query_id AND p.passage_id = c.positive_id)
 SELECT *
 FROM (
     SELECT coalesce(sum(pairs), 0)::BIGINT AS pairs,
@@ -23,4 +25,5 @@ FROM (
            count(*) FILTER (positives > 0 AND negatives = 0) AS queries_without_negative
     FROM read
 ),
-(SELECT count(*) AS queries_with_candidates, count(*) FILTER (has_triples) AS queries_with_triples FROM met)
+(SELECT count(*) AS queries_with_candidates, count(*) FILTER (has_triples) AS queries_with_triples FROM met),
+(SELECT count(*) AS positives_with_candidates, count(*) FILTER (has_triples) AS positives_with_triples FROM judged)

@@ -52,7 +52,8 @@ def current_scored_pairs(workspace: Workspace, teachers: Sequence[str] = ()) -> 
     Without names, all teachers that have scored.
 
     Raises:
-        WorkspaceError: pairs or scores are missing, incomplete or stale.
+        WorkspaceError: pairs or scores are missing or incomplete.
+        StaleError: pairs or scores are stale.
     """
     names = sorted(set(teachers or workspace.names("scores")))
     if not names:
@@ -62,10 +63,8 @@ def current_scored_pairs(workspace: Workspace, teachers: Sequence[str] = ()) -> 
             todo="run: prep score --teacher NAME=CHECKPOINT",
         )
     pairs = current_pairs(workspace)
-    # The pairs are current, so the contents in their recipe are those of today's tables.
-    inputs = pairs.footers[0].recipe.inputs
     scores = tuple(load_scores(workspace, pairs, name) for name in names)
-    return ScoredPairs(scores, {table: inputs[table] for table in TABLES})
+    return ScoredPairs(scores, table_contents(workspace))
 
 
 def table_contents(workspace: Workspace) -> dict[str, str]:

@@ -133,7 +133,7 @@ def shard_facts(plan: Plan) -> tuple[Funnel, TripleStatistics, int]:
     funnel, statistics, rows = Funnel(), TripleStatistics(), 0
     for shard in range(len(plan.shards)):
         facts = json.loads(_facts_path(plan, shard).read_text(encoding="utf-8"))
-        funnel += Funnel(**facts["funnel"])
+        funnel += Funnel.from_dict(facts["funnel"])
         statistics += TripleStatistics.from_dict(facts["statistics"])
         rows += facts["rows"]
     return funnel, statistics, rows

@@ -82,15 +82,15 @@ class TripleSettings:
         panel=NEGATIVES,
         minimum=1,
         unset="all",
-        help="Keep at most this many negatives per query, chosen by --strategy.",
+        help="Keep at most this many negatives for each positive of a query, chosen by --strategy.",
     )
     negatives_per_system: int | None = setting(
         None,
         panel=NEGATIVES,
         minimum=1,
         unset="all",
-        help="Take at most this many negatives from each retriever, in the order of its ranks and without those that "
-        "another retriever gave already.",
+        help="Take at most this many negatives for each positive from each retriever, in the order of its ranks and "
+        "without those that another retriever gave already.",
     )
     strategy: Strategy = setting(
         "random",
@@ -168,6 +168,16 @@ class TripleSettings:
         if least > teachers:
             raise UsageError("--threshold-on exceeds the number of teachers", expected=teachers, found=least)
         return least
+
+    @property
+    def limits_differ_by_positive(self) -> bool:
+        """Whether a limit on negatives can keep different negatives for two positives of a query.
+
+        It cannot if all filters give the same verdict on a negative for each of them.
+        """
+        limited = self.negatives_per_query is not None or self.negatives_per_system is not None
+        by_own_score = self.anchor == "own" and (self.threshold is not None or self.relative_margin is not None)
+        return limited and (by_own_score or self.max_margin_std is not None)
 
     def __hash__(self) -> int:
         values = {**vars(self), "weights": tuple(sorted(self.weights.items())) if self.weights else None}

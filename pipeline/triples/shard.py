@@ -31,9 +31,9 @@ STATEMENTS = {
     "triples/positives": 1,
     "triples/ring": 1,
     "triples/candidates": 1,
-    "triples/take": 1,
-    "triples/draw": 1,
-    "triples/leave": 1,
+    "triples/take": 2,
+    "triples/draw": 2,
+    "triples/leave": 2,
     "triples/counts": 1,
     "triples/funnel": 1,
     "triples/kept": 1,
@@ -41,8 +41,24 @@ STATEMENTS = {
 }
 """Statement → its version. Raise it when the statement, or what `ShardWorker` writes into it, gives other rows: sets
 that were built before are then stale. Comments, white space and names do not count."""
+_BY_POSITIVE = ("triples/take", "triples/draw", "triples/leave")
+"""Statements whose first version limited the negatives of a query, their second those of each positive."""
 
+# The passages of a query without a positive share one limit: in the circle each of them has one partner.
+_DRAWN_FOR = "CASE WHEN query_id IN (SELECT query_id FROM positives) THEN positive_id ELSE -1 END"
 _OUTSIDE = "n.best_rank IS NULL OR n.best_rank < $rank_from::INTEGER OR n.best_rank > $rank_to::INTEGER"
+
+
+def statement_versions(settings: TripleSettings, single_positives: bool = False) -> dict[str, int]:
+    """Statement → the lowest version that gives the rows of these settings.
+
+    Args:
+        settings: of a set.
+        single_positives: whether no query of the set has two positives.
+    """
+    if settings.limits_differ_by_positive and not single_positives:
+        return dict(STATEMENTS)
+    return {name: version - (name in _BY_POSITIVE) for name, version in STATEMENTS.items()}
 
 
 @dataclass(frozen=True)
@@ -161,9 +177,10 @@ class ShardWorker:
         """Mark the candidates beyond the limits on negatives."""
         settings = self.plan.settings
         if settings.negatives_per_system:
-            self.connection.execute("CREATE OR REPLACE TEMP TABLE taken (query_id INTEGER, negative_id INTEGER)")
+            ids = "query_id INTEGER, positive_id INTEGER, negative_id INTEGER"
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE taken ({ids})")
             for i in range(len(self.plan.systems)):
-                take = sql("triples/take").replace("/*rank*/", f"rank_{i}")
+                take = self._text("take").replace("/*rank*/", f"rank_{i}")
                 self.connection.execute(take, {"limit": settings.negatives_per_system})
             self._run("leave", {"reason": OVER_LIMIT})
         if settings.negatives_per_query:
@@ -258,6 +275,8 @@ class ShardWorker:
                 else f"$threshold::DOUBLE IS NOT NULL AND bit_count(agree) < {least}",
                 "matched": matched,
             }
+        if name in ("take", "draw"):
+            return {"drawn_for": "positive_id" if settings.pairs == "judged" else _DRAWN_FOR}
         if name == "counts":
             return {
                 "systems": "".join(f"count(rank_{i}), " for i in systems),

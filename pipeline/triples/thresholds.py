@@ -19,6 +19,7 @@ from pipeline.storage.workspace import Workspace
 from pipeline.triples.build import Resources, make_plan, scratch
 from pipeline.triples.inputs import ScoredPairs, current_scored_pairs
 from pipeline.triples.layouts import Triples
+from pipeline.triples.scales import is_fitted, scale_warnings
 from pipeline.triples.settings import TripleSettings
 from pipeline.triples.shard import ShardWorker
 
@@ -52,6 +53,8 @@ class Explored:
     """Standard deviation of the margins of all candidates."""
     inputs: dict[str, str]
     """Content fingerprints of the pairs and scores that were read, by dataset."""
+    scale_warnings: list[str]
+    """Sentences about teachers whose scores should not be averaged as they are."""
 
     @property
     def equivalent(self) -> float:
@@ -101,7 +104,7 @@ def explore_thresholds(
     with workspace.exclusive(stage), workspace.staging(stage) as staging:
         scored = current_scored_pairs(workspace, teachers)
         with scratch(workspace, resources, staging) as spill:
-            plan, _ = make_plan(workspace, scored, unfiltered, Triples(), resources, staging, spill)
+            plan, sample = make_plan(workspace, scored, unfiltered, Triples(), resources, staging, spill)
             counted = _Counted(grid)
             with ShardWorker(plan) as worker:
                 for number in range(len(plan.shards)):
@@ -114,7 +117,9 @@ def explore_thresholds(
             "no candidates: no query of the split has both a positive and a negative",
             todo="check --split and --relevance-level, and that the split was mined",
         )
-    return counted.explored(scored)
+    fitted = is_fitted(vars(settings))
+    warnings = scale_warnings(plan.ensemble, sample.spread.tolist(), sample.correlations(), fitted=fitted)
+    return counted.explored(scored, warnings)
 
 
 class _Counted:
@@ -141,7 +146,7 @@ class _Counted:
     def _reached(self, margins: np.ndarray) -> np.ndarray:
         return np.bincount(np.searchsorted(self.grid, margins, side="right"), minlength=len(self.grid) + 1)
 
-    def explored(self, scored: ScoredPairs) -> Explored:
+    def explored(self, scored: ScoredPairs, scale_warnings: list[str]) -> Explored:
         """The counts for each threshold: sums over the margins that reach it."""
         triples, queries, held_out = (
             np.cumsum(counts[::-1])[::-1] for counts in (self.triples, self.query_bests, self.held_out)
@@ -153,5 +158,12 @@ class _Counted:
         mean = self.sum / self.candidates
         spread = float(np.sqrt(max(self.squares / self.candidates - mean**2, 0)))
         return Explored(
-            list(scored.teachers), rows, self.candidates, int(queries[0]), int(held_out[0]), spread, scored.contents
+            list(scored.teachers),
+            rows,
+            self.candidates,
+            int(queries[0]),
+            int(held_out[0]),
+            spread,
+            scored.contents,
+            scale_warnings,
         )

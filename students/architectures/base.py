@@ -12,11 +12,21 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModel,
+    MT5EncoderModel,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    T5EncoderModel,
+    UMT5EncoderModel,
+)
 
 from pipeline.errors import ModelError, UsageError
 from students.settings import StudentSettings
 from students.token_rows import TextRows
+from teachers.checkpoints.checkpoint import Checkpoint
+from teachers.checkpoints.cross_encoder import positions_of
+from teachers.checkpoints.definition import Definition
 
 
 class Student(nn.Module, ABC):
@@ -28,10 +38,10 @@ class Student(nn.Module, ABC):
     """Whether it can retrieve from a whole collection."""
     library_class: ClassVar[str | None] = None
     """The sentence-transformers class that loads its directory."""
-    known_by_module: ClassVar[str | None] = None
-    """The sentence-transformers module that only directories of this architecture have."""
     known_by_model_type: ClassVar[str | None] = None
     """The `model_type` that only checkpoints of this architecture have."""
+    prompts: tuple[str, str] = ("", "")
+    """Texts put before every query and before every passage where a loaded checkpoint scores; none in training."""
     penalties: Tensor | None = None
     """Regularisation terms of the last forward pass, (2,): of queries and of passages."""
 
@@ -41,8 +51,8 @@ class Student(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
-        """Load a checkpoint, a Hub name or a local directory.
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
+        """Load a checkpoint, a Hub name, a local directory, or a resolved checkpoint.
 
         A checkpoint of the same architecture is loaded with all its weights. From any other, the encoder is loaded, and
         new weights above it are drawn by torch's global generator.
@@ -50,6 +60,10 @@ class Student(nn.Module, ABC):
         Raises:
             ModelError: the architecture cannot start from this checkpoint.
         """
+
+    def read(self, definition: Definition) -> None:
+        """Score as the checkpoint's files say; for inference, since in training the settings alone decide."""
+        self.prompts = definition.prompts
 
     @abstractmethod
     def features(self, queries: TextRows, passages: TextRows) -> dict[str, Tensor]:
@@ -65,10 +79,34 @@ class Student(nn.Module, ABC):
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> Tensor:
         """Raw scores (B,) of pairs: query i with passage i."""
-        rows = (TextRows.of(self.tokenizer, texts) for texts in (queries, passages))
+        rows = (
+            TextRows.of(self.tokenizer, texts, prompt)
+            for texts, prompt in zip((queries, passages), self.prompts, strict=True)
+        )
         device = next(self.parameters()).device
         features = {name: tensor.to(device) for name, tensor in self.features(*rows).items()}
         return self(**features).squeeze(1)  # type: ignore[no-any-return]
+
+    @property
+    @abstractmethod
+    def input_limit(self) -> int:
+        """The longest input in tokens that its settings allow."""
+
+    def check_lengths(self) -> None:
+        """Check that the encoder has a position for each token of the longest input.
+
+        Raises:
+            ModelError: it has fewer.
+        """
+        positions = positions_of(self.encoder, getattr(self.encoder, "config", None))
+        if positions is not None and self.input_limit > positions:
+            raise ModelError(
+                "the maximum length exceeds the encoder's positions",
+                where=getattr(getattr(self.encoder, "config", None), "name_or_path", None),
+                expected=f"{positions} tokens or less",
+                found=self.input_limit,
+                todo="lower --max-length for bert_cat, --max-query-length and --max-passage-length for the others",
+            )
 
     def head(self) -> list[nn.Parameter]:
         """The parameters above the encoder; `head_learning_rate` is their learning rate."""
@@ -113,6 +151,14 @@ def freeze_pooler(encoder: nn.Module) -> None:
         pooler.requires_grad_(False)
 
 
+_ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
+
+
+def encoder_class(config: PreTrainedConfig) -> Any:
+    """The class that loads an encoder; of T5 and its kin the encoder alone, as sentence-transformers does."""
+    return _ENCODERS.get(config.model_type, AutoModel)
+
+
 def layers_override(config: PreTrainedConfig, num_layers: int | None, where: object) -> dict[str, Any]:
     """Arguments of `from_pretrained` that keep the first `num_layers` layers; none if it is None.
 
@@ -126,6 +172,20 @@ def layers_override(config: PreTrainedConfig, num_layers: int | None, where: obj
             "fewer layers than num_layers", where=where, expected=num_layers, found=config.num_hidden_layers
         )
     return {"num_hidden_layers": num_layers}
+
+
+def refuse_unused(settings: StudentSettings, where: object, *names: str) -> None:
+    """Check that settings are not given which this form of a checkpoint has no use for.
+
+    Raises:
+        UsageError: one of them is.
+    """
+    for name in names:
+        if getattr(settings, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} has no effect on this checkpoint", where=where,
+                found=getattr(settings, name), todo="leave it out, or name a checkpoint of transformers",
+            )  # fmt: skip
 
 
 def refuse_missing(info: dict[str, Any], where: object, *, may_be_new: tuple[str, ...]) -> None:

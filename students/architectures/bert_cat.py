@@ -17,19 +17,21 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError, UsageError
-from students.architectures.base import Student, layers_override, refuse_missing
+from students.architectures.base import Student, layers_override, refuse_missing, refuse_unused
+from students.architectures.directory import save_tokenizer
 from students.architectures.published import ENCODER_PREFIX, write_published
 from students.architectures.shared_layers import share_layers
 from students.settings import StudentSettings
 from students.token_rows import TextRows
 from teachers.checkpoints.bert_cat import HEAD, load_bert_cat
 from teachers.checkpoints.bert_cat import BertCat as PublishedBertCat
-from teachers.checkpoints.checkpoint import BERT_CAT, resolve
+from teachers.checkpoints.checkpoint import BERT_CAT, Checkpoint, resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading
 from teachers.tokens.pair_tokenizer import PairTokenizer
+from teachers.tokens.token_types import decide_token_types, takes_token_types
 
 # Names of heads and poolers in the model families; an encoder checkpoint lacks them.
 _HEAD = ("classifier", "pooler", "pre_classifier", "head.", "score")
@@ -41,37 +43,53 @@ class BertCat(Student):
     name: ClassVar[str] = "bert_cat"
     library_class: ClassVar[str] = "CrossEncoder"
 
+    def __init__(
+        self, encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: StudentSettings, with_types: bool
+    ) -> None:
+        """`with_types` says whether its inputs have token types."""
+        super().__init__(encoder, tokenizer, settings)
+        self.with_types = with_types
+
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student; a checkpoint without a head gets a new one."""
         checkpoint = resolve(init)
         directory = checkpoint.directory
         if checkpoint.is_bert_cat:
+            refuse_unused(settings, directory, "num_layers", "shared_groups")
             with loading("a BERT_Cat", directory):
                 published = load_bert_cat(checkpoint).float()
-            return cls(published, load_tokenizer(checkpoint, published.config), settings)
+            tokenizer = load_tokenizer(checkpoint, published.config)
+            types = decide_token_types(checkpoint, published, published.config, tokenizer)
+            return cls(published, tokenizer, settings, types)
         tokenizer = load_tokenizer(checkpoint)
         with loading("a cross-encoder", directory):
             layers = layers_override(load_config(directory), settings.num_layers, directory)
             model, info = load_model(AutoModelForSequenceClassification, directory, num_labels=1, **layers)
         refuse_missing(info, directory, may_be_new=_HEAD)
+        if info["missing_keys"]:  # an encoder, whose token types were there in pre-training whatever its tokenizer says
+            types = takes_token_types(model, model.config) and (getattr(model.config, "type_vocab_size", None) or 0) > 1
+        else:
+            types = decide_token_types(checkpoint, model, model.config, tokenizer)
         if settings.shared_groups is not None:
             model = share_layers(model.float(), settings.shared_groups, directory)
-        return cls(model.float(), tokenizer, settings)
+        return cls(model.float(), tokenizer, settings, types)
+
+    @property
+    def input_limit(self) -> int:
+        """See Student."""
+        return self.settings.max_length_tokens
 
     @cached_property
     def _pairs(self) -> PairTokenizer:
         """The tokenizer of pairs.
 
-        It requests token types: ALBERT's tokenizer omits them by default, and the model would read zeros.
-
         Raises:
             ModelError: the tokenizer's pairs cannot be assembled from token ids.
         """
-        types = (getattr(cast(PreTrainedModel, self.encoder).config, "type_vocab_size", None) or 0) > 1
         pairs = PairTokenizer(
             self.tokenizer,
-            with_types=types,
+            with_types=self.with_types,
             max_length_tokens=self.settings.max_length_tokens,
             truncation="longest_first",
         )
@@ -111,7 +129,7 @@ class BertCat(Student):
 
     def save(self, directory: Path) -> None:
         """Write a sequence classifier that AutoModelForSequenceClassification and CrossEncoder load."""
-        self.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory, self.settings.max_length_tokens, self.with_types)
         if isinstance(self.encoder, PublishedBertCat):
             state: dict[str, Any] = {f"{ENCODER_PREFIX}{k}": v for k, v in self.encoder.encoder.state_dict().items()}
             state |= {f"{HEAD}{k}": v for k, v in self.encoder.head.state_dict().items()}

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-MODULES_FILE = "modules.json"
+from teachers.checkpoints.modules import MODULES_FILE
 
 
 class Module(NamedTuple):
@@ -50,6 +51,26 @@ def write_modules(
             )
 
 
+def save_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, directory: Path, max_length_tokens: int, with_types: bool | None = None
+) -> None:
+    """Write a tokenizer whose plain call gives the inputs that a student was trained with.
+
+    Args:
+        tokenizer: of the student.
+        directory: of the student.
+        max_length_tokens: where the call cuts; libraries read no other limit from it.
+        with_types: whether the call returns token types; None: as before.
+    """
+    tokenizer.model_max_length = max_length_tokens
+    if with_types is not None:
+        types = ["token_type_ids"] if with_types else []
+        names = ["input_ids", *types, "attention_mask"]
+        # Saved from `init_kwargs`; a tokenizer that was built from parts saves its attribute instead.
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+    tokenizer.save_pretrained(directory)
+
+
 def transformer_facts(task: str, output: str, **lengths: Any) -> dict[str, Any]:
     """Configuration of a transformer of version 6 whose `output` for each token is the next module's input."""
     return {
@@ -60,19 +81,6 @@ def transformer_facts(task: str, output: str, **lengths: Any) -> dict[str, Any]:
     }
 
 
-def read_modules(directory: Path) -> dict[str, Path]:
-    """Class name of each module, without its path, → the module's directory; empty without modules.json."""
-    listed = read_json(directory / MODULES_FILE)
-    if not isinstance(listed, list):
-        return {}
-    return {module["type"].rsplit(".", 1)[-1]: directory / module["path"] for module in listed}
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write JSON values."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """The JSON values of a file; None if there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -19,12 +19,13 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_bidirectional_mask
 
 from pipeline.errors import ModelError
-from students.architectures.base import freeze_pooler, layers_of, layers_override, refuse_missing
+from students.architectures.base import freeze_pooler, layers_of, layers_override, refuse_missing, refuse_unused
+from students.architectures.directory import save_tokenizer
 from students.architectures.published import encoder_of, is_published, write_published
 from students.architectures.separate import SeparateStudent, States
 from students.settings import StudentSettings
 from students.token_rows import Frame
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading, read_weights
 
 _MODEL_TYPE = "PreTTR"
@@ -65,7 +66,7 @@ class PreTtr(SeparateStudent):
             self._classification_layer.weight.data = head.float()
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student. The head is loaded from a directory of this architecture or from the published form."""
         checkpoint = resolve(init)
         where = checkpoint.directory
@@ -76,6 +77,7 @@ class PreTtr(SeparateStudent):
                 encoder, info = load_model(AutoModel, where, **layers)
             refuse_missing(info, where, may_be_new=("pooler",))
             return cls(encoder.float(), tokenizer, settings, None)
+        refuse_unused(settings, where, "num_layers")
         state = read_weights(checkpoint)
         head = state.get(f"{_HEAD}weight")
         if head is None or head.shape[0] != 1 or f"{_HEAD}bias" in state:
@@ -136,4 +138,4 @@ class PreTtr(SeparateStudent):
         """Write the published form, for which no library has a class."""
         state = {**self.encoder.state_dict(), f"{_HEAD}weight": self._classification_layer.weight}
         write_published(directory, _MODEL_TYPE, self.encoder, state)  # type: ignore[arg-type]
-        self.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory, self.settings.max_passage_tokens)

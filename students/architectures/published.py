@@ -24,6 +24,7 @@ from students.architectures.base import load_strictly
 from students.architectures.directory import write_json
 from teachers.checkpoints.bert_cat import infer_config
 from teachers.checkpoints.checkpoint import CONFIG, Checkpoint
+from teachers.checkpoints.config_keys import check_published
 
 ENCODER_PREFIX = "bert_model."
 _ENCODER_TYPE = "encoder_type"
@@ -42,6 +43,7 @@ def encoder_of(checkpoint: Checkpoint, state: Mapping[str, Tensor], prefix: str,
     Raises:
         ModelError: the encoder is unknown, or weights are missing, left over or of another shape.
     """
+    check_published(checkpoint.config, checkpoint.directory)
     weights = {key.removeprefix(prefix): weight for key, weight in state.items() if not key.startswith(rest)}
     weights = {key: weight.float() for key, weight in weights.items() if key not in _BUFFERS}
     encoder = AutoModel.from_config(encoder_config(checkpoint, weights), trust_remote_code=False)  # type: ignore[no-untyped-call]

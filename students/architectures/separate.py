@@ -55,6 +55,11 @@ class SeparateStudent(Student):
         """Special tokens and length limit of a passage."""
         return Frame.of(self.tokenizer, self.settings.max_passage_tokens)
 
+    @property
+    def input_limit(self) -> int:
+        """See Student."""
+        return max(self.query_frame.limit, self.passage_frame.limit)
+
     def query_inputs(self, texts: TextRows) -> dict[str, Tensor]:
         """Inputs of `encode_queries`, (N, T) each."""
         return self.query_frame.padded(texts)

@@ -17,15 +17,18 @@ from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from students.architectures.base import layers_override, refuse_missing
-from students.architectures.directory import Module, transformer_facts, write_modules
+from students.architectures.directory import Module, save_tokenizer, transformer_facts, write_modules
 from students.architectures.one_vector import OneVectorStudent
 from students.architectures.separate import States
 from students.settings import StudentSettings
-from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.checkpoint import Checkpoint, resolve
+from teachers.checkpoints.definition import Definition
 from teachers.checkpoints.loading import load_config, load_model, load_tokenizer, loading
+from teachers.checkpoints.modules import Splade
 
 # Names of the masked language model's head in the model families; bare encoders lack it.
 _HEAD = ("cls.predictions", "vocab_", "lm_head", "predictions.", "generator_", "head.", "decoder")
@@ -38,11 +41,16 @@ class Sparse(OneVectorStudent):
 
     name: ClassVar[str] = "sparse"
     library_class: ClassVar[str] = "SparseEncoder"
-    known_by_module: ClassVar[str] = "SpladePooling"
     sparse: ClassVar[bool] = True
+    splade: Splade = Splade()
+    """How weights are made from logits."""
+    normalize: bool = False
+    """Whether vectors are scaled to unit length, for cosines."""
+    max_active_dims: int | None = None
+    """Largest weights of a text that are kept."""
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student; an encoder without a language model's head gets one that starts from its embeddings."""
         checkpoint = resolve(init)
         directory, tokenizer = checkpoint.directory, load_tokenizer(checkpoint)
@@ -54,12 +62,32 @@ class Sparse(OneVectorStudent):
             _begin_head(model, set(info["missing_keys"]))
         return cls(model.float(), tokenizer, settings)
 
+    def read(self, definition: Definition) -> None:
+        """See Student; also pooling, activation and similarity."""
+        super().read(definition)
+        self.splade, self.normalize = definition.splade, definition.normalize
+        self.max_active_dims = definition.max_active_dims
+
     def encode_queries(self, input_ids: Tensor, attention_mask: Tensor) -> States:
         """One vector of weights, none negative, for each text: (N, 1, V)."""
         logits = self.encoder(input_ids=input_ids, attention_mask=attention_mask).logits  # (N, T, V)
         kept = logits.float().masked_fill(attention_mask.unsqueeze(-1) == 0, 0.0)
-        # Maximum first: log and relu are monotonic, and this order keeps (N, V) values instead of (N, T, V).
-        return States(torch.log1p(kept.amax(1, keepdim=True).relu()), attention_mask[:, :1].bool())
+        weights = self._weights(kept)  # (N, 1, V)
+        if self.max_active_dims is not None and self.max_active_dims < weights.shape[2]:
+            values, entries = weights.topk(self.max_active_dims, dim=2)
+            weights = torch.zeros_like(weights).scatter_(2, entries, values)
+        weights = functional.normalize(weights, dim=2) if self.normalize else weights
+        return States(weights, attention_mask[:, :1].bool())
+
+    def _weights(self, logits: Tensor) -> Tensor:
+        """Weights (N, 1, V) from the logits (N, T, V) of tokens; those of padding are 0."""
+        twice = self.splade.activation == "log1p_relu"
+        if self.splade.strategy == "max":
+            # Maximum first: log and relu are monotonic, and this order keeps (N, V) values instead of (N, T, V).
+            weights = torch.log1p(logits.amax(1, keepdim=True).relu())
+            return torch.log1p(weights) if twice else weights
+        weights = torch.log1p(logits.relu())
+        return (torch.log1p(weights) if twice else weights).sum(1, keepdim=True)
 
     def penalise(self, queries: States, passages: States) -> Tensor:
         """FLOPS of queries and of passages, (2,): squared mean weight of an entry in the batch, summed over entries."""
@@ -72,7 +100,7 @@ class Sparse(OneVectorStudent):
     def save(self, directory: Path) -> None:
         """Write a directory that SparseEncoder and AutoModelForMaskedLM load."""
         cast(PreTrainedModel, self.encoder).save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory, self.settings.max_passage_tokens)
         pooling = {"pooling_strategy": "max", "activation_function": "relu", "embedding_dimension": None}
         base = "sentence_transformers"
         modules = [

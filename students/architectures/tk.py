@@ -15,6 +15,7 @@ Shapes: N texts or pairs, T and S tokens of a query and of a passage, D width, K
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,18 +27,20 @@ from torch.nn import functional
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
 from pipeline.errors import ModelError, UsageError
-from students.architectures.base import load_strictly, refuse_missing
-from students.architectures.directory import write_json
+from students.architectures.base import load_strictly, refuse_missing, refuse_unused
+from students.architectures.directory import save_tokenizer, write_json
 from students.architectures.separate import SeparateStudent, States, exactly
 from students.architectures.word_vectors import embedding_of, read_word_vectors
 from students.settings import StudentSettings
 from students.token_rows import Frame
-from teachers.checkpoints.checkpoint import CONFIG, resolve
+from teachers.checkpoints.checkpoint import CONFIG, Checkpoint, resolve
 from teachers.checkpoints.loading import load_model, load_tokenizer, loading
+from teachers.checkpoints.model_files import Keys
 
 KERNEL_MEANS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9)
 KERNEL_DEVIATION = 0.1
 _MODEL_TYPE = "TK"
+_SIZES = ("layers", "heads", "inner")
 _PASSAGE_POSITION = 500
 _LEAST_COUNT = 1e-10
 _WEIGHT_RANGE = 0.014
@@ -63,15 +66,16 @@ class Tk(SeparateStudent):
         self.register_buffer("_means", torch.tensor(KERNEL_MEANS), persistent=False)
 
     @classmethod
-    def from_checkpoint(cls, init: str, settings: StudentSettings) -> Self:
+    def from_checkpoint(cls, init: str | Checkpoint, settings: StudentSettings) -> Self:
         """See Student; `init` may also be a file of word vectors, or any encoder."""
-        file = Path(init).expanduser()
-        if file.is_file():
+        refuse_unused(settings, init, "num_layers")
+        if isinstance(init, str) and (file := Path(init).expanduser()).is_file():
             return cls(*read_word_vectors(file), settings)
         checkpoint = resolve(init)
         where = checkpoint.directory
         if checkpoint.config.get("model_type") == _MODEL_TYPE:
             tokenizer = load_tokenizer(checkpoint, PreTrainedConfig())
+            settings = _sizes(checkpoint, settings)
             with loading("a TK student", where):
                 state = load_file(where / "model.safetensors")
                 student = cls(nn.Embedding(*state["encoder.weight"].shape), tokenizer, settings)
@@ -140,9 +144,17 @@ class Tk(SeparateStudent):
         """Write weights, tokenizer and sizes in a form of our own: no library has a class for TK."""
         weights: dict[str, Any] = {name: weight.cpu().contiguous() for name, weight in self.state_dict().items()}
         save_file(weights, directory / "model.safetensors", {"format": "pt"})
-        sizes = {name: getattr(self.settings, f"tk_{name}") for name in ("layers", "heads", "inner")}
+        sizes = {name: getattr(self.settings, f"tk_{name}") for name in _SIZES}
         write_json(directory / CONFIG, {"model_type": _MODEL_TYPE, "architectures": [_MODEL_TYPE], **sizes})
-        self.tokenizer.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory, self.settings.max_passage_tokens)
+
+
+def _sizes(checkpoint: Checkpoint, settings: StudentSettings) -> StudentSettings:
+    """The settings with the sizes that config.json states: weights of other numbers of heads have the same shapes."""
+    keys = Keys(checkpoint.directory / CONFIG, checkpoint.config, harmless=("model_type", "architectures"))
+    sizes: dict[str, Any] = {f"tk_{name}": size for name in _SIZES if (size := keys.number(name)) is not None}
+    keys.close()
+    return replace(settings, **sizes)
 
 
 def sinusoids(first: int, length: int, width: int) -> Tensor:

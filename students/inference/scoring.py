@@ -16,6 +16,7 @@ from students.inference.loading import architecture_of
 from students.inference.scorer import SeparateScorer
 from students.token_rows import TextRows
 from teachers.checkpoints.checkpoint import resolve
+from teachers.checkpoints.inputs import is_moved_by_padding
 from teachers.engine.batching import plan_batches
 from teachers.engine.device import batch_tokens, choose_device
 from teachers.engine.engine import load_scorer
@@ -47,7 +48,8 @@ class _JointScorer:
     def __init__(self, student: Student) -> None:
         settings = ScoringSettings()
         self._student, self._device = student.eval(), choose_device(settings)
-        self._budget = batch_tokens(settings, self._device)
+        moved = is_moved_by_padding(student.encoder.config.to_dict())  # type: ignore[union-attr, operator]
+        self._budget = 1 if moved else batch_tokens(settings, self._device)
         student.to(self._device)
 
     @torch.inference_mode()

@@ -77,8 +77,9 @@ class SeparateTeacher:
             ModelError: not there, or a cross-encoder.
         """
         self._checkpoint, self._settings, self._stored = resolve(checkpoint), settings, stored
+        self._checkpoint.definition.check_runs()
         self._scorer = SeparateScorer.load(self._checkpoint, settings)
-        self.fingerprint = apart_fingerprint(self._checkpoint, settings.dtype)
+        self.fingerprint = apart_fingerprint(self._checkpoint, settings.dtype, self._scorer.student.prompts)
         """Identity of the scores."""
 
     def describe(self) -> dict[str, Any]:
@@ -93,15 +94,24 @@ class SeparateTeacher:
             "tokenizer_hash": found.tokenizer_hash,
             "max_query_tokens": student.settings.max_query_tokens,
             "max_passage_tokens": student.settings.max_passage_tokens,
+            "prompts": list(student.prompts),
             "scale": student.training_scale,
             "activation": "identity",
             "dtype": self._settings.dtype,
         }
 
+    def shown(self, query: str, passage: str) -> str:
+        """A pair as the model reads it: the token ids of both texts as text, special tokens included."""
+        student = self._scorer.student
+        inputs = (
+            student.query_inputs(self._scorer.query_rows([query])),
+            student.passage_inputs(self._scorer.passage_rows([passage])),
+        )
+        return "\n".join(str(student.tokenizer.decode(one["input_ids"][0].tolist())) for one in inputs)
+
     def encode(self, pairs: Pairs) -> TokenPairs:
         """The tokens of pairs (N,)."""
-        tokenizer = self._scorer.student.tokenizer
-        queries, passages = (TextRows.of(tokenizer, texts) for texts in (pairs.queries, pairs.passages))
+        queries, passages = self._scorer.query_rows(pairs.queries), self._scorer.passage_rows(pairs.passages)
         return TokenPairs(queries, passages, pairs.query, pairs.passage)
 
     def assemble(
@@ -135,7 +145,8 @@ class SeparateTeacher:
         facts: dict[str, Any] = {}
         scores = self._scores(self._scorer, encoded, tell, self._stored if encoded.by_id else None)
         if sample is not None and len(sample) and self._settings.dtype != "float32":
-            certificate = certify(scores[sample], self._scores(self._exact, encoded.take(sample)))
+            exact = self._scores(self._exact, encoded.take(sample), lambda work: tell(Work()))
+            certificate = certify(scores[sample], exact)
             certificate.check(self._settings.dtype, self._checkpoint.name)
             facts["certificate"] = certificate.as_dict()
         return Scored(scores, facts)
@@ -156,10 +167,11 @@ class SeparateTeacher:
         return scores
 
 
-def plain_apart_scores(checkpoint: str, pairs: Pairs) -> NDArray[np.float32]:
+def plain_apart_scores(checkpoint: str, pairs: Pairs, prompts: tuple[str, str] | None = None) -> NDArray[np.float32]:
     """Scores (N,) that `SeparateTeacher` must reproduce, from one pair at a time in float32."""
     student = load_student(checkpoint)
     assert isinstance(student, SeparateStudent)
+    student.prompts = student.prompts if prompts is None else prompts
     scores = [
         student.score([pairs.queries[query]], [pairs.passages[passage]]).item() * student.training_scale
         for query, passage in zip(pairs.query, pairs.passage, strict=True)

@@ -8,6 +8,7 @@ directory that the caller names.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,8 +38,10 @@ from students.training.objective import Objective
 from students.training.step_inputs import StepInputs, Workers, micro_batches_per_step
 from students.training.trainer import StudentTrainer
 from students.training.validation import Measure, Validation
+from teachers.checkpoints.inputs import is_moved_by_padding
 from teachers.checkpoints.loading import quiet_loading
 
+log = logging.getLogger(__name__)
 LOGGED_POINTS = 200
 """The most points of the loss curve."""
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
@@ -89,10 +92,13 @@ def train(
 
     Raises:
         PrepError: the loss is not finite, or a batch does not fit into memory; checkpoints are kept.
-        UsageError: the architecture does not support the loss, or has too few layers to freeze.
+        ModelError: a maximum length exceeds the encoder's positions.
+        UsageError: the architecture does not support the loss or has too few layers to freeze, or this machine does not
+            compute in the precision.
     """
     torch.manual_seed(settings.seed)
     student = architecture(settings.architecture).from_checkpoint(settings.init, settings.student)
+    check_start(student, settings)
     steps, objective = settings.steps(source.rows), Objective(settings)
     if objective.in_batch and not isinstance(student, SeparateStudent):
         raise UsageError(
@@ -141,6 +147,25 @@ def train(
         time.perf_counter() - started,
         inputs.seconds,
     )
+
+
+def check_start(student: Student, settings: TrainSettings) -> None:
+    """Check what would stop or change training hours later; for `train`, and before any text is tokenised.
+
+    Raises:
+        ModelError: a maximum length exceeds the encoder's positions.
+        UsageError: this machine does not compute in the precision.
+    """
+    student.check_lengths()
+    if settings.precision == "float16" and not torch.cuda.is_available():
+        raise UsageError(
+            "a CPU does not train in float16", expected="a GPU, or --precision float32 or bfloat16", found="float16"
+        )
+    config = getattr(student.encoder, "config", None)
+    if config is not None and is_moved_by_padding(config.to_dict()):
+        log.warning(
+            "%s: padding moves its states; it is trained on padded batches, and scores unpadded texts", settings.init
+        )
 
 
 def _run(trainer: StudentTrainer, settings: TrainSettings, last: str | None) -> None:

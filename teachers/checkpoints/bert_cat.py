@@ -29,6 +29,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pipeline.errors import ModelError
 from teachers.checkpoints.checkpoint import Checkpoint
+from teachers.checkpoints.config_keys import check_published
 from teachers.checkpoints.loading import read_weights
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def load_bert_cat(checkpoint: Checkpoint) -> BertCat:
         ModelError: unknown encoder, no head, several outputs, or weights that do not fit.
     """
     where = checkpoint.directory
+    check_published(checkpoint.config, where)
     state = read_weights(checkpoint)
     encoder = {k.removeprefix(ENCODER): v for k, v in state.items() if k.startswith(ENCODER)}
     # A buffer that older versions of transformers saved.

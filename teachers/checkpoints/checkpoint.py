@@ -18,11 +18,16 @@ from huggingface_hub.errors import RevisionResolutionError
 
 from pipeline.errors import ModelError, UsageError
 from pipeline.fingerprint import digest_files, digest_json
+from teachers.checkpoints.definition import Definition
+from teachers.checkpoints.families import BERT_CAT
+from teachers.checkpoints.inputs import inputs_identity
+from teachers.checkpoints.known_keys import TRANSFORMER_FILES
+from teachers.checkpoints.modules import MODULES_FILE
+from teachers.checkpoints.reading import CONFIG, LIBRARY_CONFIG, STUDENT_FILE, read_definition, refuse_files
 from teachers.settings import ScoringSettings
 
-CONFIG = "config.json"
-BERT_CAT = "BERT_Cat"
-"""`model_type` of the cross-encoders published from matchmaker."""
+__all__ = ["BERT_CAT", "CONFIG", "Checkpoint", "fingerprint_of", "read_config", "resolve", "weight_files"]
+
 # In the order of preference that transformers has.
 _WEIGHTS = (
     "model.safetensors",
@@ -40,8 +45,20 @@ _TOKENIZER = (
     "added_tokens.json",
 )
 _SAFE = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-# Files that shape a model beside its weights: sentence-transformers' modules, and what made a student.
-_SHAPING = ("modules.json", "[0-9]*_*/config.json", "[0-9]*_*/model.safetensors", "prep.json")
+# Files that shape a model beside its weights, and files that refuse it: see `teachers.checkpoints.reading`.
+_SHAPING = (
+    MODULES_FILE,
+    LIBRARY_CONFIG,
+    *TRANSFORMER_FILES,
+    "[0-9]*_*/config.json",
+    "[0-9]*_*/model.safetensors",
+    "[0-9]*_*/pytorch_model.bin",
+    "chat_template.*",
+    "additional_chat_templates/*",
+    "adapter_config.json",
+    "*processor_config.json",
+    STUDENT_FILE,
+)
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 
 # Token types are a matter of files and this rule, so the fingerprint holds the rule, not its outcome.
@@ -73,6 +90,15 @@ class Checkpoint:
         """The contents of the checkpoint's config.json."""
         return read_config(self.directory)
 
+    @cached_property
+    def definition(self) -> Definition:
+        """All that its files say about how texts become scores.
+
+        Raises:
+            ModelError: a file has a key or value that is not understood.
+        """
+        return read_definition(self.directory, self.tokenizer_directory)
+
     @property
     def is_bert_cat(self) -> bool:
         """Whether this is matchmaker's published form, which has no class in transformers."""
@@ -85,16 +111,27 @@ class Checkpoint:
 
     @cached_property
     def tokenizer_hash(self) -> str:
-        """Digest of the tokenizer's files, and of the encoder's configuration if it came with them."""
+        """Digest of the tokenizer's files, of what other files change in it, and of an encoder's configuration.
+
+        Texts have the same token ids where it is the same.
+        """
         names = _TOKENIZER if self.tokenizer_directory == self.directory else (*_TOKENIZER, CONFIG)
-        return digest_files(path for name in names if (path := self.tokenizer_directory / name).is_file())
+        files = digest_files(path for name in names if (path := self.tokenizer_directory / name).is_file())
+        own = self.definition
+        changed = {"lower_case": own.lower_case, "prefix_tokens": own.prefix_tokens}
+        return digest_json([files, changed]) if any(changed.values()) else files
 
     def fingerprint(self, settings: ScoringSettings) -> str:
         """Identity of the scores it gives under `settings`; batch size and device are no part of it."""
+        settings = self.definition.applied(settings)
+        prompts = {"prompts": settings.prompts} if any(settings.prompts) else {}
         lowered = {} if settings.dtype == "float32" else {"sums": _SUMS, "backend": settings.engine}
         return digest_json(
             {
                 **lowered,
+                **prompts,
+                **self.definition.prompting(settings),
+                **inputs_identity(self.directory, self.tokenizer_directory, settings),
                 "weights": self.weights_hash,
                 "tokenizer": self.tokenizer_hash,
                 "token_types": _TOKEN_TYPES,
@@ -130,6 +167,7 @@ def resolve(name: str | Checkpoint, *, revision: str | None = None) -> Checkpoin
     directory, commit = _locate(name, revision, (CONFIG, *_TOKENIZER, *_SHAPING, *_SAFE))
     if commit is not None and not any((directory / file).is_file() for file in _WEIGHTS[:2]):
         directory, commit = _locate(name, commit, (CONFIG, *_TOKENIZER, *_SHAPING, *_PICKLED))
+    refuse_files(directory)
     config = read_config(directory)
     weight_files(directory)
     tokenizer = directory
@@ -154,6 +192,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         ModelError: missing, or not a JSON object.
     """
     path = directory / CONFIG
+    if not path.is_file() and (directory / MODULES_FILE).is_file():
+        read_definition(directory, directory).check_runs()
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -30,10 +30,14 @@ class CrossEncoder(NamedTuple):
     """The encoder's configuration."""
     form: str
     """Its class: "BertForSequenceClassification", …, or "BERT_Cat"."""
+    gets_types: bool | None = None
+    """Whether its inputs have token types, as `teachers.tokens.token_types` decides; None: not decided."""
 
     @property
     def has_token_types(self) -> bool:
         """Whether token types tell query and passage apart."""
+        if self.gets_types is not None:
+            return self.gets_types
         return (getattr(self.config, "type_vocab_size", None) or 0) > 1
 
     @property
@@ -44,12 +48,26 @@ class CrossEncoder(NamedTuple):
     @property
     def positions(self) -> int | None:
         """The longest input in tokens, or None where nothing limits it."""
-        for name, module in self.module.named_modules():
-            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-                # RoBERTa and its kin count from the padding index on.
-                unused = 0 if module.padding_idx is None else module.padding_idx + 1
-                return module.num_embeddings - unused
-        return getattr(self.config, "max_position_embeddings", None)
+        return positions_of(self.module, self.config)
+
+
+def positions_of(model: nn.Module, config: object) -> int | None:
+    """The longest input of a model in tokens, or None where nothing limits it."""
+    learned = learned_positions(model)
+    if learned is not None:
+        return learned
+    stated = getattr(config, "max_position_embeddings", None)
+    return stated if stated is not None and stated > 0 else None  # XLNet has no limit, and states -1
+
+
+def learned_positions(module: nn.Module) -> int | None:
+    """The tokens for which a model has position embeddings; None if it computes positions."""
+    for name, part in module.named_modules():
+        if name.endswith(("position_embeddings", "wpe")) and isinstance(part, nn.Embedding):
+            # RoBERTa and its kin count from the padding index on.
+            unused = 0 if part.padding_idx is None else part.padding_idx + 1
+            return part.num_embeddings - unused
+    return None
 
 
 def load_cross_encoder(checkpoint: Checkpoint) -> CrossEncoder:

@@ -5,21 +5,23 @@ What matters about a load we say ourselves, as an error or a warning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import ERROR
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from tokenizers import AddedToken, normalizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from pipeline.errors import ModelError
 from teachers.checkpoints.checkpoint import Checkpoint, weight_files
+from teachers.checkpoints.config_keys import check_config
 
 # What files that are damaged, foreign or of an unknown architecture make the libraries raise.
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, EOFError, UnpicklingError, SafetensorError)
@@ -51,8 +53,13 @@ def loading(what: str, where: Path, todo: str | None = None) -> Iterator[None]:
 
 
 def load_config(directory: Path) -> PreTrainedConfig:
-    """The model's configuration."""
+    """The model's configuration.
+
+    Raises:
+        ModelError: config.json has a key that its class does not know.
+    """
     config: PreTrainedConfig = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    check_config(config, directory)
     return config
 
 
@@ -62,12 +69,43 @@ def load_tokenizer(checkpoint: Checkpoint, config: PreTrainedConfig | None = Non
     Raises:
         ModelError: its files cannot be read.
     """
-    where = checkpoint.tokenizer_directory
+    where, definition = checkpoint.tokenizer_directory, checkpoint.definition
     with loading("a tokenizer", where):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             where, config=config, local_files_only=True, trust_remote_code=False
         )
+    if definition.lower_case:
+        _lower_case(tokenizer)
+    if definition.prefix_tokens:
+        _keep_whole(tokenizer, definition.prefix_tokens)
     return tokenizer
+
+
+def _lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Lower-case texts before the tokenizer's own normalisation, as `do_lower_case` of sentence-transformers does."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(
+            "do_lower_case with a slow tokenizer", where=type(tokenizer).__name__, expected="a fast tokenizer"
+        )
+    own = backend.normalizer
+    steps: list[Any] = [own] if own is not None else []
+    if isinstance(own, normalizers.Sequence):
+        steps = list(cast(Iterable[Any], own))
+    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+
+
+def _keep_whole(tokenizer: PreTrainedTokenizerBase, prefixes: Iterable[str]) -> None:
+    """Make special tokens of prefixes that are in the vocabulary but would be split, as MultiVectorEncoder does."""
+    known = {*tokenizer.get_vocab(), *tokenizer.added_tokens_encoder}
+    whole: list[AddedToken] = []
+    for prefix in prefixes:
+        candidates = [text for text in (prefix, *prefix.split(None, 1)[:1]) if text in known]
+        if candidates and tokenizer.tokenize(candidates[0]) != [candidates[0]]:
+            whole.append(AddedToken(candidates[0], normalized=False, special=True))
+    if whole:
+        tokenizer.add_special_tokens({"additional_special_tokens": whole})
 
 
 def load_model(kind: Any, directory: Path, **options: Any) -> tuple[Any, dict[str, Any]]:

@@ -1,10 +1,9 @@
-"""The scoring engine: a cross-encoder teacher behind the `Scorer` interface.
+"""The scoring engine: a teacher that reads query and passage together, behind the `Scorer` interface.
 
-In: pairs over unique texts. Out: one raw float32 logit per pair, in input order. Each text is tokenised once,
-pairs are put together from ids, rows of equal length run together under a token budget, and nothing is ever
-done to the logits. Knows neither files of pairs nor clusters.
+In: pairs over unique texts. Out: one raw float32 logit per pair, in input order. Nothing is ever done to the logits.
+`teachers.engine.forms` builds what is particular to a family of models. Knows neither files of pairs nor clusters.
 
-Shapes: N pairs, B rows of a batch, T tokens.
+Shapes: N pairs.
 """
 
 from __future__ import annotations
@@ -18,19 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
-from pipeline.tokens.pairs import TokenBatch, TokenizedTexts
+from pipeline.tokens.pairs import TokenizedTexts
 from teachers.checkpoints.checkpoint import Checkpoint, fingerprint_of, resolve
-from teachers.checkpoints.cross_encoder import CrossEncoder, load_cross_encoder
-from teachers.checkpoints.loading import load_tokenizer
-from teachers.engine.batching import PADDING_SHARE, plan_batches
 from teachers.engine.certificate import certify
-from teachers.engine.cost import flop_of, measure_peak, weights_of
-from teachers.engine.device import BUDGETS, DTYPES, batch_tokens, choose_device
-from teachers.engine.torch_model import Logits, RunningModel, TorchModel
-from teachers.engine.tuning import TYPICAL_TOKENS, tune
-from teachers.scorer import Pairs, ProgressReporter, Work
+from teachers.engine.device import BUDGETS, batch_tokens, choose_device
+from teachers.engine.forms import Built, build
+from teachers.engine.runners import Runner
+from teachers.engine.tuning import tune
+from teachers.scorer import Pairs, ProgressReporter, Work, pairs_of
 from teachers.settings import ScoringSettings
-from teachers.tokens.pair_tokenizer import EncodedPairs, PairTokenizer
 
 __all__ = ["CrossEncoderScorer", "ScoringSettings", "fingerprint_of", "load_scorer"]
 
@@ -50,51 +45,23 @@ def load_scorer(
     """Load the teacher that `name` means: a local directory, or a repository on the Hub at `revision`.
 
     Raises:
-        ModelError: not there, not a cross-encoder with one output, or too short for `max_length_tokens`.
-        UsageError: a device, dtype, backend or limit that cannot be.
+        ModelError: not there, of a family that does not run here, too short for `max_length_tokens`, or unable to
+            compute a row of tokens.
+        UsageError: a device, dtype, backend or limit that cannot be, or settings that do not fit the model.
     """
     device = choose_device(settings)
     checkpoint = resolve(name, revision=revision)
-    model = load_cross_encoder(checkpoint)
-    if model.positions is not None and settings.max_length_tokens > model.positions:
-        raise ModelError(
-            "max_length_tokens exceeds the model's positions",
-            where=checkpoint.directory,
-            expected=f"{model.positions} or less",
-            found=settings.max_length_tokens,
-            todo="lower the maximum length",
-        )
-    tokenizer = PairTokenizer(
-        load_tokenizer(checkpoint, model.config),
-        with_types=model.has_token_types,
-        max_length_tokens=settings.max_length_tokens,
-        truncation=settings.truncation,
-    )
-    return CrossEncoderScorer(checkpoint, model, tokenizer, settings, device)
-
-
-def _run(model: CrossEncoder, settings: ScoringSettings, device: torch.device) -> RunningModel:
-    if settings.engine == "openvino":
-        from teachers.engine.openvino_model import OpenVinoModel
-
-        return OpenVinoModel(model, settings.dtype)
-    return TorchModel(model, DTYPES[settings.dtype], device, compiled=settings.compile)
+    checkpoint.definition.check_runs()
+    settings = checkpoint.definition.applied(settings)
+    return CrossEncoderScorer(checkpoint, build(checkpoint, settings, device), settings, device)
 
 
 class CrossEncoderScorer:
     """A loaded teacher; implements `teachers.scorer.Scorer`."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        model: CrossEncoder,
-        tokenizer: PairTokenizer,
-        settings: ScoringSettings,
-        device: torch.device,
-    ) -> None:
-        self._checkpoint, self._model, self._tokenizer = checkpoint, model, tokenizer
+    def __init__(self, checkpoint: Checkpoint, built: Built, settings: ScoringSettings, device: torch.device) -> None:
+        self._checkpoint, self._built = checkpoint, built
         self._settings, self._device = settings, device
-        self._running = _run(model, settings, device)
         self.batch_tokens = batch_tokens(settings, device)
         """Tokens of one batch; where the memory does not hold them, a call takes half, and half again."""
         self.fingerprint = checkpoint.fingerprint(settings)
@@ -106,16 +73,16 @@ class CrossEncoderScorer:
             "teacher": self._checkpoint.name,
             "revision": self._checkpoint.revision,
             "weights_hash": self._checkpoint.weights_hash,
-            "form": self._model.form,
-            "tokenizer": self._tokenizer.name,
+            "tokenizer": self._built.tokens.name,
             "tokenizer_hash": self._checkpoint.tokenizer_hash,
-            "token_types": self._model.has_token_types,
+            **self._built.facts,
             "max_length_tokens": self._settings.max_length_tokens,
             "truncation": self._settings.truncation,
+            "prompts": list(self._settings.prompts),
             "activation": "identity",
             "dtype": self._settings.dtype,
             "backend": self._settings.engine,
-            "last_layer": "first token" if self._running.first_token else "all tokens",
+            **self._built.runner.facts,
             "batch_tokens": self.batch_tokens,
             "device": self._device.type,
         }
@@ -129,34 +96,39 @@ class CrossEncoderScorer:
         """
         return self.score_encoded(self.encode(pairs), on_progress).scores
 
-    def encode(self, pairs: Pairs) -> EncodedPairs:
-        """The tokens of pairs (N,).
+    def shown(self, query: str, passage: str) -> str:
+        """A pair as the model reads it: its token ids as text, special tokens included."""
+        encoded = self.encode(pairs_of([(query, passage)]))
+        return self._built.tokens.text(encoded.assemble(np.zeros(1, np.int64)).input_ids[0])
+
+    def encode(self, pairs: Pairs) -> Any:
+        """The tokens of pairs (N,), prompts included.
 
         Raises:
             InputError: as `score`.
         """
-        return self._tokenizer.encode(pairs)
+        return self._built.tokens.encode(pairs.prompted(self._settings.prompts))
 
     @property
     def assembles(self) -> bool:
         """Whether `assemble` is possible: pairs can be put together from texts tokenised before."""
-        return self._tokenizer.assembles
+        return self._built.tokens.assembles
 
     def assemble(
         self,
         texts: tuple[TokenizedTexts, TokenizedTexts],
         pairs: tuple[NDArray[np.integer], NDArray[np.integer]],
-    ) -> EncodedPairs:
-        """The tokens of pairs given as rows (N,) of queries and rows (N,) of passages that were tokenised before.
+    ) -> Any:
+        """The tokens of pairs given as rows (N,) of queries and of passages that were tokenised before, with prompts.
 
         Raises:
             InputError: as `score`.
         """
-        return self._tokenizer.assembled(*texts, *pairs)
+        return self._built.tokens.assembled(*texts, *pairs)
 
     def score_encoded(
         self,
-        encoded: EncodedPairs,
+        encoded: Any,
         on_progress: Callable[[Work], None] | None = None,
         *,
         sample: NDArray[np.int64] | None = None,
@@ -173,9 +145,10 @@ class CrossEncoderScorer:
         """
         budget = self.batch_tokens
         reporter = ProgressReporter(on_progress)
+        rows = np.arange(len(encoded.lengths))
         while True:
             try:
-                scores = self._finite(self._pass(self._running, encoded, None, budget, reporter))
+                scores = self._finite(self._built.runner.run(encoded, rows, budget, reporter))
                 break
             except (torch.OutOfMemoryError, MemoryError):
                 reporter.retract()
@@ -186,7 +159,7 @@ class CrossEncoderScorer:
                     torch.cuda.empty_cache()
         facts: dict[str, Any] = {"batch_tokens": budget}
         if sample is not None and len(sample) and self._settings.dtype != "float32":
-            certificate = certify(scores[sample], self._finite(self._pass(self._exact, encoded, sample, budget)))
+            certificate = certify(scores[sample], self._finite(self._exact.run(encoded, sample, budget)))
             certificate.check(self._settings.dtype, self._checkpoint.directory)
             facts["certificate"] = certificate.as_dict()
         return Scored(scores, facts)
@@ -204,73 +177,13 @@ class CrossEncoderScorer:
         Raises:
             torch.OutOfMemoryError: not even the smallest batch fits.
         """
-        width = min(TYPICAL_TOKENS, self._settings.max_length_tokens)
-
-        def run(budget: int) -> None:
-            ids = np.zeros((max(1, budget // width), width), np.int64)
-            self._running.start(TokenBatch(ids, ids if self._model.has_token_types else None, None))()
-
-        return tune(run, BUDGETS[self._device.type])
+        budgets = BUDGETS[self._device.type]
+        return tune(self._built.runner.try_budget, budgets) if self._built.runner.tunable else budgets[0]
 
     @cached_property
-    def _exact(self) -> RunningModel:
-        """The model in float32, as transformers has it."""
-        return TorchModel(load_cross_encoder(self._checkpoint), torch.float32, self._device, as_it_is=True)
-
-    @cached_property
-    def _config(self) -> dict[str, Any]:
-        return self._model.config.to_dict()
-
-    @cached_property
-    def _weights(self) -> int:
-        return weights_of(self._model.module)
-
-    @cached_property
-    def _peak(self) -> float:
-        """Operations a second in a large matrix product, as measured here."""
-        dtype = DTYPES.get(self._settings.dtype, torch.bfloat16)
-        return measure_peak(self._device, dtype)
-
-    def _pass(
-        self,
-        model: RunningModel,
-        encoded: EncodedPairs,
-        rows: NDArray[np.int64] | None,
-        budget: int,
-        reporter: ProgressReporter | None = None,
-    ) -> NDArray[np.float32]:
-        """Scores of the rows, or of all; one batch runs on the device while the next is put together."""
-        rows = np.arange(len(encoded.lengths)) if rows is None else rows
-        lengths = encoded.lengths[rows]
-        padding = PADDING_SHARE if self._tokenizer.can_pad and model.takes_padding else 0.0
-        scores = np.full(len(rows), np.nan, np.float32)
-        running: tuple[NDArray[np.int64], Callable[[], Logits]] | None = None
-        for batch in [*plan_batches(lengths, budget, padding), None]:
-            started = None if batch is None else (batch, model.start(self._checked(encoded.assemble(rows[batch]))))
-            if running is not None:
-                done, collect = running
-                logits = collect()
-                scores[done] = logits.values
-                if reporter is not None:
-                    reporter.report(self._work(lengths[done], logits.busy_seconds))
-            running = started
-        return scores
-
-    def _work(self, lengths: NDArray[np.int64], busy_seconds: float) -> Work:
-        flop = flop_of(self._config, lengths, first_token=self._running.first_token, weights=self._weights)
-        tokens = len(lengths) * int(lengths.max())
-        return Work(len(lengths), tokens, flop, flop / self._peak, busy_seconds)
-
-    def _checked(self, batch: TokenBatch) -> TokenBatch:
-        if self._model.vocabulary is not None and batch.input_ids.max(initial=0) >= self._model.vocabulary:
-            raise ModelError(
-                "its tokenizer gives ids beyond its embeddings",
-                where=self._checkpoint.directory,
-                expected=f"ids below {self._model.vocabulary}",
-                found=int(batch.input_ids.max()),
-                todo="save the tokenizer that the model was trained with beside its weights",
-            )
-        return batch
+    def _exact(self) -> Runner:
+        """The model in float32, as the library has it."""
+        return self._built.exact()
 
     def _finite(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         broken = np.flatnonzero(~np.isfinite(scores))

@@ -120,6 +120,14 @@ class TorchModel:
         return tensor.to(self._device, non_blocking=True)
 
 
+@torch.inference_mode()
+def logits_of(module: nn.Module, batch: TokenBatch) -> NDArray[np.float32]:
+    """Logits (B,) of a float32 model on the CPU, as transformers has it."""
+    inputs = {name: torch.from_numpy(values) for name, values in batch._asdict().items() if values is not None}
+    logits: torch.Tensor = module(**inputs).logits  # (B, 1)
+    return logits[:, 0].float().numpy()
+
+
 def probe_of(model: CrossEncoder) -> dict[str, torch.Tensor]:
     """Inputs that any such model takes: two rows of different ids, one of them padded."""
     tokens = min(PROBE_TOKENS, model.positions or PROBE_TOKENS)

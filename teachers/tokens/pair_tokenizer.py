@@ -82,6 +82,10 @@ class PairTokenizer:
         """The tokenizer's class."""
         return type(self._tokenizer).__name__
 
+    def text(self, ids: NDArray[np.int64]) -> str:
+        """The text of ids (T,), special tokens included."""
+        return str(self._tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False))
+
     def encode(self, pairs: Pairs) -> EncodedPairs:
         """Tokenise the texts of `pairs`.
 

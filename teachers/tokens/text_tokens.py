@@ -19,8 +19,9 @@ from teachers.checkpoints.loading import load_tokenizer
 CHUNK_TEXTS = 4096
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> TokenChunk:
-    """The ids of some texts; a few thousand at a time, since they stand in memory as Python lists."""
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt: str = "") -> TokenChunk:
+    """The ids of some texts, each after the prompt; a few thousand at a time, because memory holds them as lists."""
+    texts = [prompt + text for text in texts] if prompt else texts
     ids: list[list[int]] = tokenizer(
         list(texts),
         add_special_tokens=False,

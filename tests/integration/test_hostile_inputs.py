@@ -222,7 +222,7 @@ DAMAGE = st.lists(
 
 
 FEW_EXAMPLES = settings(
-    max_examples=15, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -24,6 +24,7 @@ from pipeline.triples.build import TripleSettings, build_triples
 from pipeline.triples.layouts import Lists
 from teachers.settings import ScoringSettings
 from tests import worlds
+from tests.jobs.test_cli import prep
 from tests.tiny_models import save_tiny
 
 SETTINGS = ScoringSettings(max_length_tokens=24)
@@ -140,3 +141,34 @@ def test_a_checkpoint_that_is_gone_is_noted(broken):
         rewrite(path, footer=lambda facts: {**facts, "extra": {**facts["extra"], "teacher": "/no/such/directory"}})
     done = verify(broken, sample=40)
     assert not done.problems and "not scored again" in done.notes[0] and done.rescored == 40
+
+
+def test_advice_never_costs_what_is_good(broken, monkeypatch, capsys):
+    """A damaged file is removed and made again, a set that is not whole is completed: no directory is to go."""
+    lost, damaged = broken.parts("scores", "bert")[:2]
+    lost.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    kept = {path: path.read_bytes() for path in broken.parts("scores", "roberta")}
+    problems = {problem.path.name: problem for problem in verify(broken, sample=0).problems}
+    assert "run prep score again" in problems[lost.name].todo and "remove" not in problems[lost.name].todo
+    assert problems[damaged.name].todo.startswith("remove this file and run its stage again")
+    assert all("remove" not in problem.todo for problem in problems.values() if problem.path.suffix != ".parquet")
+    code, _, error = prep(monkeypatch, capsys, "verify", "--sample", "0", "-w", broken.root)
+    assert code == 1 and error.count("to do:") > 2 and "keep them" in error
+    damaged.unlink()
+    checkpoint = footer_of(broken.parts("scores", "roberta")[0]).extra["teacher"].replace("roberta", "bert")
+    done = score(broken, [Teacher("bert", checkpoint, SETTINGS)], ClusterSettings())
+    assert done.kept_shards == done.shards - 2 and not verify(broken, sample=0).problems
+    assert {path: path.read_bytes() for path in broken.parts("scores", "roberta")} == kept
+
+
+def test_status_tells_incomplete_scores(broken, monkeypatch, capsys):
+    broken.parts("scores", "bert")[0].unlink()
+    stages = {stage.name: stage for stage in workspace_status(broken)}
+    assert stages["scores/bert"].state == "incomplete" and "1 missing, 0 stale" in stages["scores/bert"].detail
+    assert stages["scores/roberta"].state == "done"
+    assert stages["triples/default"].state == stages["lists/default"].state == "stale"
+    code, output, _ = prep(monkeypatch, capsys, "status", "-w", broken.root)
+    assert (
+        code == 0 and "incomplete" in output and "prep score --teacher bert=CHECKPOINT" in "".join(output.split("\n"))
+    )

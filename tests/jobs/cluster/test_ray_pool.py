@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -68,6 +69,34 @@ def run(directory, tasks, cluster=CLUSTER):
     return failures, sum(progress), sorted(p.stem for p in directory.glob("*.done"))
 
 
+def test_silence_before_the_first_report_may_last_longer():
+    slots = {
+        name: ray_pool._Slot(None, name, task, reported, moved=100.0)
+        for name, task, reported in (
+            ("starting", "t1", None),
+            ("working", "t2", 5),
+            ("alive", "t3", 0),
+            ("idle", None, 5),
+        )
+    }
+    lost = []
+
+    def lose(slot, reason):
+        lost.append((slot.task, reason))
+
+    pool = SimpleNamespace(_slots=slots, _hang_seconds=10.0, _lose=lose)
+    for now, expected in (
+        (110.0, []),
+        (110.5, [("t2", "no progress for 10 s"), ("t3", "no progress for 10 s")]),
+        (140.0, []),
+        (140.5, [("t1", "no progress for 40 s")]),
+    ):
+        ray_pool._Pool._end_hanging(pool, now)
+        assert lost == expected
+        lost.clear()
+    assert list(slots) == ["idle"]
+
+
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.usefixtures("cluster")
@@ -99,6 +128,14 @@ class TestPool:
         failures, progress, done = run(tmp_path, ["hangs", "task1"], replace(CLUSTER, hang_seconds=2.5))
         assert not failures and done == ["hangs", "task1"] and progress == 2 * 20
         assert len((tmp_path / "hangs.tries").read_text().split()) == 2
+
+    def test_a_single_actor_that_hangs_is_replaced(self, tmp_path, monkeypatch):
+        """Nobody else is there to begin its task once more."""
+        monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.5)
+        alone = replace(CLUSTER, num_actors=1, hang_seconds=2.5)
+        failures, progress, done = run(tmp_path, ["hangs", "task1"], alone)
+        assert not failures and done == ["hangs", "task1"] and progress == 2 * 20
+        assert len(set((tmp_path / "hangs.tries").read_text().split())) == 2
 
     def test_a_slow_task_at_the_end_is_begun_once_more_by_an_idle_actor(self, tmp_path, monkeypatch):
         monkeypatch.setattr(ray_pool, "LOOK_SECONDS", 0.2)

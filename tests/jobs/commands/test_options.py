@@ -1,5 +1,6 @@
 """The command line as a surface: every option has help and one owner, and settings survive a command line."""
 
+import re
 import subprocess
 import sys
 from dataclasses import MISSING, asdict
@@ -111,6 +112,14 @@ def test_help_is_grouped_and_fits_the_terminal(monkeypatch):
         assert len(options) <= 14 or len(named) > 1, command
 
 
+def test_help_cuts_no_option_in_two(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in {option.command for option in LISTED}:
+        shown = CliRunner().invoke(app, [*command.split(), "--help"]).output
+        assert "--help" in shown and "\N{NON-BREAKING HYPHEN}" not in shown
+        assert not re.search(r"--[a-z-]*-$", shown, re.MULTILINE), command
+
+
 def test_help_loads_no_numbers_or_tables():
     heavy = "{'numpy', 'pyarrow', 'duckdb', 'bm25s', 'torch', 'transformers', 'ray', 'datasets', 'pydantic', 'rich'}"
     check = f"import sys, jobs.cli; print(sorted({heavy} & set(sys.modules)))"
@@ -184,7 +193,7 @@ def texts():
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(data=st.data())
 def test_settings_survive_a_command_line(kind, data):
     options = {option.key: values_of(option) for option in options_of(kind)}

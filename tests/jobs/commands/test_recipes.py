@@ -45,6 +45,23 @@ def test_every_seed_recipe_is_a_whole_run(asked):
         assert settings.init == load_recipe(name)["init"] and settings.steps(1_000_000) > 10_000
 
 
+def test_recipes_hold_what_their_sources_do(asked):
+    """From matchmaker's train.py and defaults.yaml, and from `fit` and the scripts of sentence-transformers 2.7."""
+    for name in SEEDS:
+        found = asked("--recipe", name)
+        if name.startswith("sbert"):
+            assert (found.max_gradient_norm, found.weight_decay, found.schedule) == (1.0, 0.01, "linear")
+            assert found.precision == "float16" and found.warmup_steps == (5000 if "cross" in name else 1000)
+            continue
+        assert found.max_gradient_norm == 10_000 and found.weight_decay == 0 and found.batch_size == 32
+        assert (found.schedule, found.warmup_steps, found.max_steps) == ("cosine", 100, 850_000)
+        assert (found.eval_steps, found.patience, found.min_steps) == (4_000, 30, 300_000)
+        assert found.learning_rate == (1e-5 if name.endswith("tk") else 7e-6)
+        assert found.precision == ("float32" if name.endswith("tk") else "float16")
+    scratch = asked("--recipe", "sbert-cross-encoder-scratch")
+    assert scratch.steps(532_761) * 30 == pytest.approx(20_000_000, rel=2e-3)
+
+
 def test_options_win_over_recipes_and_recipes_over_defaults(asked):
     plain = asked("--init", "a")
     assert plain == TrainSettings("bert_dot", "a", "margin_mse", "default", student=StudentSettings())

@@ -1,4 +1,5 @@
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,7 +9,10 @@ import pytest
 
 from jobs.cluster.settings import ClusterSettings
 from jobs.cluster.triples import actor_runner
-from pipeline.triples.build import Resources, TripleSettings, build_triples
+from pipeline.storage.atomic_files import temporary_name
+from pipeline.storage.workspace import Workspace
+from pipeline.triples.build import Resources, TripleSettings, build_triples, scratch
+from pipeline.triples.sets import load_set
 from tests import worlds
 from tests.jobs.test_cli import prep
 
@@ -70,6 +74,54 @@ def test_lists_and_thresholds(graded, monkeypatch, capsys, tmp_path):
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def unlike(tmp_path):
+    """Two teachers that agree, on scales that differ by a factor of 50."""
+    workspace = worlds.scored(worlds.paired(worlds.imported(tmp_path)), {"a": 1})
+    worlds.scored(workspace, {"b": 1}, spread=200)
+    return workspace
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "build-triples --threshold 2 --seed 4",
+        "build-triples --threshold 0 --max-score 500 --min-score -900",
+        "build-triples --threshold none --ensemble weighted --weight a=1 --weight b=2",
+        "build-lists --size 4 --threshold 2",
+        "build-lists --size 3 --drop-short --strategy random",
+        "explore-threshold --to 1",
+    ],
+)
+def test_teachers_of_mixed_scales_are_warned_of_with_a_command_that_mends_it(unlike, monkeypatch, capsys, typed):
+    for _ in range(1 if "explore" in typed else 2):  # also if the set is up to date
+        code, output, error = prep(monkeypatch, capsys, *typed.split(), "-w", unlike.root)
+        assert code == 0 and "WARNING: the spreads of the teachers differ by a factor of 50 (" in output, error
+        (command,) = [line.strip() for line in output.splitlines() if line.startswith("  prep ")]
+    assert ("with --min-score, --max-score chosen again" in output) == ("--max-score" in typed)
+    words = shlex.split(command)
+    assert words[:2] == ["prep", typed.split()[0]] and words[words.index("--ensemble") + 1] == "zscore"
+    code, output, error = prep(monkeypatch, capsys, *words[1:])
+    assert code == 0 and "WARNING" not in output, error
+    if "explore" not in typed:
+        dataset, options = typed.split()[0].removeprefix("build-"), shlex.split(typed)
+        settings = load_set(unlike, dataset, "default")[1][0].recipe.settings
+        assert settings["ensemble"] == "zscore" and settings["teachers"] == ["a", "b"]
+        size = {"build-lists --size 4": 4, "build-lists --size 3": 3}.get(" ".join(options[:3]))
+        assert settings["layout"] == ({} if size is None else {"size": size, "drop_short": "--drop-short" in options})
+        assert settings["seed"] == (4 if "--seed" in options else 0)
+        assert (settings["threshold"] is None) == ("none" in options or "--drop-short" in options)
+        assert 0 <= (settings["threshold"] or 0) < 1
+
+
+@pytest.mark.parametrize("typed", ["build-triples --threshold none", "build-lists", "explore-threshold --to 1"])
+def test_teachers_that_do_not_correlate_are_warned_of(graded, monkeypatch, capsys, typed):
+    _, output, error = prep(monkeypatch, capsys, *typed.split(), "-w", graded.root)
+    assert "WARNING: teachers do not correlate (a and b" in output and "--ensemble zscore" in output, error
+    code, output, error = prep(monkeypatch, capsys, *typed.split(), "--teacher", "a", "-w", graded.root)
+    assert code == 0 and "WARNING" not in output, error
+
+
 @pytest.mark.parametrize(
     "typed",
     [
@@ -119,3 +171,35 @@ def test_killed_in_either_pass_and_run_again(graded, monkeypatch, sign):
     build_triples(graded, TripleSettings(None), name="cut")
     assert files(graded, "triples", "cut") == files(graded, "triples", "whole")
     assert not list(graded.root.glob(".tmp-*"))
+
+
+def test_what_a_killed_build_left_under_the_temporary_directory_goes(graded, tmp_path):
+    """The next build of the workspace removes it; what another workspace or another program has there stays."""
+    other = Workspace.open(str(tmp_path / "other"), create=True)
+    resources, left = Resources(processes=1, temp_directory=tmp_path / "temp"), []
+    for workspace in (graded, other):
+        killed = scratch(workspace, resources, workspace.root / temporary_name("build-triples"))
+        left.append(killed.__enter__())
+        (left[-1] / "shard-00000.rows").write_bytes(b"left")
+    (tmp_path / "temp" / "foreign").touch()
+    build_triples(graded, TripleSettings(None), name="elsewhere", resources=resources)
+    assert sorted((tmp_path / "temp").iterdir()) == sorted([left[1], tmp_path / "temp" / "foreign"])
+    assert (left[1] / "shard-00000.rows").read_bytes() == b"left"
+    build_triples(graded, TripleSettings(None), name="usual", resources=Resources(processes=1))
+    assert files(graded, "triples", "elsewhere") == files(graded, "triples", "usual")
+
+
+@pytest.mark.parametrize("words", ["build-triples --threshold 0", "build-lists --size 3"])
+def test_a_build_killed_in_its_audit_is_audited_by_the_next(graded, monkeypatch, capsys, words):
+    typed, dataset = [*words.split(), "--name", "unread", "-w", graded.root], words[6:].split()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.triples.audit._filtered_again", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert prep(patch, capsys, *typed)[0] == 1
+    assert graded.parts(dataset, "unread")
+    code, output, _ = prep(monkeypatch, capsys, *typed)
+    assert code == 0 and "already up to date" in output and "read again: all" in output
+    code, output, _ = prep(monkeypatch, capsys, *typed)
+    assert code == 0 and "already up to date" in output and "read again" not in output
+    path = graded.parts(dataset, "unread")[0]
+    path.with_name("audited.json").write_text('{"content": "of another set"}')
+    assert "read again: all" in prep(monkeypatch, capsys, *typed)[1]

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from jobs.cli import app
 from jobs.experiment.config import read_experiment
 from jobs.experiment.run import Row
-from jobs.experiment.tables import compare_targets, markdown, result_lines
+from jobs.experiment.tables import ALPHA, compare_targets, markdown, result_lines
 from pipeline.errors import InputError, UsageError, WorkspaceError
 from tests import worlds
 from tests.tiny_models import save_tiny
@@ -214,6 +215,33 @@ def test_significance_is_marked_on_the_better_target_only(config):
         ]
         marked = {line.target: line.better_than for line in result_lines(rows, compare_targets(experiment, rows))}
         assert marked == {better: [worse], worse: []}
+
+
+def test_p_values_are_adjusted_for_all_comparisons(config):
+    experiment = replace(
+        read_experiment(config, {"teacher": "x", "student": "y"}),
+        comparisons=[("T1", "labels"), ("T2", "labels"), ("T2", "T1")],
+    )
+    # With 8 queries that all change alike, 2 of 256 flips are as far from 0: below 0.01 alone, not among three.
+    gains = {"labels": 0.0, "T1": 0.25, "T2": 0.5}
+    rows = [Row("dot", "rerank", "dot", target, 1, {"MRR@10": gain}, [gain] * 8) for target, gain in gains.items()]
+    compared = compare_targets(experiment, rows)
+    alone = [pair.comparison.randomisation for pair in compared]
+    assert all(p == pytest.approx(2 / 256, rel=0.3) and p < ALPHA for p in alone)
+    assert [pair.adjusted_p for pair in compared] == pytest.approx(holm_by_definition(alone))
+    assert not any(pair.significant for pair in compared)
+    assert all(not line.better_than for line in result_lines(rows, compared))
+    text = markdown(experiment, rows, compared)
+    assert "Holm for 3 comparisons" in text and f"| undefined | {alone[0]:.2g} | {compared[0].adjusted_p:.2g} |" in text
+    (single,) = compare_targets(replace(experiment, comparisons=[("T1", "labels")]), rows)
+    assert single.adjusted_p == single.comparison.randomisation and single.significant
+
+
+def holm_by_definition(p_values):
+    """Holm's step-down procedure as it is defined: the k-th smallest p of m times m - k + 1, made monotone."""
+    ascending = sorted(p_values)
+    steps = [min(1.0, p * (len(ascending) - k)) for k, p in enumerate(ascending)]
+    return [max(steps[: ascending.index(p) + 1]) for p in p_values]
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def test_a_collection_that_grows_costs_what_is_new(tmp_path):
     student = BertDot.from_checkpoint(where, SHAPE)
     student.encoder.embeddings.word_embeddings.weight.data += 0.5
     student.save(saved)
-    with pytest.raises(WorkspaceError, match="not the one"):
+    with pytest.raises(WorkspaceError, match="by another student"):
         search(workspace, SearchSettings(name), QUERIES)
     assert encode_passages(workspace, "dot", str(saved)).kept_shards == 0
 

@@ -4,23 +4,29 @@ import itertools
 import json
 import re
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.experiment.run import Sample
-from jobs.experiment.tables import ComparedPair, Condition
+from jobs.experiment.run import Row, Sample
+from jobs.experiment.tables import ALPHA, ComparedPair, Condition, ResultLine
+from jobs.report import triples as triples_report
+from jobs.report.build import build_report
 from jobs.report.markup import call, render
+from jobs.report.page import Source
 from jobs.report.plot import Axis, Plot
-from jobs.report.result_rows import Results, workspace_results
-from jobs.report.results import findings
+from jobs.report.queries import _bars
+from jobs.report.result_rows import MOST_COMPARED, Change, Results, _compare_all, workspace_results
+from jobs.report.results import findings, results_section
 from jobs.training.stage import train_student
-from pipeline.evaluation.significance import Comparison
+from pipeline.evaluation.significance import Comparison, holm
 from pipeline.imports.msmarco import import_msmarco
 from pipeline.storage.workspace import Workspace
 from pipeline.triples.build import TripleSettings, build_triples
@@ -225,6 +231,33 @@ def test_incomplete_scores_are_named(paired):
     assert "a · architecture not recorded" in page
 
 
+def cautions(workspace):
+    return re.findall(r'<p class="caution">(.*?)</p>', build_report(workspace))
+
+
+def test_teachers_on_mixed_scales_are_warned_of(paired, monkeypatch):
+    worlds.scored(paired, {"a": 1})
+    worlds.scored(paired, {"b": 1}, spread=200)
+    build_triples(paired, TripleSettings(3.0, min_score=-99.0), name="mean")
+    build_triples(paired, TripleSettings(None, ensemble="zscore"), name="scaled")
+    found = cautions(paired)
+    assert len(found) == 2 and all("differ by a factor of 50" in text for text in found)
+    assert "mean of all teachers" in found[0] and "triples mean" in found[1]
+    assert "prep build-triples --name mean --threshold 0." in found[1] and "--ensemble zscore" in found[1]
+    assert "choose --min-score again" in found[1]
+    # Sets of earlier versions do not record the spreads: today's scores have them.
+    recorded = triples_report.load_triples
+
+    def earlier(workspace, name):
+        paths, footers = recorded(workspace, name)
+        extra = {key: value for key, value in footers[0].extra.items() if key not in ("spreads", "zscore_threshold")}
+        return paths, [replace(footers[0], extra=extra), *footers[1:]]
+
+    monkeypatch.setattr(triples_report, "load_triples", earlier)
+    assert len(found := cautions(paired)) == 2
+    assert "differ by a factor of 50" in found[1] and "choose --min-score, --threshold again" in found[1]
+
+
 def test_runs_of_another_training_are_not_shown_for_it(world, tmp_path):
     """The experiment's rows say what its runs must measure."""
     config = tmp_path / "x.toml"
@@ -263,6 +296,45 @@ def test_findings_say_where_left_is_better_than_right():
         "no significant difference for tk (rerank +0.200).",
         "T2 against bm25: better (rerank +0.200).",
     ]
+
+
+def row(system, values, mode="rerank"):
+    return Row(system, mode, "", "", None, {"MRR@10": sum(values) / len(values)}, values)
+
+
+def test_systems_are_compared_with_each_other_with_adjusted_p_values():
+    rows = [row("bm25", [0.0] * 8, "first stage"), row("a", [0.25] * 8), row("b", [0.5] * 8)]
+    compared = _compare_all(rows)
+    assert [(pair.left, pair.right) for pair in compared] == [("a", "bm25"), ("b", "bm25"), ("b", "a")]
+    assert [pair.comparison.difference for pair in compared] == [0.25, 0.5, 0.25]
+    alone = [pair.comparison.randomisation for pair in compared]
+    assert [pair.adjusted_p for pair in compared] == holm(alone) != alone
+    assert max(alone) < ALPHA and not any(pair.significant for pair in compared)
+    (only,) = _compare_all(rows[:2])
+    assert only.adjusted_p == only.comparison.randomisation and only.significant
+    many = [row(f"s{i}", [i / 20] * 8) for i in range(MOST_COMPARED + 1)]
+    assert {pair.right for pair in _compare_all(many)} == {"s0"} and len(_compare_all(many[1:])) == 28
+
+
+def test_the_page_counts_wins_ties_and_losses(workspace):
+    values = [0.5, 0.5, 0.5, 0.1, 0.5, 0.0], [0.25, 0.25, 0.0, 0.4, 0.5, 0.0]
+    rows = [row("bm25", values[1], "first stage"), row("a", values[0])]
+    compared = _compare_all(rows)
+    lines = [ResultLine(one.system, "", one.mode, [one], []) for one in rows]
+    change = Change("a against bm25", "a", "bm25", *map(np.array, values), rows[0].sample, (Path("x"), Path("y")), ())
+    results = Results("MRR@10", lines, compared, [change], [Source("prep evaluate", {})], [])
+    table = results_section(results, "prep evaluate").parts[1]
+    assert "a - bm25" in table.body and "3 / 2 / 1" in table.body and "+0.117" in table.body
+    bars = _bars(results)
+    assert "3 queries gain, 1 lose, 2 are unchanged" in bars.body
+
+
+def test_an_undefined_p_value_is_no_number():
+    (pair,) = _compare_all([row("bm25", [0.0] * 8, "first stage"), row("a", [0.5] * 8)])
+    lines = [ResultLine(name, "", "rerank", [row(name, [0.5] * 8)], []) for name in ("a", "bm25")]
+    results = Results("MRR@10", lines, [pair], [], [Source("prep evaluate", {})], [])
+    body = results_section(results, "prep evaluate").parts[1].body
+    assert "undefined" in body and "nan" not in body
 
 
 def test_templates_escape_all_but_markup():

@@ -43,6 +43,10 @@ def test_it_ranks_by_the_scores_that_the_triples_hold(unlike, monkeypatch, capsy
     assert code == 0 and "ensemble-scaled" in output, error
     assert falls(unlike, "ensemble", "plain") and falls(unlike, "ensemble-plain", "plain")
     assert falls(unlike, "ensemble-scaled", "scaled") and not falls(unlike, "ensemble-plain", "scaled")
+    # The mean of raw logits is warned of: by itself, and as that of the triples.
+    assert error.count("the mean of a, b: the spreads of the teachers differ by a factor of") == 2
+    code, _, error = prep(monkeypatch, capsys, *typed.split()[:5], "--ensemble", "scaled", "-w", unlike.root)
+    assert code == 0 and "spreads" not in error
     facts = unlike.read_json("runs", "train-ensemble-scaled.json")
     assert facts["command"].endswith("--ensemble scaled") and {"scores/a", "scores/b"} <= set(facts["inputs"])
 
@@ -65,10 +69,10 @@ def test_a_system_that_is_not_there_is_told_before_any_is_ranked(unlike, monkeyp
 def test_other_lists_than_the_teachers_scored_are_refused(unlike, monkeypatch, capsys):
     mine(unlike, ["train"], 3, Bm25Retriever())
     code, _, error = prep(monkeypatch, capsys, "evaluate", "--split", "train", "--teacher", "a", "-w", unlike.root)
-    assert code == 1 and "not those that the teachers scored" in error
+    assert code == 2 and "the pairs are stale" in error and "prep build-pairs" in error
 
 
 def test_triples_of_other_scores_are_refused(unlike, monkeypatch, capsys):
     worlds.scored(unlike, {"a": 3})
     code, _, error = prep(monkeypatch, capsys, "evaluate", "--split", "train", "--ensemble", "plain", "-w", unlike.root)
-    assert code == 1 and "other scores of a" in error
+    assert code == 2 and "triples 'plain' are stale" in error and "scores/a" in error

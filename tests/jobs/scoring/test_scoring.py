@@ -27,6 +27,7 @@ from teachers.engine.engine import CrossEncoderScorer, load_scorer
 from teachers.scorer import Work
 from teachers.settings import ScoringSettings
 from tests import worlds
+from tests.jobs.test_cli import prep
 from tests.tiny_models import save_tiny
 
 SETTINGS = ScoringSettings(max_length_tokens=24)
@@ -282,3 +283,47 @@ def test_a_checkpoint_is_resolved_and_hashed_once_planned_and_once_loaded(paired
     monkeypatch.setattr(checkpoints, "digest_files", lambda files: hashed.append(files) or digest(files))
     assert run(paired, Teacher("t", checkpoint, SETTINGS))[0].shards > 4
     assert len(resolved) == 2 and len(hashed) == 2 * len(("weights", "tokenizer"))
+
+
+def test_shards_that_fail_end_the_command_with_3(paired, checkpoint, monkeypatch, capsys):
+    """The others are complete, and the same command does only the rest."""
+    from jobs.scoring import shard
+
+    def broken(workspace, teacher, number, *arguments):
+        if number == 1:
+            raise RuntimeError("a shard that breaks")
+        return write(workspace, teacher, number, *arguments)
+
+    write, typed = shard.write_scores, ["score", "--teacher", f"t={checkpoint}", "--max-length", "24"]
+    monkeypatch.setattr("jobs.scoring.shard.write_scores", broken)
+    code, _, error = prep(monkeypatch, capsys, *typed, "-w", paired.root)
+    shards = len(load_pairs(paired).paths)
+    assert (
+        code == 3 and f"1 of {shards} shards failed" in error and "shard 1: RuntimeError: a shard that breaks" in error
+    )
+    assert paired.read_json("summaries", "score.json")["exit_code"] == 3
+    assert len(paired.parts("scores", "t")) == shards - 1
+    monkeypatch.setattr("jobs.scoring.shard.write_scores", write)
+    code, output, _ = prep(monkeypatch, capsys, *typed, "-w", paired.root)
+    assert code == 0 and f"1 of {shards} shards" in output
+
+
+def test_estimates_divide_the_time_by_the_devices(paired, checkpoint, monkeypatch):
+    """A shard has no more than one device: no more count than there are shards."""
+    from jobs.cluster import pool
+    from jobs.scoring.estimate import estimate
+    from teachers.scorer import Work
+
+    shards, pairs = len(load_pairs(paired).paths), load_pairs(paired).pairs
+
+    def sampled(location, make, method, tasks, cluster, on_progress):
+        assert len(tasks) == 1
+        on_progress(Work(pairs=4, tokens=40, flop=400.0, seconds=72.0))
+        return []
+
+    monkeypatch.setattr(pool, "run_on_actors", sampled)
+    for fit, devices in ((1, 1), (3, 3), (shards + 9, shards)):
+        monkeypatch.setattr(pool, "actors_that_fit", lambda cluster, fit=fit: fit)
+        (found,) = estimate(paired, [Teacher("t", checkpoint, SETTINGS)], ClusterSettings(num_actors=fit))
+        assert found.devices == devices and found.hours == pytest.approx(pairs / 4 * 72 / 3600 / devices)
+        assert (found.pairs, found.shards, found.tokens, found.flop) == (pairs, shards, pairs * 10, pairs * 100)

@@ -12,8 +12,8 @@ from jobs.checks.verify import verify
 from jobs.cluster.settings import ClusterSettings
 from jobs.ranking.encode import encode_passages
 from jobs.scoring.estimate import estimate
-from jobs.scoring.shard import pairs_with_texts
-from jobs.scoring.stage import score
+from jobs.scoring.shard import ShardScorer, pairs_with_texts
+from jobs.scoring.stage import plan_scoring, score
 from jobs.scoring.teachers import Teacher
 from jobs.training.stage import train_student
 from pipeline import schemas
@@ -28,7 +28,7 @@ from students.inference.loading import load_student
 from students.inference.scorer import SeparateScorer
 from students.settings import STUDENT_FILE, StudentSettings, TrainSettings
 from teachers.checkpoints import checkpoint as checkpoints
-from teachers.engine.certificate import LEAST_TAU
+from teachers.engine.certificate import LEAST_TAU, certify
 from teachers.scorer import Work
 from teachers.settings import ScoringSettings
 from tests import worlds
@@ -63,6 +63,26 @@ def run(workspace, name, checkpoint, **options):
     teacher = Teacher(name, checkpoint, ScoringSettings(**options))
     scored = score(workspace, [teacher], ClusterSettings(), on_progress=done.append)
     return scored, sum(done, Work())
+
+
+def test_a_loaded_teacher_reports_before_it_works_and_a_certificate_is_no_silence(world, monkeypatch):
+    workspace, checkpoint = world[0], student(world, "bert_dot")
+    teacher = Teacher("signs", checkpoint, ScoringSettings(dtype="bfloat16"))
+    tasks = plan_scoring(workspace, [teacher]).tasks[:2]
+    worker, reports, made = ShardScorer(workspace.location), ([], []), []
+
+    def certified(*scores):
+        made.append(len(reports[0]))
+        return certify(*scores)
+
+    monkeypatch.setattr("students.inference.teaching.certify", certified)
+    for task, own in zip(tasks, reports, strict=True):
+        worker.score(task, own.append)
+    shutil.rmtree(workspace.path("scores", "signs"))
+    # Loading is silent; a teacher in memory reports at once.
+    assert [own[0] == Work() for own in reports] == [False, True]
+    counted = np.cumsum([work.pairs for work in reports[0]])
+    assert counted[-1] == tasks[0].pairs and made[0] > np.searchsorted(counted, tasks[0].pairs) + 1
 
 
 @pytest.mark.parametrize("architecture", SHAPES)
@@ -121,7 +141,7 @@ def test_verify_scores_a_sample_again(world, tmp_path):
     off = read_scores(path) + np.float32(1)
     write_scores(workspace, "bert_dot", 0, pairs.footers[0], ids, off, footer.recipe.settings, footer.extra)
     (problem,) = verify(workspace, sample=pairs.pairs).problems
-    assert "differ from transformers'" in problem.what
+    assert "differ from those of sentence-transformers' SentenceTransformer" in problem.what
 
 
 def footer_and_path(workspace):

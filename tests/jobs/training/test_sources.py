@@ -1,7 +1,7 @@
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.training.one_per_query import OnePerQuery
@@ -9,10 +9,11 @@ from jobs.training.sources import triple_batches
 from pipeline.errors import WorkspaceError
 from pipeline.scores.judged_pairs import read_judged_pairs
 from pipeline.scores.pairs import load_pairs
+from pipeline.triples.arrays import read_triples
 from pipeline.triples.build import TripleSettings, build_triples
 from pipeline.triples.sets import load_triples
 from pipeline.triples.turns import load_turns
-from students.training.batches import JudgedPairs
+from students.training.batches import Batch, JudgedPairs
 from tests import worlds
 
 
@@ -35,7 +36,6 @@ def rows_of(batch):
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 90), epoch=st.integers(0, 2), seed=st.integers(0, 2))
 def test_each_triple_once_an_epoch(triples, size, epoch, seed):
     paths, counts, expected = triples
@@ -89,9 +89,41 @@ def test_each_query_once_an_epoch_with_its_next_positive_and_negative(tmp_path):
     assert sorted(rows_of(other.batch(0, 0, other.rows))) != sorted(epochs[0])
 
 
-def judged(workspace):
+def judged(workspace, seed=0):
     pairs = read_judged_pairs(workspace, load_pairs(workspace), "train")
-    return JudgedPairs(*pairs, negatives=2, random_negatives=1)
+    return JudgedPairs(*pairs, negatives=2, random_negatives=1, seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["triples", "turns", "judged"])
+def test_every_epoch_and_every_seed_has_another_order(triples, tmp_path, kind):
+    paths, counts, _ = triples
+    if kind == "turns":
+        workspace = worlds.graded(tmp_path)
+        build_triples(workspace, TripleSettings(None))
+        turns = load_turns(workspace, *load_triples(workspace, "default"), 0)
+    elif kind == "judged":
+        workspace = worlds.paired(worlds.imported(tmp_path))
+    make = {
+        "triples": lambda seed: triple_batches(paths, counts, seed),
+        "turns": lambda seed: OnePerQuery(turns, seed),
+        "judged": lambda seed: judged(workspace, seed),
+    }[kind]
+    orders, passages = {}, {}
+    for seed in range(2):
+        source = make(seed)
+        for epoch in range(1, 4):
+            batch = source.batch(epoch, 0, source.rows)
+            orders[seed, epoch] = tuple(batch.query.tolist())
+            passages[seed, epoch] = sorted(map(tuple, np.column_stack([batch.query, batch.passages]).tolist()))
+    assert len(set(orders.values())) == 6
+    if kind == "triples":  # the rows of a part are shuffled too, not only the parts
+        first = set(rows_of(Batch(*read_triples(paths[0]))))
+        inside = [
+            [row for row in rows_of(make(0).batch(epoch, 0, sum(counts))) if row in first] for epoch in range(1, 4)
+        ]
+        assert len({tuple(rows) for rows in inside}) == 3
+    elif kind == "judged":  # other negatives are drawn
+        assert len({str(rows) for rows in passages.values()}) == 6
 
 
 def test_judged_positives_once_an_epoch_with_their_own_negatives(paired):

@@ -256,6 +256,46 @@ def test_the_head_learns_at_its_own_rate(trained_on):
     assert min(moved[name] for name in moved.keys() - head if name.endswith("query.weight")) > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {"warmup_steps": 4, "schedule": "linear"},
+            [0, 1 / 4, 1 / 2, 3 / 4, 1, 7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4, 1 / 8],
+        ),
+        ({"warmup_share": 0.25, "schedule": "constant"}, [0, 1 / 3, 2 / 3, *[1] * 9]),
+        ({"warmup_share": 0.0, "schedule": "cosine"}, [(1 + np.cos(np.pi * i / 12)) / 2 for i in range(12)]),
+        ({}, [0, *[(12 - i) / 11 for i in range(1, 12)]]),
+    ],
+)
+def test_the_learning_rate_of_every_step(trained_on, monkeypatch, options, expected):
+    """As a share of the peak, for the encoder and for the head."""
+    workspace, init = trained_on
+    rates, step = [], torch.optim.AdamW.step
+
+    def recording(self, *arguments, **named):
+        rates.append({group["lr"] for group in self.param_groups if group["params"]})
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", recording)
+    chosen = settings(init, architecture="colbert", learning_rate=1e-3, head_learning_rate=1e-2, **options)
+    train_student(workspace, f"rate-{'-'.join(map(str, options.values()))}", chosen)
+    assert len(rates) == 12
+    for found, share in zip(rates, expected, strict=True):
+        assert sorted(found) == pytest.approx(sorted({1e-3 * share, 1e-2 * share}), abs=1e-9)
+
+
+def test_what_would_stop_training_later_stops_it_before_a_text_is_tokenised(trained_on, monkeypatch):
+    workspace, init = trained_on
+    monkeypatch.setattr("jobs.training.run.make_stores", lambda *_, **__: pytest.fail("tokenised"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ModelError, match="exceeds the encoder's positions"):
+        train_student(workspace, "long", settings(init, student=replace(TINY, max_passage_tokens=65)))
+    with pytest.raises(UsageError, match="a CPU does not train in float16"):
+        train_student(workspace, "half", settings(init, precision="float16"))
+    assert not {"long", "half"} & set(workspace.names("students"))
+
+
 def test_a_machine_with_many_gpus_trains_on_one(tmp_path, monkeypatch):
     ready = TrainingArguments.__post_init__
 
@@ -270,7 +310,7 @@ def test_a_machine_with_many_gpus_trains_on_one(tmp_path, monkeypatch):
 
 def test_no_steps_give_the_start(trained_on):
     workspace, init = trained_on
-    student = StudentSettings(num_layers=1)
+    student = replace(TINY, num_layers=1)
     start = train_student(workspace, "start", settings(init, max_steps=0, student=student))
     kept = load_file(start.directory / "model.safetensors")
     whole = AutoModel.from_pretrained(init)

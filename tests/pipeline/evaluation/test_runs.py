@@ -11,7 +11,7 @@ from pipeline.evaluation.runs import rank_rows, read_run, write_run
 
 SCORED = st.dictionaries(
     st.tuples(st.integers(0, 3), st.integers(0, 30)),
-    st.sampled_from([0.0, -0.0, 1.5, 2.0, -3e38, 7.25]),
+    st.sampled_from([0.0, -0.0, 1e-45, 1.0, 0.99999994, 0.9999999, 2.0, -3e38, -3.4028235e38]),
     min_size=1,
 )
 JUDGED = st.dictionaries(st.tuples(st.integers(0, 4), st.integers(0, 30)), st.integers(0, 3), min_size=1)
@@ -31,7 +31,35 @@ def test_one_tie_rule(rows, depth):
         expected += [(query, passage, rank + 1) for rank, (passage, _) in enumerate(own[:depth])]
     assert list(zip(run.query_id.tolist(), run.passage_id.tolist(), run.rank.tolist(), strict=True)) == expected
     same = run.query_id[1:] == run.query_id[:-1]
-    assert (run.score[1:][same] < run.score[:-1][same]).all()
+    assert (run.score[1:][same] < run.score[:-1][same]).all() and np.isfinite(run.score).all()
+
+
+def test_ties_fall_by_the_smallest_steps():
+    # 2 is enough room for the first tie; the fall of the second reaches scores that were different before.
+    scores = np.array([[2, 2, 1, 1, 0.99999994, 0.9999999, 0.5, 0.5], [3, 0, -0.0, -1e-45, -1, -2, -2, -3]], np.float32)
+    run = rank_rows(np.repeat([4, 9], 8), np.tile(np.arange(8), 2), scores.ravel())
+    expected = scores.copy()
+    for row in expected:
+        for i in range(1, 8):
+            row[i] = min(row[i], np.nextafter(row[i - 1], np.float32(-np.inf)))
+    assert run.score.reshape(2, 8).tolist() == expected.tolist() and run.passage_id.tolist() == [*range(8), *range(8)]
+
+
+@pytest.mark.parametrize("top", [2, 3, 500, 1000])
+def test_saturated_scores_are_ranked_by_the_tie_rule(top):
+    scores = np.where(np.arange(1000) < top, 1.0, 0.99999994)
+    run = rank_rows(np.zeros(1000, np.int32), np.arange(1000), scores)
+    assert run.passage_id.tolist() == list(range(1000)) and (np.diff(run.score) < 0).all()
+    judged = Qrels(np.array([0, 0]), np.array([4, 999]), np.array([1, 1]))
+    assert evaluate_run(run, judged).means() == pytest.approx(
+        {
+            "MRR@10": 1 / 5,
+            "nDCG@10": (1 / np.log2(6)) / (1 + 1 / np.log2(3)),
+            "Recall@10": 0.5,
+            "Recall@100": 0.5,
+            "Recall@1000": 1.0,
+        }
+    )
 
 
 @given(SCORED, JUDGED, st.sampled_from([1, 2]))
@@ -50,6 +78,22 @@ def test_metrics_equal_ir_measures(rows, judged, level):
     ]
     direct = ir_measures.calc_aggregate(list(named.values()), qrels, docs)
     assert found == pytest.approx({name: direct[measure] for name, measure in named.items()})
+
+
+def test_passes_over_queries_give_what_a_single_pass_gives(monkeypatch):
+    rng = np.random.default_rng(0)
+    query, passage = (column.ravel() for column in np.indices((9, 20)))
+    run = rank_rows(query, passage, rng.random(180))
+    # Queries 0, 3 and 6 are not judged; the judgements are in no order.
+    judged = [(q, p, 1) for q in range(9) if q % 3 for p in rng.choice(20, 2, replace=False)]
+    qrels = Qrels(*(np.array(column) for column in zip(*rng.permutation(judged), strict=True)))
+    whole = evaluate_run(run, qrels)
+    monkeypatch.setattr("pipeline.evaluation.metrics.QUERIES_PER_PASS", 2)
+    parts = evaluate_run(run, qrels)
+    assert parts.query_id.tolist() == whole.query_id.tolist() == [1, 2, 4, 5, 7, 8]
+    for name, values in whole.values.items():
+        assert parts.values[name].tolist() == values.tolist()
+    assert len(set(whole.values["MRR@10"])) > 2
 
 
 def test_a_judged_query_that_a_run_misses_scores_zero():

@@ -19,9 +19,11 @@ from pipeline.exports.rows import list_groups
 from pipeline.imports.candidate_files import read_run_rows
 from pipeline.imports.lists import ListOptions, import_lists, system_source
 from pipeline.imports.scores import ScoreOptions, import_scores
+from pipeline.storage.workspace import Workspace
 from pipeline.tables.parts import write_part
 from pipeline.tables.provenance import Recipe
 from pipeline.triples.build import TripleSettings, build_triples
+from pipeline.triples.layouts import Lists
 from tests import worlds
 
 
@@ -86,6 +88,12 @@ def expected_groups(world, by):
         goods, bads = groups.setdefault((query, positive) if by == "positive" else query, ({}, {}))
         goods[positive], bads[negative] = good, bad
     return groups
+
+
+def ids(world, table):
+    """Row number → external id."""
+    column = "query_id" if table == "queries" else "passage_id"
+    return dict(duckdb.sql(f"SELECT {column}, external_id FROM '{world.path(table)}/*.parquet'").fetchall())
 
 
 def texts(world, table):
@@ -260,7 +268,7 @@ def listed(world):
     write_part(
         path, pa.table(rows, schemas.LISTS).to_batches(), schemas.LISTS, Recipe("lists", {"teachers": ["t"]}, {})
     )
-    return world
+    return Workspace.open(str(world.root), stale_ok=True)  # no command built them
 
 
 def test_lists_go_out_as_they_are(listed, tmp_path):
@@ -311,6 +319,16 @@ def test_the_card_says_where_the_rows_come_from(world, tmp_path):
     assert f"| triples | {len(triples(world)):,} |" in text
 
 
+def test_the_card_warns_of_teachers_on_mixed_scales(tmp_path):
+    workspace = worlds.scored(worlds.paired(worlds.imported(tmp_path)), {"a": 1})
+    worlds.scored(workspace, {"b": 1}, spread=200)
+    for name, settings in (("mean", TripleSettings(None)), ("scaled", TripleSettings(None, ensemble="zscore"))):
+        build_triples(workspace, settings, name=name)
+        export(workspace, tmp_path / name, ExportSettings("margin", name))
+        text = (tmp_path / name / "README.md").read_text()
+        assert ("**Warning:** the spreads of the teachers differ by a factor of 50" in text) == (name == "mean")
+
+
 def test_exports_alone_are_replaced(world, tmp_path):
     export(world, tmp_path / "out", ExportSettings("triplet"))
     with pytest.raises(WorkspaceError, match="the directory is not empty") as error:
@@ -337,12 +355,132 @@ def test_a_directory_with_foreign_files_is_not_replaced(world, tmp_path):
     assert "--overwrite" not in str(error.value) and (tmp_path / "out/.git").is_dir() and (clone / "README.md").exists()
 
 
+CONFIGS = {"pylate": ["train", "queries", "documents"]}
+EXPORTS = {form: {"negatives": 3} if FORMATS[form].even else {} for form in FORMATS}
+
+
+def loaded(directory, form, cache):
+    return {
+        name: load_dataset(str(directory), name, split="train", cache_dir=str(cache)).to_list()
+        for name in CONFIGS.get(form, ["default"])
+    }
+
+
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_format_can_be_replaced(world, tmp_path, form):
-    for _ in range(2):
-        export(
-            world, tmp_path / "out", ExportSettings(form, overwrite=True, negatives=3 if FORMATS[form].even else None)
-        )
+def test_an_export_that_was_replaced_is_read_anew(world, tmp_path, form):
+    out, cache, read, files = tmp_path / "out", tmp_path / "cache", [], []
+    for name in ("default", "some", "default"):
+        made = export(world, out, ExportSettings(form, name, overwrite=True, **EXPORTS[form]))
+        read.append(loaded(out, form, cache))
+        files.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+        parquet = [path for path in files[-1] if path.suffix == ".parquet"]
+        assert {path.name.rpartition("-")[0] for path in parquet} <= {f"train-{made.fingerprint}"}
+        assert bool(parquet) == any("parquet" in pattern for pattern in FORMATS[form].files)
+        assert read[-1] == loaded(out, form, tmp_path / f"fresh-{len(read)}")
+    assert read[0] == read[2] != read[1] and files[0] == files[2] and files[0] != files[1]
+    # The library's cache knows the last name of a directory, not where it is.
+    export(world, tmp_path / "elsewhere/out", ExportSettings(form, "some", **EXPORTS[form]))
+    assert loaded(tmp_path / "elsewhere/out", form, cache) == read[1]
+
+
+def test_exports_of_earlier_versions_and_look_ups_of_trainers_are_replaced(world, tmp_path):
+    out = tmp_path / "out"
+    export(world, out, ExportSettings("margin"))
+    (file,) = (out / "train").iterdir()
+    file.rename(out / "train/train-00000.parquet")
+    export(world, out, ExportSettings("lightning-ir", overwrite=True))
+    (out / "docs.jsonl.pklz4").mkdir()
+    (out / "docs.jsonl.pklz4/bin").write_bytes(b"texts of these documents")
+    export(world, out, ExportSettings("lightning-ir", "some", overwrite=True))
+    assert not (out / "docs.jsonl.pklz4").exists()
+
+
+def sides_of(world, form, rows):
+    """(query, its positives, its negatives) for each row of an export, by external id; for a run: (query, passages)."""
+    names = {kind: {text: name for name, text in texts(world, kind).items()} for kind in ("queries", "passages")}
+    for row in rows:
+        if form == "flag-embedding":
+            sides = ([names["passages"][text] for text in row[side]] for side in ("pos", "neg"))
+            yield names["queries"][row["query"]], *sides
+        elif form == "tevatron":
+            sides = ([passage["docid"] for passage in row[f"{side}_passages"]] for side in ("positive", "negative"))
+            yield row["query_id"], *sides
+        else:
+            lists = next((row[name] for name in ("doc_ids", "document_ids", "passage_ids") if name in row), None)
+            first, *others = lists or [row[name] for name in row if name.startswith(("positive_id", "negative_"))
+                                       and name.endswith("_id")]  # fmt: skip
+            yield row["query_id"], [first], others
+
+
+@pytest.fixture(scope="module")
+def limited(world):
+    """Sets whose positives have different negatives: by a threshold, and by the highest scored that it lets pass."""
+    build_triples(world, TripleSettings(1.0, negatives_per_query=2, strategy="top"), name="few")
+    build_triples(world, TripleSettings(1.0), name="lists", layout=Lists(4))
+    for name in ("some", "few"):
+        united = {}
+        for query, positive, negative, *_ in triples(world, name=name):
+            sides = united.setdefault(query, (set(), set()))
+            sides[0].add(positive)
+            sides[1].add(negative)
+        pairs = sum(len(goods) * len(bads) for goods, bads in united.values())
+        assert pairs > len(triples(world, name=name)) > 20  # united, the filter would be undone
+    return world
+
+
+ROWS = [form for form in FORMATS if form != "lightning-ir"]
+
+
+@pytest.mark.parametrize("form", ROWS)
+@pytest.mark.parametrize("settings", [{"triples": "some"}, {"triples": "few"}, {"lists": "lists"}], ids=str)
+def test_a_negative_shares_a_row_only_with_positives_that_it_passed_for(limited, tmp_path, form, settings):
+    if "lists" in settings:
+        rows = duckdb.sql(f"SELECT * FROM '{limited.path('lists', 'lists')}/*.parquet'").fetchall()
+        queries, passages = ids(limited, "queries"), ids(limited, "passages")
+        expected = {(queries[q], passages[p], passages[n]) for q, (p, *ns), _ in rows for n in ns}
+    else:
+        expected = {row[:3] for row in triples(limited, name=settings["triples"])}
+    columns = {} if FORMATS[form].content != "either" else {"ids": True}
+    even = {"negatives": 2} if FORMATS[form].even else {}
+    export(limited, tmp_path / "out", ExportSettings(form, **settings, **columns, **even))
+    rows = loaded(tmp_path / "out", form, tmp_path / "cache")
+    written = [
+        (query, positive, negative)
+        for query, positives, negatives in sides_of(limited, form, next(iter(rows.values())))
+        for positive in positives
+        for negative in negatives
+    ]
+    assert len(written) == len(set(written)) > 10 and set(written) <= expected
+    if not even:
+        assert set(written) == expected
+
+
+@pytest.mark.parametrize("name", ["some", "few"])
+def test_the_negatives_of_a_run_passed_for_all_its_positives(limited, tmp_path, name):
+    made = export(limited, tmp_path / "out", ExportSettings("lightning-ir", name, ids=True))
+    found, every, known = {}, {}, {row[:3] for row in triples(limited, name=name)}
+    for row in loaded(tmp_path / "out", "lightning-ir", tmp_path / "cache")["default"]:
+        found.setdefault(row["query_id"], set()).add(row["doc_id"])
+    positives = {(query, positive) for query, positive, _ in known}
+    for query, positive, negative in known:
+        every.setdefault(query, set()).update((positive, negative))
+    assert found.keys() == every.keys()
+    for query, passages in found.items():
+        goods = {passage for passage in passages if (query, passage) in positives}
+        assert {(query, p, n) for p in goods for n in passages - goods} <= known
+        assert goods and passages - goods
+    lost = sum(len(every[query]) - len(passages) for query, passages in found.items())
+    assert made.left_out_passages == lost > 0
+    assert f"{lost:,} passages that are not in the set with" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_circle_of_passages_is_one_run(world, tmp_path):
+    """Each passage of a query without a judged positive is a positive and a negative of the set."""
+    build_triples(world, TripleSettings(None, relevance_level=9, pairs="scored"), name="circle")
+    made = export(world, tmp_path / "out", ExportSettings("lightning-ir", "circle", ids=True))
+    found = [(row["query_id"], row["doc_id"]) for row in loaded(made.directory, "lightning-ir", tmp_path)["default"]]
+    every = {(query, passage) for query, *passages, _, _, _ in triples(world, name="circle") for passage in passages}
+    assert len(found) == len(set(found)) and set(found) == every and not made.left_out_passages
 
 
 def test_a_failure_leaves_nothing(world, tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ words = st.sampled_from(["cat", "CAT", "dog", "fish", "ünder", "don't", "the", 
 sentences = st.lists(words, max_size=12).map(" ".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     texts=st.lists(sentences, min_size=1, max_size=25),
     queries=st.lists(st.lists(words | st.just("unseen"), max_size=5).map(" ".join), min_size=1, max_size=5),

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 
 import duckdb
@@ -36,13 +37,12 @@ def test_a_query_stands_in_one_shard(paired):
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 100))
 def test_shards_are_even(counts, pairs_per_shard):
-    ends = shard_ends(np.array(counts), pairs_per_shard)
-    assert ends == sorted(set(ends)) and ends[-1] == len(counts)
-    sizes = [sum(counts[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
-    share = sum(counts) / max(1, round(sum(counts) / pairs_per_shard))
-    assert all(abs(size - share) <= max(counts) for size in sizes[:-1]) or len(ends) < round(
-        sum(counts) / pairs_per_shard
-    )
+    """Each shard but the last ends at the query that brings its end nearest to its share."""
+    total, ends = sum(counts), list(itertools.accumulate(counts))
+    shards = max(1, round(total / pairs_per_shard))
+    shares = [total * i / shards for i in range(1, shards)]
+    nearest = {min(range(len(ends)), key=lambda i: (abs(ends[i] - share), -i)) + 1 for share in shares}
+    assert shard_ends(np.array(counts), pairs_per_shard) == sorted(nearest | {len(counts)})
 
 
 def test_building_again_does_nothing_until_something_changes(paired):

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
@@ -68,7 +68,7 @@ def check(kind: Kind, rows: list[tuple[str, str]], limit: int, rule: Truncation)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(rows=pairs, limit=st.integers(6, 40), rule=st.sampled_from(["longest_first", "only_second"]))
 @example(rows=[("", "")], limit=6, rule="longest_first")
 @example(rows=[("ice " * 9, "")], limit=7, rule="longest_first")

@@ -35,7 +35,7 @@ def test_order_is_by_key_then_ids_whatever_the_order_given(bits):
 @pytest.mark.parametrize("parts", [1, 3, 7])
 def test_every_row_arrives_in_one_part(tmp_path, parts):
     paths = [tmp_path / str(i) for i in range(4)]
-    shards = [some(count, seed) for seed, count in enumerate((500, 0, 1, 300))]
+    shards = [some(count, seed) for seed, count in enumerate((40_000, 0, 1, 300))]  # rows in every bucket
     for path, rows in zip(paths, shards, strict=True):
         write_by_bucket(path, rows, shuffle_keys(0, rows["a"], rows["b"]))
     found = [read_part(paths, KIND, part, parts) for part in range(parts)]

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schemas
+from pipeline.collection.selection import selected_before
 from pipeline.fingerprint import digest_json
 from pipeline.scores import pairs as pairs_module
 from pipeline.scores.pairs import PairSet, pairs_recipe
@@ -43,11 +44,11 @@ DIGESTS: dict[str, tuple[int, str]] = {
     "triples/positives": (1, "0b90098b0049cba9e6e1ffeb910ceb6b"),
     "triples/ring": (1, "74d2eb256330c863cd5d2d577e912d0b"),
     "triples/candidates": (1, "e77eb7dc2ba66d55fef7149085922437"),
-    "triples/take": (1, "7dfcd65282eadb8938785033f60c40cd"),
-    "triples/draw": (1, "702129b954c8e326c9d83c218d23b9d5"),
-    "triples/leave": (1, "f895edf5ae95026544c82f42d3a54636"),
+    "triples/take": (2, "1a665cae211cf7eaaabf131009ec8878"),
+    "triples/draw": (2, "41b06a593466a87c00ffb5a8f4ec1b36"),
+    "triples/leave": (2, "7b84e9e42a61e00f69acf4a498f458c6"),
     "triples/counts": (1, "2fcab3be556bb463da1240f8cc0c15de"),
-    "triples/funnel": (1, "b28bd71e4f0ba1391e194e4b54695f96"),
+    "triples/funnel": (1, "8043bab5ef7cf93380252d79e1209169"),
     "triples/kept": (1, "929fbffee33d83a164b1becadc5228fa"),
     "collection/same_texts": (1, "06b4012e8f6f668b6a947754a51a6953"),
     "triples/by_query": (1, "1a648788a48ad4c4a17ef64536704344"),
@@ -89,6 +90,12 @@ def footer(kind: str, content: str) -> Footer:
     return Footer(Recipe(kind, {}), content, 1, 0, 1)
 
 
+def scored_by_two() -> ScoredPairs:
+    pairs = PairSet([], [footer("pairs", "p")])
+    scores = tuple(ScoreSet(name, pairs, [], [footer("scores", name * 2)]) for name in "ab")
+    return ScoredPairs(scores, {"queries": digest_json([]), "passages": digest_json([])})
+
+
 # As commit 1116c72 recorded them, when identities held the text of the statements.
 RECORDED = [
     (TripleSettings(), Triples(), "1f004bd3b907a26c317731034ce00a67"),
@@ -103,12 +110,24 @@ RECORDED = [
 
 @pytest.mark.parametrize(("settings", "layout", "fingerprint"), RECORDED)
 def test_identities_of_sets_built_before_are_valid(settings, layout, fingerprint, monkeypatch):
-    pairs = PairSet([], [footer("pairs", "p")])
-    scores = tuple(ScoreSet(name, pairs, [], [footer("scores", name * 2)]) for name in "ab")
-    scored = ScoredPairs(scores, {"queries": digest_json([]), "passages": digest_json([])})
+    scored = scored_by_two()
     assert triples_recipe(scored, settings, layout).fingerprint == fingerprint
     monkeypatch.setitem(shard.STATEMENTS, "triples/candidates", 2)
     assert triples_recipe(scored, settings, layout).fingerprint != fingerprint
+
+
+@pytest.mark.parametrize(("positives", "valid"), [(7, True), (8, False)])
+def test_limited_sets_built_before_are_valid_if_no_query_has_two_positives(positives, valid):
+    scored, settings = scored_by_two(), TripleSettings(1.0, negatives_per_query=2)
+    first = {**triples_recipe(scored, settings).settings, "sql": sql("triples/first_statements")}
+    earlier, today = Recipe("triples", first, {**scored.contents, **scored.tables}), triples_recipe(scored, settings)
+    # As commit 096fd60 recorded it, when the limit was that of a query.
+    assert earlier.fingerprint == "3ec99c18d8fe86dec6d6e80ecac913d0" != today.fingerprint
+    counted = {"positives": positives, "queries": 9, "queries_without_positive": 2, "of a later version": 1}
+    made = Footer(earlier, "", 1, 0, 1, {"funnel": counted})
+    assert triples_recipe(scored, settings, made=made).fingerprint == (earlier if valid else today).fingerprint
+    stale = Footer(Recipe("triples", first), "", 1, 0, 1, {"funnel": counted})
+    assert triples_recipe(scored, settings, made=stale).fingerprint == today.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -132,8 +151,17 @@ def test_identities_of_pairs_built_before_are_valid(tmp_path, monkeypatch, optio
     passages = write("passages", schemas.PASSAGES, [0], ["p"], ["a"], [1])
     write("queries", schemas.QUERIES, [0], ["q"], ["b"], [2], [["train"]])
     write("qrels", schemas.QRELS, [0], [0], [1])
-    made_of = {"passages": content_fingerprint([passages])}
-    write("retrieved/bm25", schemas.RETRIEVED, [0], [0], [1], [0.5], settings={"split": "train"}, inputs=made_of)
+    made_of = {"passages": content_fingerprint([passages]), "queries": next(selected_before(workspace, "train", None))}
+    write(
+        "retrieved/bm25",
+        schemas.RETRIEVED,
+        [0],
+        [0],
+        [1],
+        [0.5],
+        settings={"split": "train", "system": "bm25"},
+        inputs=made_of,
+    )
     assert pairs_recipe(workspace, *options).fingerprint == fingerprint
     monkeypatch.setitem(pairs_module.STATEMENTS, "scores/build_pairs", 2)
     assert pairs_recipe(workspace, *options).fingerprint != fingerprint

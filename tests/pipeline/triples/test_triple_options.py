@@ -1,8 +1,9 @@
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PrepError, UsageError
@@ -11,8 +12,18 @@ from pipeline.retrieval.retrievers import RandomRetriever
 from pipeline.scores.pairs import build_pairs, load_pairs
 from pipeline.triples.build import Resources, TripleSettings, build_triples
 from pipeline.triples.ensemble import Sample, fit_weights
+from pipeline.triples.funnel import REASONS
 from tests import worlds
-from tests.pipeline.triples.triple_reference import IDS, Filters, World, in_shards_of, read, spread, triples
+from tests.pipeline.triples.triple_reference import (
+    IDS,
+    Filters,
+    World,
+    candidates,
+    in_shards_of,
+    read,
+    spread,
+    triples,
+)
 
 TEACHERS = ["a", "b", "c"]
 
@@ -101,11 +112,14 @@ LIMITS = st.fixed_dictionaries(
         "split": st.sampled_from(["train", "dev"]),
     }
 )
-PLAIN = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+PLAIN = settings(max_examples=25)
 
 
 @PLAIN
 @example(options={"threshold": None, "negatives_per_system": 5}, teachers=TEACHERS)  # what both retrievers found
+@example(options={"threshold": 0.0, "negatives_per_system": 4}, teachers=TEACHERS)  # of each positive
+@example(options={"threshold": 1.0, "negatives_per_query": 2, "strategy": "log_random", "seed": 1}, teachers=TEACHERS)
+@example(options={"threshold": 1.0, "negatives_per_query": 3, "strategy": "log_random", "seed": 2}, teachers=TEACHERS)
 @given(options=THRESHOLDS | BOUNDS | LIMITS, teachers=st.sampled_from([TEACHERS, ["a", "b"]]))
 def test_every_option_equals_plain_loops(filtered, one_shard_world, options, teachers):
     chosen = TripleSettings(**options)
@@ -200,10 +214,95 @@ def test_same_text_never_on_both_sides(graded, world):
     assert build_triples(graded, TripleSettings(None, collapse_duplicates=True), name="d").funnel.pairs_collapsed > 0
 
 
-@settings(PLAIN, max_examples=8)
+# Reason → settings that drop candidates for it.
+REASONED = {
+    "same_text": {"threshold": None},
+    "below_min_score": {"threshold": None, "min_score": -2.0},
+    "above_max_score": {"threshold": None, "max_score": 3.0},
+    "outside_ranks": {"threshold": None, "rank_from": 2, "rank_to": 4},
+    "below_threshold": {"threshold": 1.0},
+    "within_relative_margin": {"threshold": None, "relative_margin": 0.5},
+    "above_max_margin_std": {"threshold": None, "max_margin_std": 5.0},
+    "over_limit": {"threshold": 0.0, "negatives_per_query": 2},
+}
+
+
+@PLAIN
 @given(options=BOUNDS | LIMITS)
-def test_the_funnel_adds_up(filtered, options):
-    adds_up(*filtered(TripleSettings(**options)))
+@example(options={"threshold": None, "pairs": "scored", "negatives_per_query": 2})
+def test_the_funnel_tells_the_reasons_apart(filtered, one_shard_world, options):
+    counts_of_a_plain_loop(filtered, one_shard_world, TripleSettings(**options))
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_occurs(filtered, one_shard_world, reason):
+    counts = counts_of_a_plain_loop(filtered, one_shard_world, TripleSettings(**REASONED[reason]))
+    assert counts[reason] > 3 and counts["same_text"] > 3 and counts["triples"] > 3
+
+
+def counts_of_a_plain_loop(filtered, world, chosen):
+    found, funnel, counted = filtered(chosen)
+    adds_up(found, funnel, counted)
+    every = candidates(world, chosen, TEACHERS)
+    counts = Counter(reason for reason, _ in every.values())
+    assert {name: getattr(funnel, name) for name in [*REASONS, "triples"]} == {
+        name: counts[name] for name in [*REASONS, "triples"]
+    }
+    judged = {(query, p) for query, p, _ in every if positive_in(world, query, p, chosen)}
+    assert funnel.positives_with_candidates == len(judged)
+    assert funnel.positives_with_triples == len(judged & {key[:2] for key in found})
+    return counts
+
+
+def positive_in(world, query, passage, chosen):
+    return any(
+        row["passage_id"] == passage and (row["grade"] or 0) >= chosen.relevance_level for row in world.pairs[query]
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "strategy"),
+    [("negatives_per_query", strategy) for strategy in ("top", "random", "log_random")]
+    + [("negatives_per_system", "top")],
+)
+def test_every_positive_gets_as_many_negatives_as_pass_for_it(filtered, one_shard_world, limit, strategy):
+    """Limited by query, a positive whose negatives score low would lose them to those of a higher positive."""
+    retrieved = {"rank_to": 1000}  # by system, a judged negative that none retrieved is never taken
+    chosen = TripleSettings(2.0, strategy=strategy, **retrieved, **{limit: 2})
+    passed = triples(one_shard_world, dataclasses.replace(chosen, **{limit: None}), TEACHERS)
+    found, funnel, _ = filtered(chosen)
+    expected = {key[:2] for key in passed}
+    assert {key[:2] for key in found} == expected and funnel.positives_with_triples == len(expected)
+    by_query = triples(one_shard_world, chosen, TEACHERS, per_query=True)
+    assert {key[:2] for key in by_query} < expected
+    if limit == "negatives_per_query":
+        sizes = Counter(key[:2] for key in passed)
+        assert Counter(key[:2] for key in found) == {key: min(size, 2) for key, size in sizes.items()}
+
+
+@PLAIN
+@example(options={"threshold": 1.0, "negatives_per_query": 2}, bounds={})
+@example(options={"threshold": None, "negatives_per_system": 1}, bounds={"relative_margin": 0.2})
+@example(options={"threshold": None, "negatives_per_query": 2}, bounds={"max_margin_std": 4.0})
+@given(
+    options=LIMITS,
+    bounds=st.sampled_from(
+        [{}, {"anchor": "min"}, {"min_score": -4.0}, {"rank_to": 4}, {"relative_margin": 0.2}, {"max_margin_std": 4.0}]
+    ),
+)
+def test_where_positives_share_all_negatives_limits_are_those_of_a_query(one_shard_world, options, bounds):
+    """The proof for identities that stay: what `limits_differ_by_positive` denies does not change a row."""
+    chosen = TripleSettings(**options, **bounds)
+    rows = [triples(one_shard_world, chosen, TEACHERS, per_query=by_query) for by_query in (False, True)]
+    assert chosen.limits_differ_by_positive or rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(("strategy", "differs"), [("top", False), ("random", True), ("log_random", True)])
+def test_the_seed_decides_what_is_drawn(filtered, strategy, differs):
+    first, second, again = (
+        filtered(TripleSettings(None, negatives_per_query=2, strategy=strategy, seed=seed))[0] for seed in (0, 1, 0)
+    )
+    assert first == again and (first.keys() != second.keys()) == differs and len(first) == len(second)
 
 
 def test_the_funnel_of_many_shards_adds_up(graded):

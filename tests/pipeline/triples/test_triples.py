@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -5,12 +6,13 @@ from dataclasses import replace
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import schemas
 from pipeline.errors import PrepError, UsageError, WorkspaceError
 from pipeline.imports.msmarco import import_msmarco
+from pipeline.storage.atomic_files import write_json
 from pipeline.tables.parts import open_part, read_part, write_part
 from pipeline.triples.build import Resources, TripleSettings, build_triples, make_plan
 from pipeline.triples.inputs import current_scored_pairs
@@ -62,7 +64,7 @@ def filtered(one_shard, tmp_path_factory):
     return Filters(one_shard, tmp_path_factory.mktemp("filtered"))
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25)
 @given(
     teachers=st.sets(st.sampled_from(sorted(TEACHERS)), min_size=1).map(sorted),
     # Scores are whole numbers and means of up to three: these thresholds are met exactly by some margins.
@@ -202,3 +204,14 @@ def test_an_empty_shard_gives_nothing(scored, tmp_path):
         worker.measure()
         funnel, _ = worker.count()
         assert not any(vars(funnel).values()) and not len(Triples().rows(worker.kept()))
+
+
+def test_quantiles_are_in_order_in_the_set_and_in_its_files(scored, tmp_path):
+    names = ["0%", "5%", "25%", "50%", "75%", "95%", "100%"]
+    built = [build_triples(scored, TripleSettings(None), name="quantiles") for _ in range(2)]
+    assert built[1].unchanged
+    for one in built:
+        assert list(one.margins) == names and list(one.margins.values()) == sorted(one.margins.values())
+    write_json(tmp_path / "facts.json", built[1].as_dict())
+    for path in (tmp_path / "facts.json", scored.path("triples", "quantiles") / "statistics.json"):
+        assert list(json.loads(path.read_text())["margins"]) == names

@@ -87,8 +87,17 @@ class World:
         self.systems = sorted(name for name in next(iter(self.pairs.values()))[0] if name.startswith("rank_"))
 
 
-def triples(world, settings, teachers, weights=None, scales=None, centre=0.0):  # noqa: C901 — one loop, one rule after the other
+def triples(world, settings, teachers, weights=None, scales=None, centre=0.0, *, per_query=False):
     """{(query, positive, negative): (positive score, negative score, margin, spread)}."""
+    rows = candidates(world, settings, teachers, weights, scales, centre, per_query=per_query)
+    return {key: row for key, (reason, row) in rows.items() if reason == "triples"}
+
+
+def candidates(world, settings, teachers, weights=None, scales=None, centre=0.0, *, per_query=False):
+    """{(query, positive, negative): (its count in the funnel, its numbers)}.
+
+    `per_query` limits the negatives of a query instead of those of each positive, as earlier versions did.
+    """
     weights, scales = weights or [1.0] * len(teachers), scales or [1.0] * len(teachers)
     found = {}
     for query, pairs in world.pairs.items():
@@ -100,13 +109,6 @@ def triples(world, settings, teachers, weights=None, scales=None, centre=0.0):  
             ]
             for row in pairs
         }
-
-        def total(values):
-            return sum(w * v for w, v in zip(weights, values, strict=True))
-
-        def ensemble(values):
-            return total(values) / sum(weights)
-
         positives = [row for row in pairs if (row["grade"] or 0) >= settings.relevance_level]
         negatives = [row for row in pairs if (row["grade"] or 0) <= 0]
         if settings.collapse_duplicates:
@@ -115,47 +117,65 @@ def triples(world, settings, teachers, weights=None, scales=None, centre=0.0):  
         if not positives and settings.pairs == "scored" and len(negatives) > 1:
             circle = sorted(negatives, key=lambda row: draw(settings.seed, "ring", query, row["passage_id"]))
             matched = list(zip(circle, [*circle[1:], circle[0]], strict=True))
-        relevant = {world.texts[row["passage_id"]] for row in positives}
-        kept = {}
+        limited = {}
         for p, n in matched:
-            positive, negative = scores[p["passage_id"]], scores[n["passage_id"]]
-            margins = [a - b for a, b in zip(positive, negative, strict=True)]
-            margin = ensemble(margins)
-            spread = math.sqrt(ensemble([(m - margin) ** 2 for m in margins]))
-            low = ensemble(negative) - centre
-            # What the threshold is measured from.
-            if settings.anchor == "min" and positives:
-                anchor = min(total(scores[row["passage_id"]]) for row in positives)
-                anchors = [min(scores[row["passage_id"]][i] for row in positives) for i in range(len(teachers))]
-            else:
-                anchor, anchors = total(positive), positive
-            ranks = [n[s] for s in world.systems if n[s] is not None]
-            if world.texts[n["passage_id"]] in relevant | {world.texts[p["passage_id"]]}:
-                continue
-            if settings.min_score is not None and low < settings.min_score:
-                continue
-            if settings.max_score is not None and low > settings.max_score:
-                continue
-            if (settings.rank_from or settings.rank_to) and not ranks:
-                continue
-            if ranks and not (settings.rank_from or 1) <= min(ranks) <= (settings.rank_to or min(ranks)):
-                continue
-            if settings.threshold is not None:
-                votes = sum(a - b >= settings.threshold for a, b in zip(anchors, negative, strict=True))
-                least = {"mean": None, "all": len(teachers), "any": 1}.get(settings.threshold_on, settings.threshold_on)
-                distance = (anchor - total(negative)) / sum(weights)
-                if distance < settings.threshold if least is None else votes < int(least):
-                    continue
-            if settings.relative_margin is not None:
-                high = anchor / sum(weights) - centre
-                if low > high - abs(high) * settings.relative_margin:
-                    continue
-            if settings.max_margin_std is not None and spread > settings.max_margin_std:
-                continue
-            kept[p["passage_id"], n["passage_id"]] = (ensemble(positive) - centre, low, margin, spread, n)
-        chosen = choose(world, settings, query, kept)
-        found |= {(query, p, n): row[:4] for (p, n), row in kept.items() if n in chosen}
+            reason, numbers = judge(world, settings, scores, positives, p, n, weights, centre)
+            key = (query, p["passage_id"], n["passage_id"])
+            found[key] = (reason, numbers)
+            if reason == "triples":  # queries without a positive have one limit
+                limited.setdefault(key[1] if positives and not per_query else None, {})[key] = (numbers[1], n)
+        for rows in limited.values():
+            chosen = choose(world, settings, query, {key[2]: row for key, row in rows.items()})
+            found |= {key: ("over_limit", found[key][1]) for key in rows if key[2] not in chosen}
     return found
+
+
+def judge(world, settings, scores, positives, p, n, weights, centre):  # noqa: C901 — one rule after the other
+    """The first reason to drop a candidate, or "triples"; and its (positive score, negative score, margin, spread)."""
+
+    def total(values):
+        return sum(w * v for w, v in zip(weights, values, strict=True))
+
+    def ensemble(values):
+        return total(values) / sum(weights)
+
+    positive, negative = scores[p["passage_id"]], scores[n["passage_id"]]
+    margins = [a - b for a, b in zip(positive, negative, strict=True)]
+    margin = ensemble(margins)
+    spread = math.sqrt(ensemble([(m - margin) ** 2 for m in margins]))
+    low = ensemble(negative) - centre
+    numbers = (ensemble(positive) - centre, low, margin, spread)
+    # What the threshold is measured from.
+    if settings.anchor == "min" and positives:
+        anchor = min(total(scores[row["passage_id"]]) for row in positives)
+        anchors = [min(scores[row["passage_id"]][i] for row in positives) for i in range(len(weights))]
+    else:
+        anchor, anchors = total(positive), positive
+    ranks = [n[s] for s in world.systems if n[s] is not None]
+    relevant = {world.texts[row["passage_id"]] for row in positives}
+    if world.texts[n["passage_id"]] in relevant | {world.texts[p["passage_id"]]}:
+        return "same_text", numbers
+    if settings.min_score is not None and low < settings.min_score:
+        return "below_min_score", numbers
+    if settings.max_score is not None and low > settings.max_score:
+        return "above_max_score", numbers
+    if (settings.rank_from or settings.rank_to) and not ranks:
+        return "outside_ranks", numbers
+    if ranks and not (settings.rank_from or 1) <= min(ranks) <= (settings.rank_to or min(ranks)):
+        return "outside_ranks", numbers
+    if settings.threshold is not None:
+        votes = sum(a - b >= settings.threshold for a, b in zip(anchors, negative, strict=True))
+        least = {"mean": None, "all": len(weights), "any": 1}.get(settings.threshold_on, settings.threshold_on)
+        distance = (anchor - total(negative)) / sum(weights)
+        if distance < settings.threshold if least is None else votes < int(least):
+            return "below_threshold", numbers
+    if settings.relative_margin is not None:
+        high = anchor / sum(weights) - centre
+        if low > high - abs(high) * settings.relative_margin:
+            return "within_relative_margin", numbers
+    if settings.max_margin_std is not None and spread > settings.max_margin_std:
+        return "above_max_margin_std", numbers
+    return "triples", numbers
 
 
 def one_for_each_text(world, rows):
@@ -165,17 +185,16 @@ def one_for_each_text(world, rows):
     return list(first.values())
 
 
-def choose(world, settings, query, kept):
-    """Negatives that the limits leave."""
-    rows = {n: row for (_, n), row in kept.items()}
+def choose(world, settings, query, rows):
+    """The negatives that the limits leave of {negative: (score, its pair)}."""
     chosen = set(rows)
     if settings.negatives_per_system:
         chosen = set()
         for system in world.systems:
-            ranked = sorted((row[4][system], n) for n, row in rows.items() if row[4][system] is not None)
+            ranked = sorted((pair[system], n) for n, (_, pair) in rows.items() if pair[system] is not None)
             chosen |= set([n for _, n in ranked if n not in chosen][: settings.negatives_per_system])
     if settings.negatives_per_query:
-        placed = sorted(chosen, key=lambda n: (-rows[n][1], n))
+        placed = sorted(chosen, key=lambda n: (-rows[n][0], n))
         turns = []
         for place, n in enumerate(placed, 1):
             luck = (draw(settings.seed, "draw", query, n) + 0.5) / 2**64

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from pipeline.errors import ModelError
-from teachers.engine.certificate import certify, kendall_tau, sample_rows
+from teachers.engine.certificate import LEAST_TAU, PrecisionError, certify, kendall_tau, sample_rows
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=30))
@@ -44,6 +46,27 @@ def test_too_far_is_refused():
     with pytest.raises(ModelError, match="stray too far"):
         certify(swapped, reference).check("int8", "here")
     certify(-reference[:50], reference[:50]).check("bfloat16", "here")  # too few to judge by
+
+
+def test_an_order_that_is_lost_is_refused_though_the_distances_are_kept():
+    """Tau's own bound: most pairs in a narrow band, a few far away."""
+    band, far = np.linspace(-0.01, 0.01, 140, dtype=np.float32), np.array([-9, -8, 8, 9], np.float32)
+    reference = np.concatenate([band, far])
+    found = certify(np.concatenate([band[::-1], far]), reference)
+    assert found.mean_difference < 0.02 * found.score_deviation / 2
+    for dtype in LEAST_TAU:
+        with pytest.raises(PrecisionError, match="Kendall tau"):
+            found.check(dtype, "here")
+        certify(np.concatenate([band, far]), reference).check(dtype, "here")
+    # Within the sample's doubt it passes, and the bound of each dtype is its own.
+    for tau, error, refused in ((0.993, 0.0, True), (0.993, 0.002, False), (0.996, 0.0, False)):
+        judged = replace(found, kendall_tau=tau, tau_error=error)
+        if refused:
+            with pytest.raises(PrecisionError):
+                judged.check("bfloat16", "here")
+            judged.check("int8", "here")
+        else:
+            judged.check("bfloat16", "here")
 
 
 def test_the_sample_is_fixed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import random
 from collections.abc import Callable
@@ -55,19 +56,12 @@ def oracle(directory: Path, rows: list[tuple[str, str]], limit: int = LIMIT) -> 
     with quiet_loading():
         model = AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(directory)
-    types = (getattr(model.config, "type_vocab_size", None) or 0) > 1
+    takes = inspect.signature(model.forward).parameters
     logits = []
     with torch.inference_mode():
         for query, passage in rows:
-            call = tokenizer(
-                query,
-                passage,
-                truncation="longest_first",
-                max_length=limit,
-                return_token_type_ids=types,
-                return_tensors="pt",
-            )
-            logits.append(model(**call).logits.item())
+            call = tokenizer(query, passage, truncation="longest_first", max_length=limit, return_tensors="pt")
+            logits.append(model(**{name: ids for name, ids in call.items() if name in takes}).logits.item())
     return np.array(logits, np.float32)
 
 
@@ -132,6 +126,13 @@ def test_bfloat16_comes_near_and_its_logits_are_not_rounded(tiny: Tiny) -> None:
     half = load_scorer(str(tiny("bert")), dataclasses.replace(SETTINGS, dtype="bfloat16")).score(pairs)
     assert 0 < np.abs(half - exact).max() < 0.2
     assert (half != torch.from_numpy(half).bfloat16().float().numpy()).mean() > 0.9
+
+
+def test_the_head_of_a_model_that_runs_as_it_is_stays_float32(tiny: Tiny) -> None:
+    scorer = load_scorer(str(tiny("modernbert")), dataclasses.replace(SETTINGS, dtype="bfloat16"))
+    scores = scorer.score(pairs_of(texts(200)))
+    assert scorer.describe()["last_layer"] == "all tokens"
+    assert (scores != torch.from_numpy(scores).bfloat16().float().numpy()).mean() > 0.9
 
 
 def test_a_low_precision_is_certified_on_a_sample(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,13 +244,18 @@ def test_only_second_names_the_pair_it_cannot_fit(tiny: Tiny) -> None:
         scorer.score(pairs_of([("ice", "water"), ("ice " * 60, "water")]))
 
 
-def test_logits_that_are_not_finite_are_never_returned(tmp_path: Path) -> None:
+def test_logits_that_are_not_finite_are_never_returned(tmp_path: Path, tiny: Tiny) -> None:
+    scorer = load_scorer(str(tiny("bert")), SETTINGS)
+    start = scorer._running.start
+    scorer._running.start = lambda batch: lambda: start(batch)()._replace(values=np.array([np.inf], np.float32))  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="1 of 1, the first at pair 0"):
+        scorer.score(pairs_of([("ice", "water")]))
     directory = save_tiny("distilbert", tmp_path)
     weights = load_file(directory / "model.safetensors")
     weights["classifier.bias"][:] = float("inf")
     save_file(weights, directory / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match="1 of 1, the first at pair 0"):
-        load_scorer(str(directory), SETTINGS).score(pairs_of([("ice", "water")]))
+    with pytest.raises(ModelError, match="not finite"):
+        load_scorer(str(directory), SETTINGS)
 
 
 def test_a_tokenizer_of_another_model_is_noticed(tmp_path: Path) -> None:
