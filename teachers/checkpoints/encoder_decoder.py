@@ -20,25 +20,25 @@ from teachers.checkpoints.checkpoint import Checkpoint
 from teachers.checkpoints.language_model import ScoredTokens, check_weights, keep_rows
 from teachers.checkpoints.loading import load_config, load_model, loading
 from teachers.settings import AnswerForm
-from teachers.tokens.pair_prompt import PairPrompt
 
 
 class Answer(NamedTuple):
     """A prompt, and the tokens whose logits are read as the answer."""
 
-    prompt: PairPrompt
+    prompt: tuple[str, str, str]
+    """Texts before, between and after query and passage."""
     true_token: str
     false_token: str | None
 
 
-_MONO = PairPrompt("Query: ", " Document: ", " Relevant:</s>")
+_MONO = ("Query: ", " Document: ", " Relevant:</s>")
 ANSWERS: Final[dict[AnswerForm, Answer]] = {
     # castorini/monot5-*; Nogueira et al. 2020, arXiv 2003.06713
     "monot5": Answer(_MONO, "▁true", "▁false"),
     # unicamp-dl/mt5-*-mmarco; Bonifacio et al. 2021, arXiv 2108.13897
     "mt5": Answer(_MONO, "▁yes", "▁no"),
     # Zhuang et al. 2022, arXiv 2210.10634
-    "rankt5": Answer(PairPrompt("Query: ", " Document: ", "</s>"), "<extra_id_10>", None),
+    "rankt5": Answer(("Query: ", " Document: ", "</s>"), "<extra_id_10>", None),
 }
 
 

@@ -27,7 +27,7 @@ from teachers.engine.runners import EncoderRunner, Runner, check_ids
 from teachers.engine.torch_model import RunningModel, TorchModel, logits_of
 from teachers.scorer import Pairs, pairs_of
 from teachers.settings import ScoringSettings
-from teachers.tokens.pair_prompt import read_prompt
+from teachers.tokens.pair_prompt import PairPrompt, read_prompt
 from teachers.tokens.pair_tokenizer import EncodedPairs, PairTokenizer
 from teachers.tokens.prompted_pairs import PromptTokenizer
 from teachers.tokens.token_types import decide_token_types
@@ -119,7 +119,7 @@ def _answering(checkpoint: Checkpoint, settings: ScoringSettings, device: torch.
         return CrossEncoder(*load_encoder_decoder(checkpoint, ids), gets_types=False)
 
     model = reload()
-    tokens = PromptTokenizer(loaded, ANSWERS[settings.form].prompt, settings.max_length_tokens)
+    tokens = PromptTokenizer(loaded, PairPrompt(*ANSWERS[settings.form].prompt), settings.max_length_tokens)
     together = _rows_together(checkpoint, model, tokens, can_pad=True)
     return _with_runner(checkpoint, settings, device, model, reload, tokens, together)
 

@@ -9,6 +9,7 @@ from pipeline.errors import ModelError
 from teachers.checkpoints.checkpoint import resolve
 from teachers.checkpoints.encoder_decoder import ANSWERS, load_encoder_decoder, scored_tokens
 from teachers.scorer import pairs_of
+from teachers.tokens.pair_prompt import PairPrompt
 from teachers.tokens.prompted_pairs import PromptTokenizer
 from tests.tiny_models import sample_texts
 from tests.tiny_t5 import save_t5
@@ -36,7 +37,7 @@ def test_scores_are_those_of_one_step_of_the_decoder(form, t5):
     tokenizer, whole = AutoTokenizer.from_pretrained(t5), AutoModelForSeq2SeqLM.from_pretrained(t5)
     texts = list(zip(sample_texts(200, longest=9, seed=1), sample_texts(200, seed=2), strict=True))
     expected = np.array([library_score(whole, tokenizer, form, *pair) for pair in texts])
-    encoded = PromptTokenizer(tokenizer, ANSWERS[form].prompt, 512).encode(pairs_of(texts))
+    encoded = PromptTokenizer(tokenizer, PairPrompt(*ANSWERS[form].prompt), 512).encode(pairs_of(texts))
     module, _, name = load_encoder_decoder(resolve(str(t5)), scored_tokens(tokenizer, form))
     batch = encoded.assemble(np.arange(len(texts)))
     found = module(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)).logits[:, 0].numpy()
