@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from teachers.engine.batching import plan_batches
@@ -10,6 +10,7 @@ from teachers.engine.batching import plan_batches
 lengths_of_rows = st.lists(st.integers(1, 60), max_size=300).map(lambda rows: np.array(rows, np.int64))
 
 
+@example(lengths=np.arange(59, 0, -1), budget=200, share=0.3)  # only the budget ends a batch of rare lengths
 @given(lengths=lengths_of_rows, budget=st.integers(1, 2000), share=st.sampled_from([0.0, 0.02, 0.3]))
 def test_every_row_once_within_budget_and_padding(lengths: np.ndarray, budget: int, share: float) -> None:
     plan = plan_batches(lengths, budget, share)
