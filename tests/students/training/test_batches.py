@@ -1,47 +1,22 @@
-"""Seeds and epochs change what a step trains on; nothing else does."""
-
-from itertools import combinations
+"""The order of rows: each epoch has its own order of parts, and of the rows in a part."""
 
 import numpy as np
-import pytest
 
-from students.training.batches import Batch, JudgedPairs, ShuffledParts
-
-
-def parts(seed):
-    counts = (5, 9, 4)
-    starts = np.cumsum([0, *counts])
-
-    def read(number):
-        ids = np.arange(starts[number], starts[number + 1], dtype=np.int32)
-        return Batch(ids, np.stack([ids, ids], axis=1), None)
-
-    return ShuffledParts(read, counts, seed)
+from students.training.batches import Batch, ShuffledParts
 
 
-def judged(seed):
-    queries = np.repeat(np.arange(6, dtype=np.int32), 3)
-    pool = np.arange(100, 160, dtype=np.int32)
-    offsets = np.repeat(np.arange(6)[:, None] * 10 + [0, 10], 3, axis=0)
-    positives = np.arange(18, dtype=np.int32)
-    return JudgedPairs(queries, positives, offsets, pool, negatives=2, random_negatives=1, seed=seed)
+def rows_of(part):
+    query = np.arange(part * 4, part * 4 + 4, dtype=np.int32)
+    return Batch(query, np.stack([query, query], 1), None)
 
 
-@pytest.mark.parametrize(("make", "same_first"), [(parts, True), (judged, False)])
-def test_every_epoch_and_every_seed_has_an_order_of_its_own(make, same_first):
-    runs = {}
-    for seed in (0, 1):
-        for epoch in (0, 1, 2):
-            source = make(seed)
-            batches = [source.batch(epoch, start, 4) for start in range(0, source.rows, 4)]
-            rows = Batch.joined(batches)
-            assert sorted(rows.passages[:, 0].tolist()) == list(range(source.rows))  # every row once
-            again = Batch.joined([make(seed).batch(epoch, start, 4) for start in range(0, source.rows, 4)])
-            assert np.array_equal(rows.passages, again.passages)
-            runs[seed, epoch] = rows.passages.tolist()
-    for one, other in combinations(runs, 2):
-        same = one[1] == other[1] == 0 and same_first  # the first epoch of parts keeps the order on disk
-        assert (runs[one] == runs[other]) == same, (one, other)
-    if not same_first:
-        negatives = {key: sorted(row[1:]) for key, rows in runs.items() for row in rows if row[0] == 7}
-        assert len({tuple(found) for found in negatives.values()}) > 1
+def test_later_epochs_shuffle_parts_and_rows():
+    source = ShuffledParts(rows_of, [4] * 5, seed=1)
+    epochs = [source.batch(epoch, 0, 20).query.reshape(5, 4) for epoch in range(6)]
+    assert epochs[0].ravel().tolist() == list(range(20))
+    parts = [tuple((epoch[:, 0] // 4).tolist()) for epoch in epochs]
+    assert all(sorted(order) == list(range(5)) for order in parts) and len(set(parts)) == 6
+    inside = [tuple(epoch[epoch[:, 0] // 4 == 2][0].tolist()) for epoch in epochs]
+    assert all(sorted(rows) == [8, 9, 10, 11] for rows in inside) and len(set(inside)) > 3
+    other = ShuffledParts(rows_of, [4] * 5, seed=2)
+    assert other.batch(1, 0, 20).query.tolist() != epochs[1].ravel().tolist()
