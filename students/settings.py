@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 from pipeline.errors import UsageError
 from pipeline.settings import check_settings, setting
 from students.losses import LOSSES
-from teachers.checkpoints.reading import STUDENT_FILE as STUDENT_FILE
 
 DATA, MODEL, LOSS = "Data", "Model", "Loss"
 OPTIMISATION, VALIDATION = "Optimisation", "Validation"
@@ -26,6 +25,8 @@ NEEDS_TEACHER = frozenset(name for name, loss in LOSSES.items() if loss.teacher_
 NEEDS_IN_BATCH_TEACHER = frozenset(name for name, loss in LOSSES.items() if loss.in_batch_teacher)
 """Losses that learn from a teacher that scores each query with all passages of the batch."""
 Storage = Literal["float32", "float16"]
+STUDENT_FILE = "prep.json"
+"""File beside a student's weights: its settings and the fingerprints of its inputs, as JSON."""
 ENCODED_FILE = "encoded.json"
 """File beside encoded texts: what encoded them, as JSON."""
 

@@ -95,15 +95,16 @@ def separate_scores(checkpoint: Checkpoint, pairs: Pairs, facts: Mapping[str, An
         NotInstalledError: sentence-transformers is needed.
     """
     name = library_class(checkpoint.directory)
-    if name is None or name == "CrossEncoder":
+    settings = ((student_file(checkpoint.directory) or {}).get("settings") or {}).get("student") or {}
+    # The library has no counterpart of mask tokens after the last separator.
+    if name is None or name == "CrossEncoder" or settings.get("query_masks"):
         from students.inference.teaching import plain_apart_scores
 
         prompts = tuple(facts["prompts"]) if "prompts" in facts else None
         scores = plain_apart_scores(str(checkpoint.directory), pairs, prompts)
         return Expected(scores, "this project's own pass, one pair at a time")
     model = _load(name, checkpoint.directory)
-    settings = ((student_file(checkpoint.directory) or {}).get("settings") or {}).get("student")
-    if settings is not None and not settings["expand_queries"]:
+    if settings and not settings["expand_queries"]:
         # Students saved by earlier versions do not carry the limit of their queries.
         model[0].query_length, model[0].document_length = settings["max_query_tokens"], settings["max_passage_tokens"]
     if "prompts" in facts:

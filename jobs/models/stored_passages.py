@@ -170,7 +170,7 @@ def find_stored(
     prompts: tuple[str, str] | None = None,
 ) -> StoredPassages | None:
     """The stored passages of a student if they are up to date and were encoded in this dtype with these prompts."""
-    try:  # Whoever asks can encode by itself, so stale passages are never accepted here.
+    try:  # The caller can encode by itself, so stale passages are never accepted here.
         found = load_stored(Workspace(workspace.root), name, checkpoint, prompts)
     except WorkspaceError:
         return None

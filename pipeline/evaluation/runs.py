@@ -108,7 +108,7 @@ def write_run(workspace: Workspace, name: str, run: Run) -> AnyPath:
 
 
 def _one_field(table: str, ids: np.ndarray) -> np.ndarray:
-    """The external ids (N,), each of which must be one field of a line."""
+    """The external ids (N,). Each must be a single field of a line."""
     # Imports refuse these ids; a workspace that was made before they did may have some.
     bad = next((name for name in ids if name.split() != [name]), None)
     if bad is not None:

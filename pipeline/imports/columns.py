@@ -8,7 +8,7 @@ scores, grades, and lists of positives or negatives.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -93,7 +93,20 @@ class ColumnCheck:
                     found=", ".join(names),
                     todo=f"{meaning.todo}; or remove the column",
                 )
-            self.unused[name] = None
+            self.unused[name or "(a column without a name)"] = None
+
+
+def pick(names: Sequence[str], known: Sequence[str], role: str, where: object) -> str | None:
+    """The only column of a table among those known for a role; None if there is none.
+
+    Raises:
+        InputError: there are several, so that it would be a guess.
+    """
+    found = [name for name in known if name in names]
+    if len(found) > 1:
+        what, todo = f"several columns may hold the {role}", "remove or rename all but one of them"
+        raise InputError(what, where=where, expected="one column", found=", ".join(found), todo=todo)
+    return found[0] if found else None
 
 
 def unused_line(columns: Collection[str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.imports.candidate_batches import id_array, is_id
-from pipeline.imports.columns import ColumnCheck, Layout
+from pipeline.imports.columns import ColumnCheck, Layout, pick
 from pipeline.imports.intake import POSITIVES, CandidateBatch
 
 QUERY = ("query_id", "query-id", "qid", "query")
@@ -59,18 +60,25 @@ def read_score_tables(path: Path) -> Iterator[CandidateBatch]:
     first = 1
     unused: dict[str, None] = {}
     for file_path in parquet_files(path):
-        try:
-            with pq.ParquetFile(file_path) as file:
-                columns = score_columns(file.schema_arrow, file_path)
-                check_columns(columns, file.schema_arrow.names, file_path, unused)
-                for batch in file.iter_batches(_ROWS_PER_BATCH, columns=columns.names()):
-                    for pairs in pairs_of(batch, columns, first, file_path):
-                        yield pairs._replace(unused=list(unused))
-                    first += batch.num_rows
-        except FileNotFoundError:
-            raise InputError("no such file", where=file_path) from None
-        except (OSError, pa.ArrowException) as error:
-            raise InputError("unreadable Parquet file", where=file_path, found=str(error)[:300]) from error
+        with _opened(file_path) as file:
+            columns = score_columns(file.schema_arrow, file_path)
+            check_columns(columns, file.schema_arrow.names, file_path, unused)
+            for batch in file.iter_batches(_ROWS_PER_BATCH, columns=columns.names()):
+                for pairs in pairs_of(batch, columns, first, file_path):
+                    yield pairs._replace(unused=list(unused))
+                first += batch.num_rows
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """An open Parquet file, whose errors become InputError."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError("no such file", where=path) from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError("unreadable Parquet file", where=path, found=str(error)[:300]) from error
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -111,8 +119,13 @@ def positives_column(names: Iterable[str]) -> str | None:
 
 
 def has_positives(path: Path) -> bool:
-    """Whether a Parquet file, or the first of a directory, has a column of positives."""
-    return positives_column(pq.read_schema(parquet_files(path)[0]).names) is not None
+    """Whether a Parquet file, or the first of a directory, has a column of positives.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with _opened(parquet_files(path)[0]) as file:
+        return positives_column(file.schema_arrow.names) is not None
 
 
 def refuse_grades(path: Path) -> None:
@@ -121,7 +134,7 @@ def refuse_grades(path: Path) -> None:
     Raises:
         InputError: they are whole numbers; or it is no table of scores at all.
     """
-    with pq.ParquetFile(parquet_files(path)[0]) as file:
+    with _opened(parquet_files(path)[0]) as file:
         name = score_columns(file.schema_arrow, path).score
         batch = next(file.iter_batches(_ROWS_PER_BATCH, columns=[name]), None)
     if batch is not None and looks_like_grades(batch.column(0)):
@@ -154,7 +167,10 @@ def score_columns(schema: pa.Schema, where: object, *, texts: bool = False) -> S
         InputError: a column is missing, or of the wrong type.
     """
     roles = (QUERY_TEXTS, PASSAGE_TEXTS, SCORE) if texts else (QUERY, PASSAGE, SCORE)
-    names = [next((name for name in known if name in schema.names), None) for known in roles]
+    # Beside an id, `query` is the text.
+    queries = roles[0] if texts or not set(QUERY[:-1]) & set(schema.names) else QUERY[:-1]
+    known_names = zip((queries, *roles[1:]), ("query", "passage", "score"), strict=True)
+    names = [pick(schema.names, known, role, where) for known, role in known_names]
     expected = "columns {}, {} and {}, the last two lists or neither".format(*("|".join(known) for known in roles))
     if None in names:
         todo = None
@@ -235,7 +251,12 @@ def _parsed(column: pa.Array, lines: np.ndarray, where: object) -> pa.Array:
         except ValueError:
             value = text
         if text is not None and not isinstance(value, list):
-            raise InputError(f"row {line} has no list in a string", where=where, expected='"[1, 2]"', found=text[:100])
+            raise InputError(
+                f"columns of the wrong types: row {line} has no list in a string",
+                where=where,
+                expected='"[1, 2]"',
+                found=text[:100],
+            )
         values.append(value)
     items = [item for value in values if value is not None for item in value]
     if all(type(item) is float or type(item) is int for item in items) and any(type(item) is float for item in items):

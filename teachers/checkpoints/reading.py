@@ -34,7 +34,7 @@ from teachers.checkpoints.modules import (
 
 CONFIG = "config.json"
 STUDENT_FILE = "prep.json"
-"""File beside a student's weights: its settings and the fingerprints of its inputs, as JSON."""
+"""The student file: `students.settings` has the same name, and imports nothing from here."""
 LIBRARY_CONFIG = "config_sentence_transformers.json"
 _REFUSED = {
     "adapter_config.json": "a PEFT adapter",

@@ -25,7 +25,7 @@ from pipeline.errors import ModelError
 Int32 = NDArray[np.int32]
 MessageFormat = Literal["flat", "structured"]
 _QUERY, _PASSAGE = "QUERY TEXT", "PASSAGE TEXT"
-# Texts that differ in how they meet what stands before and after them.
+# Texts that differ in how their ends meet the prompt around them.
 _ENDS = (
     "what is",
     "7 days?",

@@ -18,7 +18,7 @@ from pipeline.collection.importing import Rows
 from pipeline.errors import InputError
 from pipeline.fingerprint import digest_file, digest_json
 from pipeline.imports.collection_source import JUDGEMENT_COLUMNS, CollectionSource
-from pipeline.imports.columns import ColumnCheck, Layout
+from pipeline.imports.columns import ColumnCheck, Layout, pick
 from pipeline.imports.hub.files import SplitFiles, split_files
 from pipeline.imports.hub.layouts import (
     ID_NAMES,
@@ -180,7 +180,9 @@ class HubTable:
         if columns is None:
             expected = " and ".join("|".join(known[kind]) for known in (ID_NAMES, TEXT_NAMES))
             raise InputError(f"no {kind}", where=self.where, expected=expected, found=", ".join(self.schema.names))
-        (text,) = (old for old, new in columns.items() if new == "text")
+        id_column, text = columns
+        pick([name for name in self.schema.names if name != text], ID_NAMES[kind], "id", self.where)
+        pick([name for name in self.schema.names if name != id_column], TEXT_NAMES[kind], "text", self.where)
         has_title = kind == "passages" and TITLE in self.schema.names
         batches = self._checked(self._check(kind, frozenset([*columns, *([TITLE] if has_title else [])])))
         return table_rows(_titled(batches, text, self.where) if has_title else batches, columns, self.where)
@@ -191,7 +193,9 @@ class HubTable:
         Raises:
             InputError: the columns are missing, hold nulls, or others change the meaning.
         """
-        found = [next((n for n in known if n in self.schema.names), None) for known in (QUERY, PASSAGE, _GRADES)]
+        names = [name for name in self.schema.names if name != "query"]
+        roles = {"query": QUERY[:-1], "passage": PASSAGE, "grade": _GRADES}
+        found = [pick(names, known, role, self.where) for role, known in roles.items()]
         if None in found:
             expected = ", ".join("|".join(known) for known in (QUERY, PASSAGE, _GRADES))
             raise InputError("no judgements", where=self.where, expected=expected, found=", ".join(self.schema.names))

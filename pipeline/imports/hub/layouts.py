@@ -152,7 +152,7 @@ def _extra(names: Sequence[str], positives: str | None) -> bool:
 
 
 def _is_qrels(names: Sequence[str]) -> bool:
-    return _has(names, QUERY, PASSAGE, _GRADE) and list_rows(names, texts=True) is None
+    return _has(names, QUERY[:-1], PASSAGE, _GRADE) and list_rows(names, texts=True) is None
 
 
 def _is_lists(names: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from jobs.cli import app
 from jobs.cluster.settings import ClusterSettings, TrainCluster
-from jobs.commands.options import list_options, with_settings
+from jobs.commands.options import StaleSettings, list_options, with_settings
 from jobs.commands.recipes import load_recipe, recipe_names
 from jobs.ranking.settings import EncodeSettings, EvaluationSettings, SearchSettings
 from pipeline.errors import UsageError
@@ -43,7 +43,7 @@ COMMAND_ONLY = {
     "import ir-dataset": {"name", "split"},
     "hold-out": {"name", "queries", "ids", "split"},
     "mine": {"split", "system", "student", "dtype", "k", "max_queries", "seed", "processes"},
-    "score": {"teacher", "overwrite", "dry_run"},
+    "score": {"teacher", "overwrite", "dry_run", "show_input"},
     "build-triples": {"teacher", "name", "audit"},
     "build-lists": {"teacher", "name", "audit", "size", "drop_short"},
     "explore-threshold": {"teacher", "first", "last", "step", "csv", "plot"},
@@ -212,4 +212,6 @@ def test_every_command_takes_whole_settings_or_says_which():
     used = {listed.setting.owner for listed in LISTED if listed.setting}
     assert used >= set(KINDS)
     trained = {listed.setting.key for listed in LISTED if listed.command == "train" and listed.setting}
-    assert trained == {option.key for kind in (TrainSettings, TrainCluster) for option in options_of(kind)}
+    assert trained == {
+        option.key for kind in (TrainSettings, TrainCluster, StaleSettings) for option in options_of(kind)
+    }

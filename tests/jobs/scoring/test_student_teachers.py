@@ -141,7 +141,7 @@ def test_verify_scores_a_sample_again(world, tmp_path):
     off = read_scores(path) + np.float32(1)
     write_scores(workspace, "bert_dot", 0, pairs.footers[0], ids, off, footer.recipe.settings, footer.extra)
     (problem,) = verify(workspace, sample=pairs.pairs).problems
-    assert "differ from transformers'" in problem.what
+    assert "differ from those of sentence-transformers' SentenceTransformer" in problem.what
 
 
 def footer_and_path(workspace):

@@ -221,7 +221,7 @@ def test_bad_files_are_refused_and_leave_nothing(ws, tmp_path, name):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"query_id": ["10"], "text": ["x"], "score": [1.0]}, "not a table of scores"),
+        ({"query_id": ["10"], "text": ["x"], "score": [1.5]}, "column 'text' holds texts"),
         ({"query_id": ["10"], "positive_id": ["1"], "negative_id": ["2"], "score": [1.0]}, "margins of two passages"),
         ({"query_id": ["10"], "passage_id": ["100"], "score": ["1.0"]}, "has no list in a string"),
         ({"query_id": ["10"], "passage_id": [["100"]], "score": [1.0]}, "columns of the wrong types"),

@@ -222,7 +222,7 @@ REFUSED = {
     "margins": ([{"query_id": "1", "positive_id": "11", "negative_id": "13", "score": 9.25}], "column 'score' holds margins"),
     "triples with a margin": ([{"query": "1", "positive": "11", "negative": "13", "margin": 9.25}], "column 'margin' holds scores"),
     "scores of one side": ([{"query": "1", "pos": ["11"], "neg": ["13"], "neg_scores": [1.5]}], "column 'neg_scores' holds scores"),
-    "two scores": ([{"query_id": "1", "passage_id": "11", "score": 1.5, "label": 1}], "column 'label' holds labels"),
+    "two scores": ([{"query_id": "1", "passage_id": "11", "score": 1.5, "label": 1}], "several columns may hold the score"),
     "negatives beside scores": (
         [{"query_id": "1", "passage_id": "11", "score": 1.5, "negative_ids": ["13"]}], "column 'score' holds scores",
     ),
@@ -232,6 +232,9 @@ REFUSED = {
     "too few scores": ([{"qid": "1", "pos": ["11"], "neg": ["13"], "pos_scores": [1.5, 2.5], "neg_scores": [1.5]}], "row 1 has not a score"),
     "a float for an id": ([{"query_id": 1.0, "passage_id": "11", "score": 1.5}], "wrong types"),
     "a null for an id": ([{"query_id": None, "passage_id": "11", "score": 1.5}, {"query_id": "1", "passage_id": "11", "score": 1.5}], "row 1 has a null"),
+    "two ids": ([{"query_id": "1", "passage_id": "11", "docid": "12", "score": 1.5}], "several columns may hold the passage"),
+    "two ids of passages": ([{"docid": "11", "id": 3, "passage": P11}], "several columns may hold the id"),
+    "two texts": ([{"docid": "11", "text": P11, "contents": "x"}], "several columns may hold the text"),
     "no id": ([{"text": P11, "url": "u"}], "cannot tell"),
 }  # fmt: skip
 

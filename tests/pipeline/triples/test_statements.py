@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schemas
+from pipeline.collection.selection import selected_before
 from pipeline.fingerprint import digest_json
 from pipeline.scores import pairs as pairs_module
 from pipeline.scores.pairs import PairSet, pairs_recipe
@@ -150,8 +151,17 @@ def test_identities_of_pairs_built_before_are_valid(tmp_path, monkeypatch, optio
     passages = write("passages", schemas.PASSAGES, [0], ["p"], ["a"], [1])
     write("queries", schemas.QUERIES, [0], ["q"], ["b"], [2], [["train"]])
     write("qrels", schemas.QRELS, [0], [0], [1])
-    made_of = {"passages": content_fingerprint([passages])}
-    write("retrieved/bm25", schemas.RETRIEVED, [0], [0], [1], [0.5], settings={"split": "train"}, inputs=made_of)
+    made_of = {"passages": content_fingerprint([passages]), "queries": next(selected_before(workspace, "train", None))}
+    write(
+        "retrieved/bm25",
+        schemas.RETRIEVED,
+        [0],
+        [0],
+        [1],
+        [0.5],
+        settings={"split": "train", "system": "bm25"},
+        inputs=made_of,
+    )
     assert pairs_recipe(workspace, *options).fingerprint == fingerprint
     monkeypatch.setitem(pairs_module.STATEMENTS, "scores/build_pairs", 2)
     assert pairs_recipe(workspace, *options).fingerprint != fingerprint

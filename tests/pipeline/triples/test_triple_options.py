@@ -117,6 +117,9 @@ PLAIN = settings(max_examples=25)
 
 @PLAIN
 @example(options={"threshold": None, "negatives_per_system": 5}, teachers=TEACHERS)  # what both retrievers found
+@example(options={"threshold": 0.0, "negatives_per_system": 4}, teachers=TEACHERS)  # of each positive
+@example(options={"threshold": 1.0, "negatives_per_query": 2, "strategy": "log_random", "seed": 1}, teachers=TEACHERS)
+@example(options={"threshold": 1.0, "negatives_per_query": 3, "strategy": "log_random", "seed": 2}, teachers=TEACHERS)
 @given(options=THRESHOLDS | BOUNDS | LIMITS, teachers=st.sampled_from([TEACHERS, ["a", "b"]]))
 def test_every_option_equals_plain_loops(filtered, one_shard_world, options, teachers):
     chosen = TripleSettings(**options)
@@ -278,6 +281,9 @@ def test_every_positive_gets_as_many_negatives_as_pass_for_it(filtered, one_shar
 
 
 @PLAIN
+@example(options={"threshold": 1.0, "negatives_per_query": 2}, bounds={})
+@example(options={"threshold": None, "negatives_per_system": 1}, bounds={"relative_margin": 0.2})
+@example(options={"threshold": None, "negatives_per_query": 2}, bounds={"max_margin_std": 4.0})
 @given(
     options=LIMITS,
     bounds=st.sampled_from(

@@ -25,8 +25,9 @@ SETTINGS = StudentSettings(max_query_tokens=12, max_passage_tokens=25, pooling="
 def saved(family, directory):
     tokenizer = tiny_tokenizer("bert")
     tokenizer.save_pretrained(directory)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    more = {"embedding_size": 32} if family == "convbert" else {}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2}
+    more = {"bert": heads, "convbert": {"embedding_size": 32, **heads}, "fnet": {}}[family]
     config = AutoConfig.for_model(family, vocab_size=len(tokenizer), pad_token_id=0, **sizes, **more)
     model = AutoModel.from_config(config)
     randomise(model, 0, 0.2)
