@@ -180,5 +180,7 @@ def test_teachers_that_disagree_count_less():
     std = np.array([0.0, 1.0, 2.0, 10.0], np.float32)
     batch = Batch(np.zeros(4), np.zeros((4, 2)), None, std)
     weights = row_weights(batch, 2.0)
+    raw = [1 / (1 + (float(std) / 2) ** 2) for std in batch.margin_std]
+    assert weights.tolist() == pytest.approx([one / (sum(raw) / len(raw)) for one in raw])
     assert weights.mean() == pytest.approx(1) and weights[2] == pytest.approx(weights[0] / 2)
     assert all(a > b for a, b in pairwise(weights)) and row_weights(batch, None).tolist() == [1] * 4
