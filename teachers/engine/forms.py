@@ -82,6 +82,12 @@ def build(checkpoint: Checkpoint, settings: ScoringSettings, device: torch.devic
     """
     definition = checkpoint.definition
     definition.check_runs()
+    if definition.family not in BUILDERS:
+        raise ModelError(
+            f"{definition.family.value}: does not read query and passage together",
+            where=checkpoint.directory,
+            found=definition.detail or None,
+        )
     return BUILDERS[definition.family](checkpoint, settings, device)
 
 

@@ -26,7 +26,7 @@ from tests import worlds
 from tests.jobs.test_cli import prep
 from tests.tiny_models import save_tiny
 
-TRAIN = "train --name new --architecture bert_dot --max-steps 1 --batch-size 2 --init {tiny}"
+TRAIN = "train --name new --architecture bert_dot --max-steps 1 --batch-size 2 --init {tiny} --max-passage-length 40"
 CONSUMERS = {
     "train": TRAIN + " --loss margin_mse",
     "train on judgements": TRAIN + " --loss ranknet --targets qrels",
@@ -195,7 +195,7 @@ def test_a_trained_model_stays_usable_and_says_what_has_changed(copied, monkeypa
     workspace, places = copied
     monkeypatch.setattr("jobs.training.model_card._plot", lambda path, facts: None)
     typed = CONSUMERS["train"].format(**places).split()
-    assert prep(monkeypatch, capsys, *typed, "-w", workspace.root)[0] == 0
+    assert (found := prep(monkeypatch, capsys, *typed, "-w", workspace.root))[0] == 0, found[2]
     detail = {stage.name: stage.detail for stage in workspace_status(workspace)}["students/new"]
     assert "changed" not in detail
     workspace.path("students", ".training-new").mkdir()  # the run was killed after it had published

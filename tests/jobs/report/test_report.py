@@ -246,14 +246,14 @@ def test_teachers_on_mixed_scales_are_warned_of(paired, monkeypatch):
     assert "prep build-triples --name mean --threshold 0." in found[1] and "--ensemble zscore" in found[1]
     assert "choose --min-score again" in found[1]
     # Sets of earlier versions do not record the spreads: today's scores have them.
-    recorded = triples_report.load_triples
+    recorded = triples_report.usable_set
 
-    def earlier(workspace, name):
-        paths, footers = recorded(workspace, name)
+    def earlier(workspace, dataset, name):
+        paths, footers = recorded(workspace, dataset, name)
         extra = {key: value for key, value in footers[0].extra.items() if key not in ("spreads", "zscore_threshold")}
         return paths, [replace(footers[0], extra=extra), *footers[1:]]
 
-    monkeypatch.setattr(triples_report, "load_triples", earlier)
+    monkeypatch.setattr(triples_report, "usable_set", earlier)
     assert len(found := cautions(paired)) == 2
     assert "differ by a factor of 50" in found[1] and "choose --min-score, --threshold again" in found[1]
 

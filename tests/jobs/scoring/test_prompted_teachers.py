@@ -69,10 +69,10 @@ def test_the_input_is_shown_as_the_model_reads_it(world, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("typed", "name", "message"),
     [
-        ("score", "t5", "--form monot5"),
+        ("score --overwrite", "t5", "--form monot5"),
         ("score --form monot5", "encoder", "no teacher takes --form"),
         ("score --instruction x", "separate", "no teacher takes --instruction"),
-        ("score --max-length 40", "decoder", "the prompt has"),
+        ("score --max-length 40 --overwrite", "decoder", "the prompt has"),
         ("score --form t5", "t5", "monot5"),
     ],
 )
@@ -84,7 +84,7 @@ def test_what_is_asked_for_is_part_of_the_identity(world):
     workspace, models = world
 
     def made(name, **settings):
-        teacher = Teacher(name, str(models[name]), ScoringSettings(200, **settings))
+        teacher = Teacher("another", str(models[name]), ScoringSettings(200, **settings))
         return plan_scoring(workspace, [teacher], keep=False).teachers[0].fingerprint
 
     assert len({made("decoder"), made("decoder", instruction="a"), made("decoder", instruction="b")}) == 3

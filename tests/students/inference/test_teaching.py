@@ -50,6 +50,7 @@ def scored(student, monkeypatch, chunk, stored=None):
 
     scorer = SeparateScorer(student, ScoringSettings(batch_tokens=64))
     queries, passages = (TextRows.of(student.tokenizer, texts) for texts in (PAIRS.queries, PAIRS.passages))
+    silent = longest = 0  # loading has measured which rows may share a batch
     scores = scorer.score_rows(queries, passages, PAIRS.query, PAIRS.passage, report, stored)
     return scores, reports, longest
 

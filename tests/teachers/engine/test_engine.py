@@ -144,8 +144,8 @@ def test_a_low_precision_is_certified_on_a_sample(tiny: Tiny, monkeypatch: pytes
     exact = oracle(tiny("electra"), rows)[sample]
     assert facts["certificate"]["pairs"] == 150 and facts["certificate"]["kendall_tau"] > 0.98
     assert facts["certificate"]["mean_difference"] == pytest.approx(np.abs(scores[sample] - exact).mean(), rel=1e-3)
-    scorer._running = load_scorer(str(tiny("electra")), SETTINGS)._running
-    scorer._running.start = lambda batch: lambda: Logits(np.ones(len(batch.input_ids), np.float32), 0.0)  # type: ignore[method-assign]
+    scorer._built = load_scorer(str(tiny("electra")), SETTINGS)._built
+    scorer._built.runner.running.start = lambda batch: lambda: Logits(np.ones(len(batch.input_ids), np.float32), 0.0)  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="stray too far from float32"):
         scorer.score_encoded(encoded, sample=sample)
 
@@ -157,7 +157,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     rows, done = pairs_of(texts(200)), Work()
     scorer = load_scorer(str(tiny("bert")), SETTINGS)
     expected = load_scorer(str(tiny("bert")), dataclasses.replace(SETTINGS, batch_tokens=256)).score(rows)
-    start, limit = scorer._running.start, 256
+    start, limit = scorer._built.runner.running.start, 256
 
     def small_memory(batch: TokenBatch) -> Callable[[], Logits]:
         if batch.input_ids.size > limit:
@@ -168,7 +168,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
         nonlocal done
         done += work
 
-    monkeypatch.setattr(scorer._running, "start", small_memory)
+    monkeypatch.setattr(scorer._built.runner.running, "start", small_memory)
     scores, facts = scorer.score_encoded(scorer.encode(rows), add)
     assert np.array_equal(scores, expected) and facts == {"batch_tokens": 256} and done.pairs == 200
     limit = 1
@@ -246,8 +246,9 @@ def test_only_second_names_the_pair_it_cannot_fit(tiny: Tiny) -> None:
 
 def test_logits_that_are_not_finite_are_never_returned(tmp_path: Path, tiny: Tiny) -> None:
     scorer = load_scorer(str(tiny("bert")), SETTINGS)
-    start = scorer._running.start
-    scorer._running.start = lambda batch: lambda: start(batch)()._replace(values=np.array([np.inf], np.float32))  # type: ignore[method-assign]
+    running = scorer._built.runner.running
+    start = running.start
+    running.start = lambda batch: lambda: start(batch)()._replace(values=np.array([np.inf], np.float32))  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="1 of 1, the first at pair 0"):
         scorer.score(pairs_of([("ice", "water")]))
     directory = save_tiny("distilbert", tmp_path)
@@ -292,8 +293,9 @@ def test_a_tokenizer_that_works_from_the_left_is_followed(
     scorer: CrossEncoderScorer = load_scorer(str(directory), SETTINGS)
     called = Called(monkeypatch)
     masks: list[object] = []
-    start = scorer._running.start
-    monkeypatch.setattr(scorer._running, "start", lambda batch: masks.append(batch.attention_mask) or start(batch))
+    running = scorer._built.runner.running
+    start = running.start
+    monkeypatch.setattr(running, "start", lambda batch: masks.append(batch.attention_mask) or start(batch))
     rows = texts(60)
     np.testing.assert_allclose(scorer.score(pairs_of(rows)), oracle(directory, rows), atol=1e-4, rtol=0)
     if side == "truncation_side":
