@@ -46,6 +46,12 @@ def end(process):
     process.wait()
 
 
+def _own_ports() -> list[str]:
+    """Ports that a node would share with those of other clusters: without its agent a head takes no jobs."""
+    names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
+    return [f"--{name}={free_port()}" for name in names]
+
+
 class Cluster:
     """A head and worker nodes, each a process group of its own."""
 
@@ -66,6 +72,7 @@ class Cluster:
         log = self._start(
             "--head",
             f"--port={free_port()}",
+            f"--ray-client-server-port={free_port()}",
             f"--dashboard-port={dashboard}",
             "--dashboard-host=127.0.0.1",
             f"--temp-dir={temporary}",
@@ -92,7 +99,7 @@ class Cluster:
         log = self.logs / f"node{self._count}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                [RAY, "start", "--block", "--num-cpus=1", *options],
+                [RAY, "start", "--block", "--num-cpus=1", *_own_ports(), *options],
                 env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.nodes.append(process)
