@@ -20,7 +20,7 @@ from pipeline.errors import PrepError
 from students.identity import student_file
 from teachers.checkpoints.checkpoint import Checkpoint
 from teachers.checkpoints.definition import PROMPTED, Family
-from teachers.checkpoints.inputs import read_object
+from teachers.checkpoints.model_files import read_object
 from teachers.scorer import Pairs
 
 _TYPES = "token_type_ids"

@@ -105,6 +105,7 @@ def _rescored(workspace: Workspace, teacher: str, sample: int, seed: int, found:
         else:
             hashes = (checkpoint.weights_hash, checkpoint.tokenizer_hash)
             same = hashes == (settings["weights_hash"], settings["tokenizer_hash"])
+            same = same and checkpoint.definition.template == settings.get("template", "")
     except PrepError as error:
         found.notes.append(f"scores/{teacher} not scored again: {error.where}: {error.what}")
         return

@@ -24,7 +24,8 @@ from pipeline.tables.parts import content_fingerprint, read_footers
 from pipeline.tokens.pairs import TokenChunk, TokenizedTexts
 from pipeline.tokens.store import FACTS, open_store, write_store
 from teachers.checkpoints.checkpoint import Checkpoint, resolve
-from teachers.checkpoints.inputs import is_trained_here, read_object
+from teachers.checkpoints.inputs import is_trained_here
+from teachers.checkpoints.model_files import read_object
 
 TABLES = ("queries", "passages")
 TEXTS_PER_TASK = 8_192

@@ -18,7 +18,7 @@ from pipeline.tables.content import ContentHash
 from pipeline.tables.database import connect, sql, view_parquet
 
 HELD_OUT = "held_out"
-"""Key of the manifest that records which splits were held out of which; later imports respect it."""
+"""Key of the manifest: for each held-out split, the split that it was taken from. Later imports respect it."""
 MOST_SELECTIONS = 64
 
 UNKNOWN = "unknown_judgements"

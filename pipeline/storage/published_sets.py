@@ -116,7 +116,7 @@ def restore_all(folder: Path) -> None:
 
 
 def _discard(old: Path) -> None:
-    """Remove an old version. It loses its name first, so that what a killed run leaves of it is never restored."""
+    """Remove an old version. It is renamed first, so a killed run leaves nothing that could be restored."""
     if old.exists():
         waste = old.with_name(temporary_name(old.name.removeprefix(OLD)))
         old.rename(waste)

@@ -70,7 +70,7 @@ def stale_facts(workspace: Workspace) -> dict[str, Any]:
 
 
 def then(first: str | None, second: str) -> str:
-    """One instruction from two, the first of which may be missing.
+    """Joins two instructions; the first may be missing.
 
     >>> then("run: prep build-pairs", "prep score")
     'run: prep build-pairs, then: prep score'

@@ -31,14 +31,15 @@ class Answer(NamedTuple):
     false_token: str | None
 
 
-_MONO = ("Query: ", " Document: ", " Relevant:</s>")
+_END = "</s>"
+_MONO = ("Query: ", " Document: ", f" Relevant:{_END}")
 ANSWERS: Final[dict[AnswerForm, Answer]] = {
     # castorini/monot5-*; Nogueira et al. 2020, arXiv 2003.06713
     "monot5": Answer(_MONO, "▁true", "▁false"),
     # unicamp-dl/mt5-*-mmarco; Bonifacio et al. 2021, arXiv 2108.13897
     "mt5": Answer(_MONO, "▁yes", "▁no"),
     # Zhuang et al. 2022, arXiv 2210.10634
-    "rankt5": Answer(("Query: ", " Document: ", "</s>"), "<extra_id_10>", None),
+    "rankt5": Answer(("Query: ", " Document: ", _END), "<extra_id_10>", None),
 }
 
 
@@ -49,6 +50,13 @@ def scored_tokens(tokenizer: PreTrainedTokenizerBase, form: AnswerForm) -> Score
         ModelError: the vocabulary lacks them.
     """
     answer = ANSWERS[form]
+    if tokenizer.eos_token != _END:
+        raise ModelError(
+            f"its prompts do not end as those of the form {form}",
+            where=tokenizer.name_or_path,
+            expected=f"the end token {_END}",
+            found=tokenizer.eos_token,
+        )
     names = [name for name in (answer.true_token, answer.false_token) if name is not None]
     known = tokenizer.get_vocab()
     missing = [name for name in names if name not in known]
@@ -87,8 +95,6 @@ def load_encoder_decoder(checkpoint: Checkpoint, tokens: ScoredTokens) -> tuple[
         ModelError: unknown architecture, or weights that are missing or do not fit.
     """
     where = checkpoint.directory
-    if any(name.endswith("ForSequenceClassification") for name in checkpoint.config.get("architectures") or []):
-        raise ModelError("an encoder-decoder with a classification head: not supported yet", where=where)
     with loading("an encoder-decoder", where):
         config = load_config(where)
         module, info = load_model(AutoModelForSeq2SeqLM, where, config=config, dtype=torch.float32)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from teachers.checkpoints.model_files import read_object
 from teachers.settings import ScoringSettings
 
 # Classes of tokenizers, without "Tokenizer" and "Fast".
@@ -103,15 +104,6 @@ def is_moved_by_padding(config: Mapping[str, Any]) -> bool:
 def is_trained_here(directory: Path) -> bool:
     """Whether this project trained the model of a directory."""
     return (directory / "prep.json").is_file()
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; empty where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _changed_types(directory: Path, config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> str | None:

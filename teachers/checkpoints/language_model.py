@@ -2,8 +2,8 @@
 
 In: a checkpoint and what reads its last position: the logits of one or two tokens, or a classification head with one
 output. Out: a module whose `logits` (B, T, 1 or 2) hold those outputs at every position. The decoder's forward is the
-library's, so that what an architecture does to its logits (scaling, soft caps) is done here too; only the rows of the
-output embedding that are read are kept, 2 of 150,000 for Qwen3.
+library's, so what an architecture does to its logits (scaling, soft caps) is done here too. Only the rows of the output
+embedding that are read are kept: 2 of 150,000 for Qwen3.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LanguageModel(NamedTuple):
     """A loaded decoder."""
 
     module: nn.Module
-    """Takes input_ids, attention_mask, position_ids, past_key_values; `scores` below reads it."""
+    """Takes input_ids, attention_mask, position_ids and past_key_values."""
     config: PreTrainedConfig
     form: str
     """Its class."""

@@ -163,6 +163,12 @@ def _prompted(found: Definition, files: Files, library: Library, tokenizer: Toke
             found=found.detail,
             todo="save the tokenizer with the template that the model was trained with (tokenizer.chat_template)",
         )
+    if any("strftime_now" in text for text in tokenizer.templates):
+        raise ModelError(
+            "its chat template writes the date into the prompt, so its scores would change every day",
+            where=found.directory,
+            expected="a template that renders a pair alike each time",
+        )
     scores = [module for module in files.modules or () if module.kind == "LogitScore"]
     if files.modules is not None and len(files.modules) > 1 + len(scores):
         raise ModelError(f"{found.family.value}: with further modules it is not supported", where=found.directory)

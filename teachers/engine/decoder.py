@@ -104,8 +104,12 @@ class DecoderRunner:
         """Scores of `rows`, in their order; a batch computes at most `budget` tokens unless one row exceeds it."""
         scores = np.full(len(rows), np.nan, np.float32)
         budget = 1 if self.sharing == "nothing" else budget
+        begun = time.perf_counter()
         for chunk, prefixes, number in self._chunks(encoded, rows, budget):
-            begun = time.perf_counter()
+            if prefixes is not None and reporter is not None:
+                lengths = prefixes.lengths.cpu().numpy()
+                reporter.report(self._work(0, 0 * lengths, lengths, time.perf_counter() - begun))
+                begun = time.perf_counter()
             before = encoded.prefix_lengths[rows[chunk]] if prefixes is not None else np.zeros(len(chunk), np.int64)
             lengths = encoded.lengths[rows[chunk]] - before
             for batch in plan_batches(lengths, budget, PADDING_SHARE):
@@ -115,7 +119,7 @@ class DecoderRunner:
                 scores[chunk[batch]] = self._run(tokens.input_ids, lengths[batch], prefixes, which).cpu().numpy()
                 if reporter is not None:
                     busy = time.perf_counter() - begun
-                    reporter.report(self._work(before[batch], tokens.input_ids, lengths[batch], busy))
+                    reporter.report(self._work(len(batch), before[batch], lengths[batch], busy))
                     begun = time.perf_counter()
         return scores
 
@@ -143,14 +147,12 @@ class DecoderRunner:
     def _peak(self) -> float:
         return measure_peak(self._device, self._dtype)
 
-    def _work(
-        self, before: NDArray[np.int64], ids: NDArray[np.int64], lengths: NDArray[np.int64], seconds: float
-    ) -> Work:
-        """Work of a batch. The tokens of prefixes are not counted: they are computed once for many batches."""
+    def _work(self, pairs: int, before: NDArray[np.int64], lengths: NDArray[np.int64], seconds: float) -> Work:
+        """Work of rows that were padded to their longest and continue `before` tokens; prefixes are rows of no pair."""
         weights, attention = self._sizes
         seen = float((before * lengths + lengths * (lengths + 1) / 2).sum())
         flop = 2.0 * weights * float(lengths.sum()) + 4.0 * attention * seen
-        return Work(len(ids), int(ids.size), flop, flop / self._peak, seconds)
+        return Work(pairs, len(lengths) * int(lengths.max()), flop, flop / self._peak, seconds)
 
     def _chunks(
         self, pairs: PromptedPairs, rows: NDArray[np.int64], budget: int
@@ -164,14 +166,14 @@ class DecoderRunner:
         starts = np.flatnonzero(np.diff(prefix[order], prepend=-1))
         groups = np.split(order, starts[1:]) if len(order) else []
         waiting: list[NDArray[np.int64]] = []
-        used = 0
+        longest = 0  # prefixes are padded to their longest
         for group in groups:
             length = int(pairs.prefix_lengths[rows[group[0]]])
-            if waiting and used + length > budget:
+            if waiting and (len(waiting) + 1) * max(longest, length) > budget:
                 yield self._chunk(pairs, rows, waiting)
-                waiting, used = [], 0
+                waiting, longest = [], 0
             waiting.append(group)
-            used += length
+            longest = max(longest, length)
         if waiting:
             yield self._chunk(pairs, rows, waiting)
 

@@ -111,6 +111,7 @@ def _encoder(checkpoint: Checkpoint, settings: ScoringSettings, device: torch.de
 
 def _answering(checkpoint: Checkpoint, settings: ScoringSettings, device: torch.device) -> Built:
     """An encoder-decoder that answers a prompt with one token."""
+    _check_prompted(settings, checkpoint)
     if settings.form is None:
         raise UsageError(
             "an encoder-decoder does not say for which words it was trained",
@@ -132,12 +133,7 @@ def _answering(checkpoint: Checkpoint, settings: ScoringSettings, device: torch.
 
 def _language_model(checkpoint: Checkpoint, settings: ScoringSettings, device: torch.device) -> Built:
     """A decoder that is read at its last position."""
-    if settings.engine != "torch" or settings.compile:
-        raise UsageError(
-            "a language model runs on torch, without --compile",
-            where=checkpoint.directory,
-            found="--compile" if settings.compile else settings.engine,
-        )
+    _check_prompted(settings, checkpoint)
     definition = checkpoint.definition
     loaded = load_tokenizer(checkpoint)
     answer = answer_ids(loaded, definition.answer)
@@ -158,6 +154,24 @@ def _language_model(checkpoint: Checkpoint, settings: ScoringSettings, device: t
         lambda: DecoderRunner(checkpoint, reload(), torch.float32, device, longest, sharing),
         {"form": model.form, "prompt": list(prompt), "answer": list(answer) if answer else None},
     )
+
+
+def _check_prompted(settings: ScoringSettings, checkpoint: Checkpoint) -> None:
+    """Refuse options that a model which reads a prompt cannot follow."""
+    refused = {
+        f"--backend {settings.engine}": settings.engine != "torch",
+        "--compile": settings.compile,
+        f"--token-types {settings.token_types}": settings.token_types is not None,
+        f"--truncation {settings.truncation}": settings.truncation != "longest_first",
+    }
+    found = [option for option, given in refused.items() if given]
+    if found:
+        raise UsageError(
+            "a model that reads a prompt runs on torch, and cuts the passage first, then the query",
+            where=checkpoint.directory,
+            found=", ".join(found),
+            todo="score with this teacher in a separate run, without these options",
+        )
 
 
 def _with_runner(

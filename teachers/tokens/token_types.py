@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from pipeline.errors import UsageError
 from teachers.checkpoints.bert_cat import BertCat
 from teachers.checkpoints.checkpoint import Checkpoint
-from teachers.checkpoints.inputs import is_trained_here, read_object, token_types_of
+from teachers.checkpoints.inputs import is_trained_here, token_types_of
+from teachers.checkpoints.model_files import read_object
 from teachers.settings import Switch
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pipeline.storage.workspace import Workspace
 
 @pytest.fixture
 def beir(tmp_path):
-    """Passages d0 to d39, of which the queries d3, d11 and d20 are three; q1 is a query alone."""
+    """Passages d0 to d39. The queries d3, d11 and d20 are passages too; q1 is not."""
     folder = tmp_path / "arguana"
     (folder / "qrels").mkdir(parents=True)
     corpus = [{"_id": f"d{i}", "title": "", "text": f"text {i} word{i % 7}"} for i in range(40)]

@@ -50,3 +50,6 @@ def test_a_vocabulary_without_the_answer_is_refused(t5):
     tokenizer.get_vocab = lambda: {"▁true": 7}
     with pytest.raises(ModelError, match="form monot5"):
         scored_tokens(tokenizer, "monot5")
+    tokenizer.eos_token = "<pad>"
+    with pytest.raises(ModelError, match="do not end"):
+        scored_tokens(tokenizer, "rankt5")

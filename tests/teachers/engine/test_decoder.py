@@ -107,7 +107,21 @@ def test_progress_counts_every_pair_once(tmp_path):
         total += work
 
     scorer.score(PAIRS, add)
-    assert total.pairs == 200 and total.flop > 0 and total.peak_seconds > 0
+    whole = int(scorer.encode(PAIRS).lengths.sum())
+    assert total.pairs == 200 and 0.2 * whole < total.tokens < 0.8 * whole and total.flop > 0 and total.peak_seconds > 0
+
+
+def test_a_long_prefix_is_computed_apart_from_short_ones(tmp_path, monkeypatch):
+    sizes, prefixes = [], decoder.DecoderRunner._prefixes
+
+    def counted(self, some):
+        sizes.append(len(some) * max(map(len, some)))
+        return prefixes(self, some)
+
+    directory = save_decoder("qwen3", tmp_path)
+    monkeypatch.setattr(decoder.DecoderRunner, "_prefixes", counted)
+    our_scores(directory)
+    assert max(sizes[1:]) <= 2048  # the first is the measurement at loading
 
 
 def test_low_precision_is_certified(tmp_path):
@@ -131,7 +145,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
     chat = base.replace("message.content", "('' if message.role == 'query' else message.content)")
     with pytest.raises(ModelError, match="does not render the query once"):
         our_scores(save_decoder("qwen3", tmp_path / "chat", template=chat))
-    with pytest.raises(UsageError, match="runs on torch"):
-        our_scores(save_decoder("qwen3", tmp_path / "openvino"), backend="openvino")
+    plain = save_decoder("qwen3", tmp_path / "plain")
+    for option in ({"backend": "openvino"}, {"compile": True}, {"token_types": "off"}, {"truncation": "only_second"}):
+        with pytest.raises(UsageError, match="runs on torch"):
+            our_scores(plain, **option)
+    with pytest.raises(ModelError, match="the date"):
+        our_scores(save_decoder("qwen3", tmp_path / "dated", template="{{ strftime_now('%d') }}" + QWEN3_TEMPLATE))
     with pytest.raises(ModelError, match="one output"):
         our_scores(save_decoder("qwen3", tmp_path / "labels", labels=2))
